@@ -1,0 +1,60 @@
+//! How a run ends: the exit code, and the two lines that an error becomes.
+
+use std::fmt;
+
+/// Exit codes; scripts rely on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done, or nothing to do.
+    Done = 0,
+    /// Failed; the host is as it was before.
+    Failed = 1,
+    /// Wrong use of the command, or a wrong configuration.
+    Usage = 2,
+    /// The host cannot do it: a tool, a kernel feature, a user or a permission is missing.
+    Host = 3,
+    /// Somebody else holds a lock.
+    Busy = 4,
+    /// Failed, and so did the way back; the message says what is left.
+    Left = 5,
+    /// Nothing is installed.
+    NotInstalled = 10,
+    /// What is installed differs from what is wanted.
+    Differs = 11,
+    /// Packets do not go where they should.
+    VerifyFailed = 12,
+}
+
+/// An error as the user sees it: what happened, in the words of whatever failed, and the one next step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// What the process exits with.
+    pub exit: Exit,
+    /// What happened; may have several lines.
+    pub message: String,
+    /// The one next step.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure without a hint.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hint: None }
+    }
+
+    /// The same with its one next step.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}

@@ -1,0 +1,44 @@
+//! What a plan needs to know of the host, as data.
+
+use std::net::IpAddr;
+
+/// What a plan needs to know of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostFacts {
+    /// UID of the sidecar's user.
+    pub sidecar_uid: u32,
+    /// Name of the first interface with the loopback flag.
+    pub loopback: String,
+    /// Whether IPv6 rules make sense here.
+    pub ipv6: Ipv6Support,
+    /// DNS servers of resolv.conf, in its order, without duplicates.
+    pub resolvers: Vec<Resolver>,
+    /// Docker's embedded DNS server, if it is set up in this network namespace's IPv4 nat table.
+    pub docker_dns: Option<DockerDns>,
+}
+
+/// Whether IPv6 rules make sense on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ipv6Support {
+    /// The host has an IPv6 address other than the loopback one.
+    Available,
+    /// It cannot; the sentence says why.
+    Unavailable(String),
+}
+
+/// One DNS server of resolv.conf.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Resolver {
+    /// Its address, without the zone.
+    pub addr: IpAddr,
+    /// The zone of a link-local address (`eth0` in `fe80::1%eth0`).
+    pub zone: Option<String>,
+}
+
+/// Docker's embedded DNS server: 127.0.0.11:53 leads to other ports of the same address through the nat chain
+/// `DOCKER_OUTPUT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DockerDns {
+    /// The UDP port that answers questions sent to 127.0.0.11:53, if the chain says it.
+    pub udp_port: Option<u16>,
+}

@@ -1,0 +1,5 @@
+//! What is there: users, interfaces, IPv6, DNS servers. Reads only.
+
+mod facts;
+
+pub use facts::{DockerDns, HostFacts, Ipv6Support, Resolver};

@@ -1,0 +1,15 @@
+//! Prepares a Linux host so that a service-mesh sidecar transparently receives its traffic.
+//!
+//! ```text
+//! argv + env + files ─cli/config─▶ Config ─host─▶ HostFacts ─plan (pure)─▶ Plan ─backend::render (pure)─▶ text
+//!                                          Plan + backend::observe ─diff (pure)─▶ Changes ─present─▶ dry run, diff, JSON
+//!                                                                                    └──apply──▶ Receipt ─▶ exit code
+//! ```
+//!
+//! Nothing left of `apply` changes the machine. `config`, `plan`, `present` and every `render` and `parse` are
+//! pure: they import neither process, file system nor `nix`, and a test checks it.
+
+pub mod config;
+pub mod exit;
+pub mod host;
+pub mod plan;

@@ -1,0 +1,2 @@
+//! The `tproxy` command.
+fn main() {}
