@@ -9,6 +9,7 @@
 //! Nothing left of `apply` changes the machine. `config`, `plan`, `present` and every `render` and `parse` are
 //! pure: they import neither process, file system nor `nix`, and a test checks it.
 
+pub mod apply;
 pub mod config;
 pub mod exit;
 pub mod host;
