@@ -14,3 +14,4 @@ pub mod config;
 pub mod exit;
 pub mod host;
 pub mod plan;
+pub mod sys;

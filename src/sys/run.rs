@@ -1,0 +1,107 @@
+//! Child processes: the only way this program starts one.
+//!
+//! A child gets a process group of its own, an environment that says nothing but where tools are, and its whole
+//! input as an anonymous file, so that neither side can block the other. Its output is captured through pipes. It
+//! has until its deadline; then the whole group is killed and reaped.
+//!
+//! The end of a child is seen through a pidfd and not through the end of its output: a grandchild that inherited
+//! the pipes may keep them open for as long as it likes.
+#![allow(unsafe_code, reason = "pidfd_open has no wrapper; signal(SIGCHLD) is an unsafe call")]
+
+mod child;
+mod error;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use child::Watch;
+pub use error::RunError;
+
+static STARTED: AtomicUsize = AtomicUsize::new(0);
+
+/// Where tools are looked for, by us and by the tools themselves (`modprobe`). Never the caller's `PATH`.
+pub const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Variables that say where xtables has its lock and its extensions; the caller's are passed on.
+const PASSED_ON: [&str; 2] = ["XTABLES_LOCKFILE", "XTABLES_LIBDIR"];
+
+/// What to run, and for how long at most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// An absolute path, or a name that is looked for in [`PATH`].
+    pub program: PathBuf,
+    /// Without the program's name.
+    pub args: Vec<OsString>,
+    /// Everything the child can read.
+    pub stdin: Vec<u8>,
+    /// Added to the cleared environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// From the start of the child to its end.
+    pub deadline: Duration,
+}
+
+impl Command {
+    /// A command without input.
+    pub fn new<A: Into<OsString>>(
+        program: impl Into<PathBuf>,
+        args: impl IntoIterator<Item = A>,
+        deadline: Duration,
+    ) -> Self {
+        Self {
+            program: program.into(),
+            args: args.into_iter().map(Into::into).collect(),
+            stdin: Vec::new(),
+            env: Vec::new(),
+            deadline,
+        }
+    }
+}
+
+/// What became of a child that ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Output {
+    /// Its exit status, unless a signal ended it.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// All it wrote there until it ended.
+    pub stdout: Vec<u8>,
+    /// All it wrote there until it ended.
+    pub stderr: Vec<u8>,
+}
+
+impl Output {
+    /// Whether it ended with status 0.
+    pub fn success(&self) -> bool {
+        self.code == Some(0)
+    }
+
+    /// How it ended, in words: "exit status 4", "killed by signal 9".
+    pub fn ending(&self) -> String {
+        match (self.code, self.signal) {
+            (Some(code), _) => format!("exit status {code}"),
+            (None, Some(signal)) => format!("killed by signal {signal}"),
+            (None, None) => "ended in an unknown way".to_owned(),
+        }
+    }
+}
+
+/// Runs a command and waits for its end. Two may run in parallel.
+///
+/// # Errors
+/// The child could not be started, it outlived its deadline, or a system call failed while it ran. Whatever the
+/// error, the child's process group has been killed and the child reaped; [`RunError::Deadline`] tells of the one
+/// exception. A child that ends with another status than 0 is no error.
+pub fn run(command: &Command) -> Result<Output, RunError> {
+    child::run(command, Watch::Pidfd)
+}
+
+/// How many children this process has started so far.
+pub fn started() -> usize {
+    STARTED.load(Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests;
