@@ -10,6 +10,7 @@
 //! pure: they import neither process, file system nor `nix`, and a test checks it.
 
 pub mod apply;
+pub mod backend;
 pub mod config;
 pub mod exit;
 pub mod host;

@@ -177,6 +177,13 @@ impl Cidr {
     }
 }
 
+impl Cidr {
+    /// One address, written without a prefix length.
+    pub fn bare(addr: IpAddr) -> Self {
+        Self { typed: addr.to_string(), net: addr.into() }
+    }
+}
+
 impl From<IpNet> for Cidr {
     fn from(net: IpNet) -> Self {
         Self { typed: net.to_string(), net }

@@ -13,8 +13,9 @@ pub struct HostFacts {
     pub ipv6: Ipv6Support,
     /// DNS servers of resolv.conf, in its order, without duplicates.
     pub resolvers: Vec<Resolver>,
-    /// Docker's embedded DNS server, if it is set up in this network namespace's IPv4 nat table.
-    pub docker_dns: Option<DockerDns>,
+    /// Whether the IPv4 nat table has Docker's chain `DOCKER_OUTPUT`, which leads questions to 127.0.0.11:53 to
+    /// Docker's embedded DNS server.
+    pub docker_dns: bool,
 }
 
 /// Whether IPv6 rules make sense on this host.
@@ -33,12 +34,4 @@ pub struct Resolver {
     pub addr: IpAddr,
     /// The zone of a link-local address (`eth0` in `fe80::1%eth0`).
     pub zone: Option<String>,
-}
-
-/// Docker's embedded DNS server: 127.0.0.11:53 leads to other ports of the same address through the nat chain
-/// `DOCKER_OUTPUT`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DockerDns {
-    /// The UDP port that answers questions sent to 127.0.0.11:53, if the chain says it.
-    pub udp_port: Option<u16>,
 }

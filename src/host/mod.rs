@@ -2,4 +2,4 @@
 
 mod facts;
 
-pub use facts::{DockerDns, HostFacts, Ipv6Support, Resolver};
+pub use facts::{HostFacts, Ipv6Support, Resolver};

@@ -153,8 +153,18 @@ pub enum Match {
     SourcePort(Port),
     /// The destination port; needs a protocol.
     DestinationPort(Port),
-    /// The destination port is one of these, 15 places at the most; needs a protocol.
-    DestinationPorts(Vec<PortRange>),
+    /// The protocol is this one and the destination port one of these, which take 15 places at the most.
+    DestinationPorts {
+        /// Whose ports.
+        protocol: Protocol,
+        /// Single ports take one place, ranges two.
+        ports: Vec<PortRange>,
+    },
+    /// The destination that connection tracking saw first is outside a network. For the second and further
+    /// networks that a rule leaves out: it can name only one as its destination.
+    NotOriginalDestination(Cidr),
+    /// The protocol's own match, named although it says nothing more. Kuma writes it so in one place.
+    Explicit(Protocol),
     /// The sending socket's user, or with `negated` anybody else.
     Owner {
         /// Whose.

@@ -1,0 +1,3 @@
+//! How a plan is said and applied: one folder for each way.
+
+pub mod iptables;
