@@ -25,8 +25,8 @@ impl Canonical {
 
     /// Of a saved rule; `None` if it has anything in it that no plan has.
     pub fn read(rule: &SavedRule) -> Option<Self> {
-        let mut reader =
-            Reader { words: rule.words.iter().map(String::as_str), matches: vec![], comment: None };
+        let words = rule.words();
+        let mut reader = Reader { words: words.iter().map(String::as_str), matches: vec![], comment: None };
         let target = reader.rule()?;
         let protocol = reader.matches.iter().find_map(|m| match m {
             Match::Protocol(protocol) => Some(*protocol),
