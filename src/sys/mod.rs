@@ -2,8 +2,12 @@
 //!
 //! `unsafe` lives here and nowhere else, each block with its reason.
 
+pub mod lock;
+pub mod netns;
 pub mod run;
+pub mod signal;
 
+mod holder;
 mod poll;
 
 /// Foreign text with its control characters written as escapes, so that it cannot play with a terminal.

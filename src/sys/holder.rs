@@ -1,0 +1,124 @@
+//! Who holds a file lock, as `/proc/locks` has it.
+
+use std::fmt;
+use std::path::Path;
+
+use super::escape;
+
+/// A process that holds a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its ID in our PID namespace.
+    pub pid: u32,
+    /// Its command line, control characters escaped; empty if it has ended and we may not see who has the lock now.
+    pub command: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.command.is_empty() {
+            write!(f, "whoever process {} left it to", self.pid)
+        } else {
+            write!(f, "process {} ({})", self.pid, self.command)
+        }
+    }
+}
+
+/// The holder of the flock on this inode, from the text of `/proc/locks`.
+///
+/// That text names who took the lock. Who has it is whoever has the open file: `flock 9` in a shell script takes
+/// it, ends, and leaves it to the shell.
+pub(super) fn holder_of(locks: &str, device: u64, inode: u64) -> Option<Holder> {
+    let taker = pid_of(locks, device, inode)?;
+    let pid = if Path::new(&format!("/proc/{taker}")).exists() {
+        taker
+    } else {
+        heir(device, inode).unwrap_or(taker)
+    };
+    Some(Holder { pid, command: command(pid) })
+}
+
+/// A process with an open file that has the lock; `/proc/PID/fdinfo` lists a file's locks in the form of
+/// `/proc/locks`.
+fn heir(device: u64, inode: u64) -> Option<u32> {
+    let numbers =
+        std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.into_iter().find(|pid: &u32| {
+        let Ok(files) = std::fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return false };
+        files.filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok()).any(|info| {
+            info.lines()
+                .filter_map(|line| line.strip_prefix("lock:"))
+                .any(|line| pid_of(line, device, inode).is_some())
+        })
+    })
+}
+
+/// Reads lines such as `3: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF`; `->` in the second column marks those who
+/// wait (`lock_get_status` in the kernel's `fs/locks.c`).
+fn pid_of(locks: &str, device: u64, inode: u64) -> Option<u32> {
+    let wanted = (u64::from(libc::major(device)), u64::from(libc::minor(device)), inode);
+    locks.lines().find_map(|line| {
+        let mut columns = line.split_ascii_whitespace().skip(1);
+        if columns.next()? != "FLOCK" {
+            return None;
+        }
+        let pid = columns.nth(2)?.parse().ok()?;
+        let mut place = columns.next()?.split(':');
+        let major = u64::from_str_radix(place.next()?, 16).ok()?;
+        let minor = u64::from_str_radix(place.next()?, 16).ok()?;
+        let inode = place.next()?.parse().ok()?;
+        ((major, minor, inode) == wanted).then_some(pid)
+    })
+}
+
+fn command(pid: u32) -> String {
+    const CHARS: usize = 200;
+    let read = |file| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let mut line = read("cmdline");
+    if line.is_empty() {
+        line = read("comm");
+    }
+    let line = String::from_utf8_lossy(&line);
+    let words = line.trim_end_matches(['\0', '\n']).replace('\0', " ");
+    escape(&words.chars().take(CHARS).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LOCKS: &str = "\
+1: POSIX  ADVISORY  WRITE 11 fd:01:77 0 EOF
+2: -> FLOCK  ADVISORY  WRITE 12 fd:01:77 0 EOF
+3: FLOCK  ADVISORY  WRITE 13 00:1a:77 0 EOF
+4: FLOCK  ADVISORY  WRITE 14 fd:01:770 0 EOF
+5: FLOCK  ADVISORY  WRITE 15 fd:01:77 0 EOF
+5: -> FLOCK  ADVISORY  WRITE 16 fd:01:77 0 EOF
+";
+
+    #[test]
+    fn only_the_holder_of_that_inode_on_that_device() {
+        let device = libc::makedev(0xfd, 1);
+        assert_eq!(pid_of(LOCKS, device, 77), Some(15));
+        assert_eq!(pid_of(LOCKS, libc::makedev(0, 0x1a), 77), Some(13));
+        assert_eq!(pid_of(LOCKS, device, 78), None);
+        assert_eq!(pid_of("", device, 77), None);
+    }
+
+    #[test]
+    fn holders_in_words() {
+        let ours = Holder { pid: std::process::id(), command: command(std::process::id()) };
+        assert!(!ours.command.is_empty() && !ours.command.contains('\0'));
+        assert_eq!(Holder { pid: 7, command: "iptables -w".into() }.to_string(), "process 7 (iptables -w)");
+        assert_eq!(Holder { pid: 7, command: String::new() }.to_string(), "whoever process 7 left it to");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_it(text in "([0-9]+: |-> |FLOCK |WRITE |[0-9a-f:]{0,9}|\n|\\PC)*") {
+            pid_of(&text, 1, 2);
+        }
+    }
+}

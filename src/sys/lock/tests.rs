@@ -1,0 +1,156 @@
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(60);
+
+/// A directory that goes away with the value.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("tproxy-lock-{name}-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        Self(dir)
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Another process that holds the lock until it is told to let go.
+struct Other(Child);
+
+impl Other {
+    fn hold(path: &Path) -> Self {
+        let script = "exec 9>\"$1\"; flock 9; echo locked; read line";
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", script, "a\tname"])
+            .arg(path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "locked\n");
+        Self(child)
+    }
+
+    fn release(&mut self) {
+        self.0.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_file_is_made_private_and_removed_on_request() {
+    let dir = Dir::new("private");
+    let lock = FileLock::acquire(&dir.lock(), Duration::ZERO).unwrap();
+    assert_eq!(dir.lock().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    drop(lock);
+    assert!(dir.lock().exists());
+    FileLock::acquire(&dir.lock(), Duration::ZERO).unwrap().remove().unwrap();
+    assert!(!dir.lock().exists());
+}
+
+#[test]
+fn a_busy_lock_names_its_holder() {
+    let dir = Dir::new("busy");
+    let mut other = Other::hold(&dir.lock());
+    for wait in [Duration::ZERO, Duration::from_millis(30)] {
+        let error = FileLock::acquire(&dir.lock(), wait).unwrap_err();
+        let LockError::Busy { path, holder: Some(holder) } = &error else { panic!("{error:?}") };
+        assert_eq!((path, holder.pid), (&dir.lock(), other.0.id()));
+        assert!(holder.command.starts_with("/bin/sh -c exec 9>"), "{holder}");
+        assert!(holder.command.contains("a\\tname"), "{holder}");
+        assert!(error.to_string().ends_with(&format!("is locked by {holder}")), "{error}");
+    }
+    assert_eq!(holder(&dir.lock()).unwrap().pid, other.0.id());
+    other.release();
+    assert_eq!(holder(&dir.lock()), None);
+    FileLock::acquire(&dir.lock(), Duration::ZERO).unwrap();
+}
+
+#[test]
+fn a_lock_given_back_is_taken() {
+    let dir = Dir::new("taken");
+    let mut other = Other::hold(&dir.lock());
+    let path = dir.lock();
+    let waiting = std::thread::spawn(move || FileLock::acquire(&path, LONG).map(drop));
+    other.release();
+    waiting.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_thread_given_up_does_not_keep_the_lock() {
+    let dir = Dir::new("given-up");
+    let mut other = Other::hold(&dir.lock());
+    FileLock::acquire(&dir.lock(), Duration::from_millis(10)).unwrap_err();
+    other.release();
+    // The thread that waited in vain gets the lock now and has to pass it on.
+    FileLock::acquire(&dir.lock(), LONG).unwrap();
+}
+
+#[test]
+fn a_lock_on_a_removed_file_is_not_taken_for_one() {
+    let dir = Dir::new("removed");
+    let path = dir.lock();
+    let first = FileLock::acquire(&path, Duration::ZERO).unwrap();
+    let waiting = std::thread::spawn({
+        let path = path.clone();
+        move || FileLock::acquire(&path, LONG)
+    });
+    // Whether it waits already or not: it must not end with a lock on the removed file.
+    first.remove().unwrap();
+    let second = waiting.join().unwrap().unwrap();
+    assert!(same_file(&second.locked, &path).unwrap());
+    assert!(matches!(FileLock::acquire(&path, Duration::ZERO), Err(LockError::Busy { .. })));
+}
+
+#[test]
+fn many_threads_make_and_remove_it_one_at_a_time() {
+    let dir = Dir::new("many");
+    let inside = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for i in 0..6 {
+            let (path, inside) = (dir.lock(), &inside);
+            scope.spawn(move || {
+                for _ in 0..50 {
+                    let lock = FileLock::acquire(&path, LONG).unwrap();
+                    assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                    std::thread::yield_now();
+                    inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    if i % 2 == 0 { lock.remove().unwrap() } else { drop(lock) }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn no_directory_and_no_symbolic_link() {
+    let dir = Dir::new("link");
+    let error = FileLock::acquire(&dir.0.join("missing/lock"), Duration::ZERO).unwrap_err();
+    assert!(matches!(error, LockError::Io { .. }), "{error:?}");
+    std::os::unix::fs::symlink(dir.0.join("target"), dir.lock()).unwrap();
+    let error = FileLock::acquire(&dir.lock(), Duration::ZERO).unwrap_err();
+    assert!(error.to_string().starts_with("cannot lock "), "{error}");
+    assert!(!dir.0.join("target").exists());
+}

@@ -1,0 +1,99 @@
+//! Which network namespace this thread is in.
+#![allow(unsafe_code, reason = "getsockopt(SO_NETNS_COOKIE) has no wrapper")]
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
+
+use nix::errno::Errno;
+
+/// `SO_NETNS_COOKIE` of the kernel's `include/uapi/asm-generic/socket.h`, since 5.14; libc has it for some targets.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// A key for file names that belongs to this network namespace and to no other one, also not to a later one.
+///
+/// It is made of the namespace's cookie, which counts up and is never used again, and of the boot, because the
+/// cookies of the next boot start again and `/run` may outlive one where it is a volume. Kernels before 5.14 have
+/// no cookie; there the namespace's inode stands in, whose number can come back once the namespace is gone.
+///
+/// # Errors
+/// The kernel has no cookie, and `/proc` is not mounted.
+pub fn current_id() -> io::Result<String> {
+    let boot = boot_id();
+    match cookie() {
+        Ok(cookie) => Ok(format!("{cookie:x}{boot}")),
+        Err(_) => inode_id().map(|id| format!("{id}{boot}")),
+    }
+}
+
+fn cookie() -> io::Result<u64> {
+    // A socket belongs to the namespace in which it was made; of all kinds this one needs nothing from the kernel.
+    let socket = UnixDatagram::unbound()?;
+    let mut cookie: u64 = 0;
+    let mut size: libc::socklen_t = 8;
+    // SAFETY: the descriptor is open, and the kernel writes at most `size` bytes to the eight of `cookie`.
+    Errno::result(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut size,
+        )
+    })?;
+    if size != 8 || cookie == 0 {
+        return Err(io::Error::other("the kernel gave no cookie"));
+    }
+    Ok(cookie)
+}
+
+fn inode_id() -> io::Result<String> {
+    let namespace = std::fs::metadata("/proc/thread-self/ns/net")?;
+    Ok(format!("{:x}-{:x}", namespace.dev(), namespace.ino()))
+}
+
+/// `-` and twelve digits of the boot's ID; nothing where a sandbox hides it.
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits = id.chars().filter(char::is_ascii_hexdigit).take(12).collect::<String>();
+    if digits.is_empty() { digits } else { format!("-{digits}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    fn file_name(id: &str) -> bool {
+        !id.is_empty() && id.len() < 64 && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
+    }
+
+    #[test]
+    fn it_stays_the_same_and_is_a_file_name() {
+        let id = current_id().unwrap();
+        assert!(file_name(&id), "{id}");
+        assert_eq!(current_id().unwrap(), id);
+        assert!(file_name(&inode_id().unwrap()));
+    }
+
+    #[test]
+    fn every_namespace_has_its_own() {
+        if !nix::unistd::geteuid().is_root() {
+            // Threads cannot enter a user namespace, so this needs root.
+            eprintln!("skipped: making a network namespace needs root");
+            return;
+        }
+        let ids = || (current_id().unwrap(), inode_id().unwrap());
+        let before = ids();
+        let elsewhere = std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            ids()
+        });
+        let elsewhere = elsewhere.join().unwrap();
+        assert_ne!(elsewhere.0, before.0);
+        assert_ne!(elsewhere.1, before.1);
+        assert_eq!(ids(), before);
+    }
+}
