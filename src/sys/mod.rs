@@ -3,6 +3,7 @@
 //! `unsafe` lives here and nowhere else, each block with its reason.
 
 pub mod lock;
+pub mod netlink;
 pub mod netns;
 pub mod run;
 pub mod signal;

@@ -1,0 +1,130 @@
+//! The kernel's netlink sockets, as far as they save a child process: which `nf_tables` tables there are, and one
+//! IPv6 address more or less on an interface.
+
+mod message;
+
+use std::io;
+use std::net::Ipv6Addr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, setsockopt, socket,
+    sockopt::ReceiveTimeout,
+};
+use nix::sys::time::TimeVal;
+
+use crate::plan::Family;
+use message::{Message, Request};
+
+/// The kernel answers at once; this only keeps us from waiting for an answer that is not one.
+const PATIENCE: TimeVal = TimeVal::new(5, 0);
+
+/// The largest batch the kernel puts into one answer is 32 KiB (`netlink_dump` in `net/netlink/af_netlink.c`).
+const ANSWER: usize = 64 * 1024;
+
+/// How often a listing is begun again that changed while it was read.
+const LISTINGS: usize = 20;
+
+/// The names of the `nf_tables` tables of the family `ip` or `ip6`, those of the `iptables` (nft) tools included.
+/// Tables of the family `inet` are not among them. Empty where the kernel has no `nf_tables`.
+///
+/// # Errors
+/// The kernel's; without `CAP_NET_ADMIN` that is "operation not permitted".
+pub fn nft_table_names(family: Family) -> io::Result<Vec<String>> {
+    match (0..LISTINGS).find_map(|_| list_tables(family).transpose()) {
+        Some(Ok(names)) => Ok(names),
+        Some(Err(errno)) if absent(errno) => Ok(Vec::new()),
+        Some(Err(errno)) => Err(errno.into()),
+        None => Err(io::Error::other("the list of nf_tables tables keeps changing")),
+    }
+}
+
+/// What a kernel answers that has no netlink, no nfnetlink or no `nf_tables`; nfnetlink says EINVAL for a subsystem
+/// that it does not know.
+fn absent(errno: Errno) -> bool {
+    use Errno::{EAFNOSUPPORT, EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT};
+    matches!(errno, EAFNOSUPPORT | EINVAL | ENOENT | EOPNOTSUPP | EPROTONOSUPPORT)
+}
+
+/// `None`: the list changed while it was read.
+fn list_tables(family: Family) -> Result<Option<Vec<String>>, Errno> {
+    let socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
+    let mut names = Some(Vec::new());
+    socket.ask(&message::list_tables(family), |message| {
+        if message.interrupted() {
+            names = None;
+        } else if let (Some(names), Some(name)) = (&mut names, message::table_name(message, family)) {
+            names.push(name);
+        }
+    })?;
+    Ok(names)
+}
+
+/// Adds an address to an interface, usable at once (no duplicate address detection). `false`: it was there.
+///
+/// # Errors
+/// The kernel's: no such interface, IPv6 disabled there, not permitted.
+pub fn add_address(interface: &str, addr: Ipv6Addr, prefix: u8) -> io::Result<bool> {
+    match change_address(message::add_address, interface, addr, prefix) {
+        Err(Errno::EEXIST) => Ok(false),
+        other => other.map(|()| true).map_err(io::Error::from),
+    }
+}
+
+/// Removes an address from an interface. `false`: it was not there, or neither was the interface.
+///
+/// # Errors
+/// The kernel's: not permitted.
+pub fn remove_address(interface: &str, addr: Ipv6Addr, prefix: u8) -> io::Result<bool> {
+    match change_address(message::remove_address, interface, addr, prefix) {
+        Err(Errno::EADDRNOTAVAIL | Errno::ENODEV) => Ok(false),
+        other => other.map(|()| true).map_err(io::Error::from),
+    }
+}
+
+fn change_address(
+    request: fn(u32, Ipv6Addr, u8) -> Request,
+    interface: &str,
+    addr: Ipv6Addr,
+    prefix: u8,
+) -> Result<(), Errno> {
+    let index = nix::net::if_::if_nametoindex(interface)?;
+    Socket::open(SockProtocol::NetlinkRoute)?.ask(&request(index, addr, prefix), |_| ())
+}
+
+struct Socket(OwnedFd);
+
+impl Socket {
+    fn open(protocol: SockProtocol) -> Result<Self, Errno> {
+        let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+        setsockopt(&fd, ReceiveTimeout, &PATIENCE)?;
+        Ok(Self(fd))
+    }
+
+    /// Sends a request and hands over every message of the answer until it is complete.
+    fn ask(&self, request: &Request, mut each: impl FnMut(&Message<'_>)) -> Result<(), Errno> {
+        let kernel = NetlinkAddr::new(0, 0);
+        sendto(self.0.as_raw_fd(), request.bytes(), &kernel, MsgFlags::empty())?;
+        let mut buffer = vec![0; ANSWER];
+        loop {
+            let size = match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC) {
+                Err(Errno::EINTR) => continue,
+                Err(Errno::EAGAIN) => return Err(Errno::ETIMEDOUT),
+                other => other?,
+            };
+            // MSG_TRUNC makes the kernel tell the true size.
+            let answer = buffer.get(..size).ok_or(Errno::EMSGSIZE)?;
+            for message in message::parse(answer).filter(|message| message.sequence == request.sequence()) {
+                match message.end() {
+                    Some(Ok(())) => return Ok(()),
+                    Some(Err(errno)) => return Err(Errno::from_raw(errno)),
+                    None => each(&message),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,290 @@
+//! Netlink messages as bytes: requests built, answers taken apart. Pure, and answers may be any bytes at all.
+//!
+//! Layouts are those of the kernel's `include/uapi/linux/{netlink,rtnetlink,if_addr}.h` and
+//! `linux/netfilter/{nfnetlink,`nf_tables`}.h`. Numbers are in the machine's byte order.
+
+use std::net::Ipv6Addr;
+
+use crate::plan::Family;
+
+const HEADER: usize = 16;
+
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+
+const NLM_F_REQUEST: u16 = 0x1;
+const NLM_F_ACK: u16 = 0x4;
+/// In an answer: the list changed while it was made.
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
+
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFT_MSG_NEWTABLE: u16 = NFNL_SUBSYS_NFTABLES << 8;
+const NFT_MSG_GETTABLE: u16 = NFT_MSG_NEWTABLE | 1;
+const NFTA_TABLE_NAME: u16 = 1;
+/// `struct nfgenmsg`: family, version, two bytes of resource ID.
+const NFGENMSG: usize = 4;
+
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_F_NODAD: u8 = 0x02;
+
+/// The upper bits of an attribute's type are flags.
+const NLA_TYPE_MASK: u16 = 0x3fff;
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// The one request that goes over a socket; there is never a second one, so the number can be fixed.
+const SEQUENCE: u32 = 1;
+
+/// A request, ready to be sent.
+pub(super) struct Request(Vec<u8>);
+
+impl Request {
+    fn new(kind: u16, flags: u16, header: &[u8], attributes: &[(u16, &[u8])]) -> Self {
+        let mut bytes = vec![0; 4];
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+        bytes.extend(SEQUENCE.to_ne_bytes());
+        bytes.extend(0u32.to_ne_bytes());
+        bytes.extend(header);
+        for (kind, value) in attributes {
+            bytes.extend(u16::try_from(4 + value.len()).unwrap_or(u16::MAX).to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend(*value);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        bytes[..4].copy_from_slice(&length.to_ne_bytes());
+        Self(bytes)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    #[allow(clippy::unused_self, reason = "the caller need not know that there is only one number")]
+    pub(super) fn sequence(&self) -> u32 {
+        SEQUENCE
+    }
+}
+
+fn number(family: Family) -> u8 {
+    match family {
+        Family::V4 => AF_INET,
+        Family::V6 => AF_INET6,
+    }
+}
+
+/// Asks for all `nf_tables` tables of a family.
+pub(super) fn list_tables(family: Family) -> Request {
+    Request::new(NFT_MSG_GETTABLE, NLM_F_DUMP, &[number(family), 0, 0, 0], &[])
+}
+
+/// Asks for a new address, to be used without asking the neighbours.
+pub(super) fn add_address(index: u32, addr: Ipv6Addr, prefix: u8) -> Request {
+    address(RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, IFA_F_NODAD, index, addr, prefix)
+}
+
+/// Asks for an address to go away.
+pub(super) fn remove_address(index: u32, addr: Ipv6Addr, prefix: u8) -> Request {
+    address(RTM_DELADDR, NLM_F_ACK, 0, index, addr, prefix)
+}
+
+fn address(kind: u16, flags: u16, addr_flags: u8, index: u32, addr: Ipv6Addr, prefix: u8) -> Request {
+    // The kernel works out the scope of an IPv6 address by itself.
+    let mut header = vec![AF_INET6, prefix, addr_flags, 0];
+    header.extend(index.to_ne_bytes());
+    let octets = addr.octets();
+    Request::new(kind, flags, &header, &[(IFA_LOCAL, &octets), (IFA_ADDRESS, &octets)])
+}
+
+/// One message of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Message<'a> {
+    kind: u16,
+    flags: u16,
+    /// The request's number.
+    pub(super) sequence: u32,
+    payload: &'a [u8],
+}
+
+impl Message<'_> {
+    /// Whether the list that it belongs to changed while it was made.
+    pub(super) fn interrupted(&self) -> bool {
+        self.flags & NLM_F_DUMP_INTR != 0
+    }
+
+    /// Whether the answer ends here, and with which errno.
+    pub(super) fn end(&self) -> Option<Result<(), i32>> {
+        let code = match self.kind {
+            NLMSG_ERROR => i32_at(self.payload, 0).unwrap_or(-libc::EBADMSG),
+            NLMSG_DONE => i32_at(self.payload, 0).unwrap_or(0),
+            _ => return None,
+        };
+        Some(if code < 0 { Err(code.saturating_neg()) } else { Ok(()) })
+    }
+}
+
+/// The messages in an answer; ends where no further one can be made out.
+pub(super) fn parse(answer: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    let mut rest = answer;
+    std::iter::from_fn(move || {
+        let length = usize::try_from(i32_at(rest, 0)?).ok()?;
+        let payload = rest.get(HEADER..length)?;
+        let message = Message {
+            kind: u16_at(rest, 4)?,
+            flags: u16_at(rest, 6)?,
+            sequence: i32_at(rest, 8)?.cast_unsigned(),
+            payload,
+        };
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(message)
+    })
+}
+
+/// The name of the table of that family that a message tells of.
+pub(super) fn table_name(message: &Message<'_>, family: Family) -> Option<String> {
+    if message.kind != NFT_MSG_NEWTABLE || *message.payload.first()? != number(family) {
+        return None;
+    }
+    let (_, name) =
+        attributes(message.payload.get(NFGENMSG..)?).find(|(kind, _)| *kind == NFTA_TABLE_NAME)?;
+    let name = name.split(|byte| *byte == 0).next().filter(|name| !name.is_empty())?;
+    Some(String::from_utf8_lossy(name).into_owned())
+}
+
+fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let length = usize::from(u16_at(rest, 0)?);
+        let attribute = (u16_at(rest, 2)? & NLA_TYPE_MASK, rest.get(4..length)?);
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(attribute)
+    })
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
+    Some(i32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn answer(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(u32::try_from(HEADER + payload.len()).unwrap().to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(flags.to_ne_bytes());
+        bytes.extend(SEQUENCE.to_ne_bytes());
+        bytes.extend(77u32.to_ne_bytes());
+        bytes.extend(payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let request = Request::new(0, 0, &[], &[(kind, value)]);
+        request.bytes()[HEADER..].to_vec()
+    }
+
+    /// A table as the kernel tells of it: flags, name, use count, handle.
+    fn table(family: u8, name: &str) -> Vec<u8> {
+        let mut payload = vec![family, 0, 0, 0];
+        payload.extend(attribute(2, &[0; 4]));
+        payload.extend(attribute(NFTA_TABLE_NAME, format!("{name}\0").as_bytes()));
+        payload.extend(attribute(3, &[0, 0, 0, 9]));
+        answer(NFT_MSG_NEWTABLE, 2, &payload)
+    }
+
+    fn names(bytes: &[u8], family: Family) -> Vec<String> {
+        parse(bytes).filter_map(|message| table_name(&message, family)).collect()
+    }
+
+    #[test]
+    fn tables_of_one_family_are_named() {
+        let bytes = [table(2, "nat"), table(10, "nat6"), table(2, "a b"), table(1, "inet")].concat();
+        assert_eq!(names(&bytes, Family::V4), ["nat", "a b"]);
+        assert_eq!(names(&bytes, Family::V6), ["nat6"]);
+    }
+
+    #[test]
+    fn what_is_no_table_is_passed_over() {
+        let short = answer(NFT_MSG_NEWTABLE, 0, &[2]);
+        let nameless = answer(NFT_MSG_NEWTABLE, 0, &[2, 0, 0, 0]);
+        let other = answer(NFT_MSG_GETTABLE, 0, &table(2, "x")[HEADER..]);
+        let empty = table(2, "");
+        assert_eq!(names(&[short, nameless, other, empty, table(2, "raw")].concat(), Family::V4), ["raw"]);
+    }
+
+    #[test]
+    fn a_message_that_is_cut_off_ends_it() {
+        let bytes = [table(2, "nat"), table(2, "raw")].concat();
+        for cut in table(2, "nat").len()..bytes.len() {
+            assert_eq!(names(&bytes[..cut], Family::V4), ["nat"]);
+        }
+        let mut endless = table(2, "nat");
+        endless[..4].copy_from_slice(&0u32.to_ne_bytes());
+        assert_eq!(parse(&endless).count(), 0);
+    }
+
+    #[test]
+    fn ends_and_errors() {
+        let end = |kind, payload: &[u8]| parse(&answer(kind, 0, payload)).next().unwrap().end();
+        assert_eq!(end(NLMSG_DONE, &[]), Some(Ok(())));
+        assert_eq!(end(NLMSG_DONE, &0i32.to_ne_bytes()), Some(Ok(())));
+        assert_eq!(end(NLMSG_ERROR, &0i32.to_ne_bytes()), Some(Ok(())));
+        assert_eq!(end(NLMSG_ERROR, &(-1i32).to_ne_bytes()), Some(Err(libc::EPERM)));
+        assert_eq!(end(NLMSG_ERROR, &i32::MIN.to_ne_bytes()), Some(Err(i32::MAX)));
+        assert_eq!(end(NLMSG_ERROR, &[]), Some(Err(libc::EBADMSG)));
+        assert_eq!(end(NFT_MSG_NEWTABLE, &[0; 8]), None);
+        assert!(parse(&answer(NLMSG_DONE, NLM_F_DUMP_INTR, &[])).next().unwrap().interrupted());
+    }
+
+    #[test]
+    fn requests_have_the_kernels_layout() {
+        let request = add_address(5, "::6".parse().unwrap(), 128);
+        let bytes = request.bytes();
+        assert_eq!(bytes.len(), 16 + 8 + 2 * (4 + 16));
+        assert_eq!(bytes[..4], 64u32.to_ne_bytes());
+        assert_eq!(bytes[4..8], [20u16.to_ne_bytes(), 0x605u16.to_ne_bytes()].concat()[..]);
+        assert_eq!(bytes[16..20], [10, 128, 2, 0]);
+        assert_eq!(bytes[20..24], 5u32.to_ne_bytes());
+        let values = attributes(&bytes[24..]).collect::<Vec<_>>();
+        let six = "::6".parse::<Ipv6Addr>().unwrap().octets();
+        assert_eq!(values, [(IFA_LOCAL, &six[..]), (IFA_ADDRESS, &six[..])]);
+        let request = list_tables(Family::V6);
+        assert_eq!(request.bytes().len(), 20);
+        assert_eq!(request.bytes()[4..8], [0xa01u16.to_ne_bytes(), 0x301u16.to_ne_bytes()].concat()[..]);
+        assert_eq!(request.bytes()[16..], [10, 0, 0, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_break_it(bytes in proptest::collection::vec(any::<u8>(), 0..200), length in 0u8..200) {
+            for length in [None, Some(length)] {
+                let mut bytes = bytes.clone();
+                if let (Some(length), Some(first)) = (length, bytes.first_chunk_mut::<6>()) {
+                    *first = [length, 0, 0, 0, 0, 10];
+                }
+                for message in parse(&bytes) {
+                    message.end();
+                    table_name(&message, Family::V4);
+                    attributes(message.payload).count();
+                }
+            }
+        }
+    }
+}

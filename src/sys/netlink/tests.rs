@@ -1,0 +1,106 @@
+//! Against the real kernel, each test in a network namespace that its thread makes.
+
+use nix::sched::{CloneFlags, unshare};
+
+use super::*;
+use crate::sys::run::{Command, run};
+
+/// Runs in a new network namespace; skips without root, because a thread alone cannot enter a user namespace.
+fn in_namespace(test: impl FnOnce() + Send) {
+    if !nix::unistd::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none(), "CI must run these tests as root");
+        eprintln!("skipped: making a network namespace needs root");
+        return;
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            test();
+        });
+    });
+}
+
+/// A child inherits the network namespace of the thread that starts it.
+fn tool(program: &str, args: &str) -> String {
+    let deadline = std::time::Duration::from_secs(20);
+    let output = run(&Command::new(program, args.split(' '), deadline)).unwrap();
+    assert!(output.success(), "{program} {args}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn tables_are_listed_by_family() {
+    in_namespace(|| {
+        assert_eq!(nft_table_names(Family::V4).unwrap(), [""; 0]);
+        for table in ["ip nat", "ip raw", "ip6 mangle", "inet other"] {
+            tool("nft", &format!("add table {table}"));
+        }
+        assert_eq!(nft_table_names(Family::V4).unwrap(), ["nat", "raw"]);
+        assert_eq!(nft_table_names(Family::V6).unwrap(), ["mangle"]);
+    });
+}
+
+#[test]
+fn a_list_longer_than_one_answer_is_complete() {
+    in_namespace(|| {
+        let names = (0..2000).map(|i| format!("table_with_a_long_name_{i:04}")).collect::<Vec<_>>();
+        let script = format!("add table ip {}\n", names.join("\nadd table ip "));
+        let command = Command {
+            stdin: script.into_bytes(),
+            ..Command::new("nft", ["-f", "-"], std::time::Duration::from_secs(20))
+        };
+        assert!(run(&command).unwrap().success());
+        let mut listed = nft_table_names(Family::V4).unwrap();
+        listed.sort_unstable();
+        assert!(listed == names, "{} tables listed", listed.len());
+    });
+}
+
+#[test]
+fn addresses_come_and_go_once() {
+    in_namespace(|| {
+        let six = "::6".parse().unwrap();
+        assert!(!remove_address("lo", six, 128).unwrap());
+        assert!(add_address("lo", six, 128).unwrap());
+        assert!(!add_address("lo", six, 128).unwrap());
+        let shown = tool("ip", "-6 addr show dev lo");
+        assert!(shown.contains("inet6 ::6/128 scope global nodad"), "{shown}");
+        assert!(!shown.contains("tentative"), "{shown}");
+        assert!(remove_address("lo", six, 128).unwrap());
+        assert!(!remove_address("lo", six, 128).unwrap());
+        assert!(!tool("ip", "-6 addr show dev lo").contains("::6/128"));
+    });
+}
+
+#[test]
+fn the_kernels_reasons_arrive() {
+    in_namespace(|| {
+        let six = "::6".parse().unwrap();
+        let errno = |result: io::Result<bool>| result.unwrap_err().raw_os_error();
+        assert_eq!(errno(add_address("nowhere", six, 128)), Some(libc::ENODEV));
+        assert!(!remove_address("nowhere", six, 128).unwrap());
+        assert_eq!(errno(add_address("lo", six, 129)), Some(libc::EINVAL));
+        // The setting is the namespace's own.
+        tool("sysctl", "-q -w net.ipv6.conf.lo.disable_ipv6=1");
+        assert_eq!(errno(add_address("lo", six, 128)), Some(libc::EACCES));
+    });
+}
+
+/// Of this thread alone: the C library's function would change every thread of the test run.
+#[allow(unsafe_code, reason = "there is no wrapper for the call that concerns one thread")]
+fn drop_privileges() {
+    // SAFETY: setresuid takes three integers and touches no memory of ours.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) }).unwrap();
+}
+
+#[test]
+fn not_permitted_is_an_error_and_not_an_empty_list() {
+    in_namespace(|| {
+        drop_privileges();
+        assert_eq!(nft_table_names(Family::V4).unwrap_err().raw_os_error(), Some(libc::EPERM));
+        assert_eq!(
+            add_address("lo", "::6".parse().unwrap(), 128).unwrap_err().raw_os_error(),
+            Some(libc::EPERM)
+        );
+    });
+}
