@@ -9,10 +9,15 @@
 //! Nothing left of `apply` changes the machine. `config`, `plan`, `present` and every `render` and `parse` are
 //! pure: they import neither process, file system nor `nix`, and a test checks it.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("tproxy sets up Linux netfilter and builds for Linux targets only");
+
 pub mod apply;
 pub mod backend;
+pub mod cli;
 pub mod config;
 pub mod exit;
 pub mod host;
 pub mod plan;
+pub mod stdout;
 pub mod sys;

@@ -1,2 +1,17 @@
 //! The `tproxy` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+use tproxy::cli::{self, Stop};
+
+fn main() -> ExitCode {
+    cli::log::set_up();
+    match cli::run(std::env::args_os()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Stop::Said(code)) => ExitCode::from(code),
+        Err(Stop::Failed(failure)) => {
+            cli::log::failure(&failure);
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}

@@ -2,9 +2,21 @@
 //!
 //! Pure: nothing here reads files, the environment or the host. Whoever calls hands the text in.
 
+mod checks;
+pub mod document;
+pub mod duration;
+pub mod field;
+mod files;
+mod layers;
+mod origin;
 mod schema;
+pub mod settings;
+pub mod show;
+pub mod text;
 pub mod values;
 
+pub use layers::{File, Flag, Layers, Problems, Resolved, is_variable, resolve};
+pub use origin::{Origin, Sources};
 pub use schema::{
     Comments, Config, Dns, Executables, Inbound, LogRules, Outbound, Redirect, Retry, VirtualNetworks,
 };

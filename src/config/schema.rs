@@ -10,6 +10,7 @@ use super::values::{Cidr, IpFamilyMode, Port, UidExclusion, UserSpec, VirtualNet
 
 /// Everything that can be wanted of one network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "the switches are Kuma's and independent of each other")]
 pub struct Config {
     /// The user the sidecar runs as, by name or UID; `None` looks up UID 5678, then the name `kuma-dp`.
     pub kuma_dp_user: Option<UserSpec>,
@@ -145,6 +146,26 @@ pub struct Executables {
     pub ip6tables_save: Option<PathBuf>,
     /// `ip6tables-restore`
     pub ip6tables_restore: Option<PathBuf>,
+}
+
+impl Executables {
+    /// What the programs are called in files, flags and variables; IPv4's three come first.
+    pub const NAMES: [&str; 6] =
+        ["iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore"];
+
+    /// Every program with its name, in the order of `NAMES`.
+    pub(super) fn each(&mut self) -> [(&'static str, &mut Option<PathBuf>); 6] {
+        let places = [
+            &mut self.iptables,
+            &mut self.iptables_save,
+            &mut self.iptables_restore,
+            &mut self.ip6tables,
+            &mut self.ip6tables_save,
+            &mut self.ip6tables_restore,
+        ];
+        let mut names = Self::NAMES.into_iter();
+        places.map(|place| (names.next().unwrap_or_default(), place))
+    }
 }
 
 /// Owner tags.

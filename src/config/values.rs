@@ -15,8 +15,13 @@ use ipnet::IpNet;
 #[error("{0}")]
 pub struct InvalidValue(pub String);
 
-fn invalid<T>(why: impl Into<String>) -> Result<T, InvalidValue> {
+pub(super) fn invalid<T>(why: impl Into<String>) -> Result<T, InvalidValue> {
     Err(InvalidValue(why.into()))
+}
+
+/// A whole number that fits 32 bits; `what` says of what, for the error.
+pub(super) fn whole_number(text: &str, what: &str) -> Result<u32, InvalidValue> {
+    decimal(text).ok_or_else(|| InvalidValue(format!("{what} is a whole number from 0 to {}", u32::MAX)))
 }
 
 /// A decimal number without sign, and without the leading `+` that Rust's parser lets pass.
@@ -286,11 +291,11 @@ impl FromStr for UidExclusion {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        let mut parts = text.split(':').map(str::trim).collect::<Vec<_>>();
-        let uids = parts.pop().unwrap_or_default();
-        let ports = parts.pop().unwrap_or("*");
-        let protocols = parts.pop().unwrap_or("*");
-        if !parts.is_empty() {
+        let mut columns = text.split(':').map(str::trim).collect::<Vec<_>>();
+        let uids = columns.pop().unwrap_or_default();
+        let ports = columns.pop().unwrap_or("*");
+        let protocols = columns.pop().unwrap_or("*");
+        if !columns.is_empty() {
             return invalid("expected [[protocols:]ports:]uids, that is three parts at the most");
         }
         if protocols.is_empty() || ports.is_empty() || uids.is_empty() {

@@ -1,0 +1,120 @@
+//! `tproxy install` and `tproxy uninstall`.
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::flags;
+use crate::apply::{InstallRequest, UninstallRequest};
+use crate::exit::Failure;
+
+const LAYERS: &str = "\
+Values come from the defaults, then the files of --config in their order, then variables of the environment that \
+begin with KUMA_TRANSPARENT_PROXY_, then flags; each overrides the ones before. 'tproxy config show --sources' prints \
+the result and where each value came from. Switches can be given a value after '=': --redirect-inbound=false.";
+
+/// `tproxy install`.
+pub fn install_command() -> Command {
+    let command = Command::new("install")
+        .about("Redirect this host's traffic through the sidecar")
+        .long_about(
+            "Redirect this host's traffic through the sidecar: TCP that arrives to its inbound port, TCP that local \
+             processes send to its outbound port, and, if asked for, DNS questions. What the sidecar's own user \
+             sends is left alone. An earlier installation, also one by kumactl, is replaced without a moment in \
+             which nothing is redirected. A second run with the same configuration changes nothing.\n\n\
+             SSH (TCP port 22) is redirected like every other port unless it is excluded, as in \
+             --exclude-inbound-ports 22.",
+        )
+        .after_help("Example: tproxy install --kuma-dp-user kuma-dp --redirect-dns --exclude-inbound-ports 22")
+        .after_long_help(format!(
+            "{LAYERS}\n\nExample: tproxy install --kuma-dp-user kuma-dp --redirect-dns --exclude-inbound-ports 22"
+        ));
+    let command = common(flags::add(command));
+    command.arg(
+        flags::plain_switch(
+            "strict",
+            "Stop where an optional part would otherwise be left out with a warning",
+        )
+        .help_heading("Safety"),
+    )
+}
+
+/// `tproxy uninstall`.
+pub fn uninstall_command() -> Command {
+    let command = Command::new("uninstall")
+        .about("Remove the redirection and leave everything else as it is")
+        .long_about(
+            "Remove the redirection, whoever installed it: tproxy or kumactl, IPv4 and IPv6, rules written through \
+             iptables-nft and through iptables-legacy. Everybody else's rules stay as they are.\n\n\
+             It takes every configuration flag of 'tproxy install', so that the same files and flags can be passed; \
+             only those shown here change what it does. The sidecar's user does not have to exist any more.",
+        )
+        .after_long_help(LAYERS);
+    let command = common(flags::add(command)).mut_args(|arg| {
+        let idle = |heading: &str| ["Traffic in", "Traffic out", "DNS"].contains(&heading);
+        let also_idle = ["kuma-dp-user", "ip-family-mode", "store-firewalld", "drop-invalid-packets"];
+        let more = ["iptables-logs", "disable-comments"];
+        let hide = arg.get_help_heading().is_some_and(idle)
+            || also_idle.iter().chain(&more).any(|name| arg.get_id() == *name);
+        if hide { arg.hide(true) } else { arg }
+    });
+    command.arg(
+        flags::plain_switch(
+            "force",
+            "Also remove other people's rules that jump to the redirection's chains",
+        )
+        .help_heading("Safety"),
+    )
+}
+
+/// What both take beside the configuration.
+fn common(command: Command) -> Command {
+    let usage = match command.get_name() {
+        "uninstall" => "tproxy uninstall [transparent-proxy] [OPTIONS]",
+        _ => "tproxy install [transparent-proxy] [OPTIONS]",
+    };
+    command
+        .arg(
+            Arg::new("word")
+                .value_name("transparent-proxy")
+                .num_args(0..)
+                .action(ArgAction::Append)
+                .help("May stand here, as in kumactl's command line")
+                .hide(true),
+        )
+        .override_usage(usage)
+        .arg(flags::output_arg())
+        .arg(
+            flags::plain_switch(
+                "adopt",
+                "Take over rules without comments that look exactly like an installation's",
+            )
+            .help_heading("Safety"),
+        )
+}
+
+/// Runs `tproxy install`.
+pub fn install(matches: &ArgMatches) -> Result<(), Failure> {
+    let wanted = flags::resolve(matches)?;
+    not_yet(&InstallRequest {
+        config: wanted.resolved.config,
+        dry_run: wanted.dry_run,
+        format: flags::format(matches),
+        adopt: flags::is_on(matches, "adopt"),
+        strict: flags::is_on(matches, "strict"),
+    })
+}
+
+/// Runs `tproxy uninstall`.
+pub fn uninstall(matches: &ArgMatches) -> Result<(), Failure> {
+    let wanted = flags::resolve(matches)?;
+    not_yet(&UninstallRequest {
+        config: wanted.resolved.config,
+        dry_run: wanted.dry_run,
+        format: flags::format(matches),
+        adopt: flags::is_on(matches, "adopt"),
+        force: flags::is_on(matches, "force"),
+    })
+}
+
+fn not_yet(request: &impl std::fmt::Debug) -> Result<(), Failure> {
+    Err(Failure::new(crate::exit::Exit::Failed, format!("not built yet: {request:?}")))
+}

@@ -1,0 +1,94 @@
+//! What goes to standard error: one line for each event, with a word in front that says how serious it is.
+
+use std::fmt;
+use std::io::{self, IsTerminal as _, Write as _};
+
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormattedFields};
+use tracing_subscriber::registry::{LookupSpan, Scope};
+
+use crate::exit::Failure;
+
+/// The variable that asks for more lines, or fewer: `off`, `error`, `warn`, `info`, `debug` or `trace`.
+pub const LEVEL_VARIABLE: &str = "TPROXY_LOG";
+
+/// Sends events to standard error from now on.
+pub fn set_up() {
+    let wanted = std::env::var(LEVEL_VARIABLE).ok().filter(|text| !text.is_empty());
+    let level = wanted.as_deref().map(str::parse::<LevelFilter>);
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(level.clone().and_then(Result::ok).unwrap_or(LevelFilter::INFO))
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .log_internal_errors(false)
+        .event_format(Lines { colour: colour() })
+        .finish();
+    // It can only be set already when a test runs several commands in one process.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    if let Some(Err(_)) = level {
+        tracing::warn!(
+            "invalid value {} for the variable {LEVEL_VARIABLE}: expected off, error, warn, info, debug or trace",
+            crate::config::text::quoted(&wanted.unwrap_or_default())
+        );
+    }
+}
+
+/// Prints the error that ends a run, and its one next step.
+pub fn failure(failure: &Failure) {
+    let mut err = io::stderr().lock();
+    // With standard error closed there is nobody left to tell.
+    let _ = writeln!(err, "{} {}", label("error", "31", colour()), failure.message);
+    if let Some(hint) = &failure.hint {
+        let _ = writeln!(err, "{} {hint}", label("hint", "32", colour()));
+    }
+}
+
+/// Whether standard error is a terminal whose owner does not mind colour (<https://no-color.org>).
+fn colour() -> bool {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal()
+        && !set("NO_COLOR")
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+fn label(word: &str, code: &str, colour: bool) -> String {
+    if colour { format!("\u{1b}[1;{code}m{word}:\u{1b}[0m") } else { format!("{word}:") }
+}
+
+struct Lines {
+    colour: bool,
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let (word, code) = match *event.metadata().level() {
+            Level::ERROR => ("error", "31"),
+            Level::WARN => ("warning", "33"),
+            Level::INFO => ("note", "36"),
+            Level::DEBUG => ("debug", "2"),
+            Level::TRACE => ("trace", "2"),
+        };
+        write!(writer, "{} ", label(word, code, self.colour))?;
+        for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
+            let extensions = span.extensions();
+            let fields = extensions.get::<FormattedFields<N>>().filter(|fields| !fields.is_empty());
+            match fields {
+                Some(fields) => write!(writer, "{} ({fields}): ", span.name())?,
+                None => write!(writer, "{}: ", span.name())?,
+            }
+        }
+        context.field_format().format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}

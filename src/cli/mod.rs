@@ -1,0 +1,107 @@
+//! What can be typed, and what each command does with it.
+
+mod config;
+mod flags;
+mod generate;
+mod install;
+pub mod log;
+mod read;
+mod retired;
+
+use std::ffi::OsString;
+
+use clap::error::ContextKind;
+use clap::{Arg, ArgAction, Command};
+
+use crate::exit::{Exit, Failure};
+
+/// Why a run ends early.
+#[derive(Debug)]
+pub enum Stop {
+    /// An error that is still to be printed.
+    Failed(Failure),
+    /// Everything has been said; only the exit code is left.
+    Said(u8),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// The whole command line.
+pub fn command() -> Command {
+    let root = Command::new("tproxy")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Redirects a host's traffic through a service-mesh sidecar")
+        .long_about(
+            "Redirects a host's traffic through a service-mesh sidecar, without a gap and without touching \
+             anybody else's firewall rules. It takes the flags, files and variables of 'kumactl install \
+             transparent-proxy'.",
+        )
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .after_help(EXIT_CODES)
+        .subcommand(install::install_command())
+        .subcommand(install::uninstall_command())
+        .subcommand(config::command())
+        .subcommand(generate::completions_command())
+        .subcommand(generate::man_command());
+    kumactls_globals(root)
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, or nothing to do
+  1  failed; the host is as it was before
+  2  wrong use of the command, or a wrong configuration
+  3  the host cannot do it: a tool, a kernel feature, a user or root is missing
+  4  somebody else holds a lock
+  5  failed, and so did the way back; the message says what is left
+
+Results go to standard output, everything else to standard error. TPROXY_LOG=debug prints more, TPROXY_LOG=error less.";
+
+/// Flags that kumactl accepts in front of and behind every command and that do nothing for this one.
+fn kumactls_globals(root: Command) -> Command {
+    let hidden =
+        |name: &'static str| Arg::new(name).long(name).global(true).hide(true).action(ArgAction::Append);
+    root.arg(hidden("log-level").allow_hyphen_values(true))
+        .arg(hidden("context").allow_hyphen_values(true))
+        .arg(hidden("api-timeout").allow_hyphen_values(true))
+        .arg(hidden("no-config").num_args(0..=1).require_equals(true).default_missing_value("true"))
+}
+
+/// Does what a command line asks for.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
+    let matches = match command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(mut error) => {
+            // Its advice is to pass an unknown flag as a word, which only leads to the next error.
+            error.remove(ContextKind::Suggested);
+            // Help and version are results, everything else is wrong use; clap knows which stream is whose. A
+            // stream that is closed must not turn into a panic.
+            let _ = error.print();
+            let code = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            return Err(Stop::Said(code as u8));
+        }
+    };
+    match matches.subcommand() {
+        Some(("install", matches)) => install::install(matches)?,
+        Some(("uninstall", matches)) => install::uninstall(matches)?,
+        Some(("config", matches)) => config::run(matches)?,
+        Some(("completions", matches)) => generate::completions(matches)?,
+        Some(("man", matches)) => generate::man(matches)?,
+        _ => return Err(Failure::new(Exit::Usage, "no command given; see 'tproxy --help'").into()),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+}

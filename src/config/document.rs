@@ -1,0 +1,294 @@
+//! A configuration file as a tree, and the line on which each part of it stands.
+//!
+//! The YAML library tells positions only for errors. So a line is found by reading the text once more and failing
+//! at the part in question: slow for one that asks about thousands of parts, which nobody needs, and always right.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// What a file holds at some place. JSON is read as the YAML that it is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Node {
+    /// Nothing, or `null`.
+    Null,
+    /// A text, a whole number or a boolean, in the words of the file.
+    Scalar(String),
+    /// A number with a fraction or an exponent; no setting wants one, and its text is not what was typed.
+    Float(String),
+    /// A list.
+    List(Vec<Node>),
+    /// A section, in the order of the file, with whatever it has twice.
+    Map(Vec<(String, Node)>),
+}
+
+/// Why a text is not a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Malformed {
+    /// The line at fault, counted from 1, where the library tells it.
+    pub line: Option<usize>,
+    /// What is wrong, without the place.
+    pub why: String,
+}
+
+/// Reads a text as one YAML or JSON document; an empty one is `Null`.
+pub fn parse(text: &str) -> Result<Node, Malformed> {
+    if text.trim().is_empty() {
+        return Ok(Node::Null);
+    }
+    Tree.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
+        let why = error.to_string();
+        let line = error.location().map(|place| place.line());
+        let why = why.split(" at line ").next().unwrap_or_default().to_owned();
+        Malformed { line, why }
+    })
+}
+
+/// The line (from 1) of a part: the path counts entries of sections and lists from 0, the last step may be either.
+pub fn line_of(text: &str, path: &[usize]) -> Option<usize> {
+    let found = Seek(path).deserialize(serde_yaml::Deserializer::from_str(text));
+    found.err().and_then(|error| error.location()).map(|place| place.line())
+}
+
+struct Tree;
+
+impl<'de> DeserializeSeed<'de> for Tree {
+    type Value = Node;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Tree {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value without a YAML tag")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Node, E> {
+        Ok(Node::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Scalar(value.to_string()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
+        Ok(Node::Scalar(value.to_string()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        Ok(Node::Scalar(value.to_string()))
+    }
+
+    fn visit_i128<E>(self, value: i128) -> Result<Node, E> {
+        Ok(Node::Scalar(value.to_string()))
+    }
+
+    fn visit_u128<E>(self, value: u128) -> Result<Node, E> {
+        Ok(Node::Scalar(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
+        Ok(Node::Float(value.to_string()))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
+        Ok(Node::Scalar(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = seq.next_element_seed(Tree)? {
+            list.push(item);
+        }
+        Ok(Node::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(key) = map.next_key_seed(Tree)? {
+            let key = match key {
+                Node::Scalar(key) | Node::Float(key) => key,
+                Node::Null => String::new(),
+                Node::List(_) | Node::Map(_) => {
+                    return Err(A::Error::custom("a key has to be a single word"));
+                }
+            };
+            entries.push((key, map.next_value_seed(Tree)?));
+        }
+        Ok(Node::Map(entries))
+    }
+}
+
+/// Walks to a part and fails there.
+struct Seek<'a>(&'a [usize]);
+
+impl<'de> DeserializeSeed<'de> for Seek<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        if self.0.is_empty() {
+            deserializer.deserialize_any(Here)
+        } else {
+            deserializer.deserialize_any(self)
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Seek<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a section or a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Some((target, rest)) = self.0.split_first() else { return Ok(()) };
+        for _ in 0..*target {
+            if seq.next_element::<IgnoredAny>()?.is_none() {
+                return Ok(());
+            }
+        }
+        seq.next_element_seed(Seek(rest)).map(|_| ())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Some((target, rest)) = self.0.split_first() else { return Ok(()) };
+        for _ in 0..*target {
+            if map.next_entry::<IgnoredAny, IgnoredAny>()?.is_none() {
+                return Ok(());
+            }
+        }
+        if rest.is_empty() {
+            return map.next_key_seed(Seek(rest)).map(|_| ());
+        }
+        match map.next_key::<IgnoredAny>()? {
+            Some(_) => map.next_value_seed(Seek(rest)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Accepts nothing, so that the library reports where it stands.
+struct Here;
+
+impl Visitor<'_> for Here {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("to stop here")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FILE: &str = "\
+# a comment
+verbose: yes
+
+redirect:
+  inbound:
+    port: \"15006\"
+    excludePorts: [22,
+      80]
+  dns: {enabled: true,
+        port: 15053}
+wait: 5
+";
+
+    #[test]
+    fn reads_scalars_in_the_words_of_the_file() {
+        let Ok(Node::Map(entries)) = parse(FILE) else { panic!("not a section") };
+        assert_eq!(entries[0], ("verbose".into(), Node::Scalar("yes".into())));
+        assert_eq!(entries[2], ("wait".into(), Node::Scalar("5".into())));
+        let odd = "a: 99999999999999999999\nb: -1\nc: 0777\nd: 1.10\ne:\nf: ~\ng: ''\nh: True\ni: 0x10\n";
+        let Ok(Node::Map(entries)) = parse(odd) else { panic!("not a section") };
+        let values = entries.into_iter().map(|(_, value)| value).collect::<Vec<_>>();
+        let scalar = |text: &str| Node::Scalar(text.into());
+        assert_eq!(
+            values,
+            [
+                scalar("99999999999999999999"),
+                scalar("-1"),
+                scalar("0777"),
+                Node::Float("1.1".into()),
+                Node::Null,
+                Node::Null,
+                scalar(""),
+                scalar("true"),
+                scalar("16"),
+            ]
+        );
+    }
+
+    #[test]
+    fn finds_lines() {
+        for (path, line) in [
+            (&[0][..], 2),
+            (&[1], 4),
+            (&[1, 0], 5),
+            (&[1, 0, 0], 6),
+            (&[1, 0, 1], 7),
+            (&[1, 0, 1, 0], 7),
+            (&[1, 0, 1, 1], 8),
+            (&[1, 1, 1], 10),
+            (&[2], 11),
+        ] {
+            assert_eq!(line_of(FILE, path), Some(line), "{path:?}");
+        }
+        assert_eq!(line_of(FILE, &[9]), None);
+    }
+
+    #[test]
+    fn json_is_fine_with_tabs_and_lines() {
+        let json = "{\n\t\"wait\": 3,\n\t\"redirect\": {\n\t\t\"dns\": {\"enabled\": true}\n\t}\n}\n";
+        assert!(matches!(parse(json), Ok(Node::Map(_))));
+        assert_eq!(line_of(json, &[1, 0]), Some(4));
+    }
+
+    #[test]
+    fn empty_texts_are_nothing() {
+        for text in ["", "\n", "# only a comment\n", "---\n", "null"] {
+            assert_eq!(parse(text), Ok(Node::Null), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_document_says_where() {
+        for (text, line) in [
+            ("a: [1\n", None),
+            ("a: 1\n  b: 2\n", Some(2)),
+            ("a: 'x\n", None),
+            ("? [1, 2]\n: 3\n", None),
+            ("a: *missing\n", Some(1)),
+            ("a: 1\n---\nb: 2\n", None),
+            ("a: !secret x\n", Some(1)),
+            ("@\n", Some(1)),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(!error.why.is_empty() && !error.why.contains(" at line "), "{text:?}: {error:?}");
+            if line.is_some() {
+                assert_eq!(error.line, line, "{text:?}: {error:?}");
+            }
+        }
+        assert!(parse(&"[".repeat(10_000)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[a-c:,\\[\\]{}&*!|>'\"\n -]{0,40}", path in prop::collection::vec(0usize..3, 0..4)) {
+            let _ = (parse(&text), line_of(&text, &path));
+        }
+    }
+}
