@@ -1,5 +1,55 @@
 //! What is there: users, interfaces, IPv6, DNS servers. Reads only.
 
 mod facts;
+mod net;
+mod resolv_conf;
+mod user;
 
+use std::path::Path;
+
+use crate::exit::{Exit, Failure};
 pub use facts::{HostFacts, Ipv6Support, Resolver};
+pub use net::{ipv6_support, listening_tcp_ports, loopback};
+pub use resolv_conf::parse as parse_resolv_conf;
+pub use user::{User, sidecar_user};
+
+/// The DNS servers of a resolv.conf, and what in it should be looked at: one sentence each.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn resolvers(path: &Path) -> Result<(Vec<Resolver>, Vec<String>), Failure> {
+    let text = std::fs::read(path).map_err(|error| {
+        Failure::new(Exit::Host, format!("cannot read the DNS servers from {}: {error}", path.display()))
+            .hint("name the file with redirect.dns.resolvConfigPath, or redirect every DNS question with --redirect-all-dns-traffic")
+    })?;
+    let (resolvers, notes) = parse_resolv_conf(&text);
+    Ok((resolvers, notes.into_iter().map(|note| format!("{}: {note}", path.display())).collect()))
+}
+
+/// Whether this process may change the firewall, as far as its user ID says it.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let failure = resolvers(Path::new("/nowhere/resolv.conf")).unwrap_err();
+        assert_eq!(failure.exit, Exit::Host);
+        assert!(failure.message.contains("/nowhere/resolv.conf: No such file"), "{failure}");
+    }
+
+    #[test]
+    fn notes_name_the_file() {
+        let path = std::env::temp_dir().join(format!("tproxy-resolv-{}", std::process::id()));
+        std::fs::write(&path, "nameserver 10.0.0.1\nnameserver nonsense\n").unwrap();
+        let result = resolvers(&path);
+        std::fs::remove_file(&path).unwrap();
+        let (resolvers, notes) = result.unwrap();
+        assert_eq!(resolvers.len(), 1);
+        assert!(notes[0].starts_with(&format!("{}: line 2: ", path.display())), "{notes:?}");
+    }
+}

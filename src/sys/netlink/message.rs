@@ -1,7 +1,7 @@
 //! Netlink messages as bytes: requests built, answers taken apart. Pure, and answers may be any bytes at all.
 //!
 //! Layouts are those of the kernel's `include/uapi/linux/{netlink,rtnetlink,if_addr}.h` and
-//! `linux/netfilter/{nfnetlink,`nf_tables`}.h`. Numbers are in the machine's byte order.
+//! `linux/netfilter/` (nfnetlink and nf-tables). Numbers are in the machine's byte order.
 
 use std::net::Ipv6Addr;
 

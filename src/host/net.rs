@@ -1,0 +1,190 @@
+//! Interfaces, addresses and listening sockets of this network namespace.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::net::Ipv6Addr;
+
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::InterfaceFlags;
+
+use super::Ipv6Support;
+use crate::exit::{Exit, Failure};
+
+/// The address that Envoy sends from to local IPv6 applications. An install puts it on the loopback interface, so
+/// it says nothing about the host.
+const PASSTHROUGH: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
+
+/// The name of the first interface with the loopback flag.
+///
+/// # Errors
+/// There is none, or the kernel does not list its interfaces.
+pub fn loopback() -> Result<String, Failure> {
+    let failure = |reason: &str| {
+        Failure::new(Exit::Host, format!("cannot find the loopback interface: {reason}"))
+            .hint("`ip link show` lists the interfaces; a network namespace has had 'lo' since it was made")
+    };
+    getifaddrs()
+        .map_err(|errno| failure(errno.desc()))?
+        .find(|interface| interface.flags.contains(InterfaceFlags::IFF_LOOPBACK))
+        .map(|interface| interface.interface_name)
+        .ok_or_else(|| failure("no interface has the loopback flag"))
+}
+
+/// Whether this network namespace has an IPv6 address but `::1` (link-local ones count), and if not, why.
+pub fn ipv6_support() -> Ipv6Support {
+    let mut addrs = match getifaddrs() {
+        Ok(interfaces) => interfaces.filter_map(|interface| ipv6(&interface)),
+        Err(errno) => {
+            return Ipv6Support::Unavailable(format!("the addresses cannot be listed: {}", errno.desc()));
+        }
+    };
+    if addrs.any(tells) { Ipv6Support::Available } else { Ipv6Support::Unavailable(why_no_ipv6().to_owned()) }
+}
+
+fn ipv6(interface: &InterfaceAddress) -> Option<Ipv6Addr> {
+    interface.address.as_ref()?.as_sockaddr_in6().map(nix::sys::socket::SockaddrIn6::ip)
+}
+
+/// Whether an address means that the host speaks IPv6.
+fn tells(addr: Ipv6Addr) -> bool {
+    !addr.is_loopback() && addr != PASSTHROUGH
+}
+
+fn why_no_ipv6() -> &'static str {
+    match std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6") {
+        Err(_) => "the kernel has no IPv6",
+        Ok(value) if value.trim() != "0" => "IPv6 is disabled (net.ipv6.conf.all.disable_ipv6)",
+        Ok(_) => "no interface has an IPv6 address",
+    }
+}
+
+/// The TCP ports on which somebody listens in this network namespace, at whatever address.
+///
+/// # Errors
+/// `/proc` is not there.
+pub fn listening_tcp_ports() -> io::Result<BTreeSet<u16>> {
+    // Not /proc/net: that is the network namespace of the process's first thread.
+    let mut ports = listening(BufReader::new(File::open("/proc/thread-self/net/tcp")?))?;
+    match File::open("/proc/thread-self/net/tcp6") {
+        Ok(file) => ports.append(&mut listening(BufReader::new(file))?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(ports)
+}
+
+/// Reads lines such as `0: 0100007F:1F90 00000000:0000 0A …`: local address, remote address, state
+/// (`Documentation/networking/proc_net_tcp.rst` of the kernel).
+fn listening(table: impl BufRead) -> io::Result<BTreeSet<u16>> {
+    const LISTEN: &str = "0A";
+    const SYN_RECV: &str = "03";
+    let mut ports = BTreeSet::new();
+    for line in table.lines().skip(1) {
+        let line = line?;
+        let mut columns = line.split_ascii_whitespace();
+        let (Some(local), Some(state)) = (columns.nth(1), columns.nth(1)) else { continue };
+        match state {
+            LISTEN => {
+                let port = local.rsplit(':').next().unwrap_or_default();
+                ports.extend(u16::from_str_radix(port, 16).ok());
+            }
+            SYN_RECV => {}
+            // The kernel lists listening sockets first, and there may be very many others.
+            _ => break,
+        }
+    }
+    Ok(ports)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+    use crate::sys::{netlink, run};
+
+    /// In a network namespace of this thread's own, for which a thread needs root.
+    fn in_namespace(test: impl FnOnce() + Send) {
+        if !crate::host::is_root() {
+            assert!(std::env::var_os("CI").is_none(), "CI must run these tests as root");
+            eprintln!("skipped: making a network namespace needs root");
+            return;
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNET).unwrap();
+                test();
+            });
+        });
+    }
+
+    fn tool(program: &str, args: &str) {
+        let deadline = std::time::Duration::from_secs(20);
+        let output = run::run(&run::Command::new(program, args.split(' '), deadline)).unwrap();
+        assert!(output.success(), "{program} {args}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    #[test]
+    fn the_loopback_interface_is_found_when_down() {
+        in_namespace(|| assert_eq!(loopback().unwrap(), "lo"));
+    }
+
+    #[test]
+    fn the_loopback_interface_is_found_by_its_flag() {
+        in_namespace(|| {
+            tool("ip", "link set lo name local0");
+            assert_eq!(loopback().unwrap(), "local0");
+        });
+    }
+
+    #[test]
+    fn ipv6_needs_an_address_that_is_not_ours() {
+        in_namespace(|| {
+            let no_address = Ipv6Support::Unavailable("no interface has an IPv6 address".into());
+            tool("ip", "link set lo up");
+            assert_eq!(ipv6_support(), no_address);
+            netlink::add_address("lo", PASSTHROUGH, 128).unwrap();
+            assert_eq!(ipv6_support(), no_address);
+            netlink::add_address("lo", "fd00::1".parse().unwrap(), 128).unwrap();
+            assert_eq!(ipv6_support(), Ipv6Support::Available);
+            tool("sysctl", "-q -w net.ipv6.conf.all.disable_ipv6=1");
+            assert_eq!(
+                ipv6_support(),
+                Ipv6Support::Unavailable("IPv6 is disabled (net.ipv6.conf.all.disable_ipv6)".into())
+            );
+        });
+    }
+
+    #[test]
+    fn a_link_local_address_is_enough() {
+        in_namespace(|| {
+            tool("ip", "link add veth1 type veth peer name veth2");
+            netlink::add_address("veth1", "fe80::1".parse().unwrap(), 64).unwrap();
+            assert_eq!(ipv6_support(), Ipv6Support::Available);
+        });
+    }
+
+    #[test]
+    fn listening_ports_of_both_families() {
+        in_namespace(|| {
+            tool("ip", "link set lo up");
+            assert_eq!(listening_tcp_ports().unwrap(), BTreeSet::new());
+            let four = TcpListener::bind("127.0.0.1:0").unwrap();
+            let six = TcpListener::bind("[::1]:0").unwrap();
+            let ports = [&four, &six].map(|listener| listener.local_addr().unwrap().port());
+            let client = std::net::TcpStream::connect(four.local_addr().unwrap()).unwrap();
+            assert_eq!(listening_tcp_ports().unwrap(), ports.into());
+            drop(client);
+        });
+    }
+
+    #[test]
+    fn odd_lines_are_passed_over() {
+        let text = "head\n 0: 0100007F:1F90 00000000:0000 0A x\n 1: 1:zz 0:0 0A\n nonsense\n 2: 0:0050 0:0 03\n \
+                    3: 0:0051 0:0 0A\n 4: 0:0052 0:0 01\n";
+        assert_eq!(listening(text.as_bytes()).unwrap(), [8080, 0x51].into());
+    }
+}

@@ -1,0 +1,193 @@
+//! The sidecar's user: by name, by UID, or the one that Kuma's packages and images make.
+
+use nix::unistd::Uid;
+
+use crate::config::values::UserSpec;
+use crate::exit::{Exit, Failure};
+
+/// The UID that Kuma's packages and images give to the sidecar's user.
+const DEFAULT_UID: u32 = 5678;
+const DEFAULT_NAME: &str = "kuma-dp";
+
+/// The sidecar's user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// What the rules compare with.
+    pub uid: u32,
+    /// Its name, where it has one.
+    pub name: Option<String>,
+    /// What should be looked at: one sentence.
+    pub note: Option<String>,
+}
+
+/// Finds the sidecar's user; without one asked for, UID 5678, then the name `kuma-dp`. With `cni_mode` the user
+/// lives in a container with a user database of its own, so a UID is taken as it is and the default is 5678.
+///
+/// # Errors
+/// There is no user of that name, or neither of the two defaults.
+pub fn sidecar_user(spec: Option<&UserSpec>, cni_mode: bool) -> Result<User, Failure> {
+    find(spec, cni_mode, &System)
+}
+
+/// The user database.
+trait Users {
+    fn by_uid(&self, uid: u32) -> Result<Option<String>, String>;
+    fn by_name(&self, name: &str) -> Result<Option<u32>, String>;
+}
+
+struct System;
+
+impl Users for System {
+    fn by_uid(&self, uid: u32) -> Result<Option<String>, String> {
+        let user =
+            nix::unistd::User::from_uid(Uid::from_raw(uid)).map_err(|errno| errno.desc().to_owned())?;
+        Ok(user.map(|user| user.name))
+    }
+
+    fn by_name(&self, name: &str) -> Result<Option<u32>, String> {
+        let user = nix::unistd::User::from_name(name).map_err(|errno| errno.desc().to_owned())?;
+        Ok(user.map(|user| user.uid.as_raw()))
+    }
+}
+
+fn find(spec: Option<&UserSpec>, cni_mode: bool, users: &impl Users) -> Result<User, Failure> {
+    match spec {
+        Some(spec) => match spec.as_uid() {
+            Some(uid) if cni_mode => Ok(User { uid, name: None, note: None }),
+            Some(uid) => Ok(numbered(uid, users)),
+            None => named(spec.as_str(), users),
+        },
+        None if cni_mode => Ok(User { uid: DEFAULT_UID, name: None, note: None }),
+        None => default(users),
+    }
+}
+
+fn numbered(uid: u32, users: &impl Users) -> User {
+    // A database that cannot be read says as little about a number as one without it.
+    let name = users.by_uid(uid).unwrap_or_default();
+    let note = name.is_none().then(|| {
+        format!("no user of this host has the UID {uid}; it is taken as the sidecar's all the same")
+    });
+    User { uid, name, note }
+}
+
+fn named(name: &str, users: &impl Users) -> Result<User, Failure> {
+    let reason = match users.by_name(name) {
+        Ok(Some(uid)) => return Ok(User { uid, name: Some(name.to_owned()), note: None }),
+        Ok(None) => String::new(),
+        Err(error) => format!(": {error}"),
+    };
+    let message = format!(
+        "the specified UID or username ('{name}') does not refer to a valid user on the host{reason}"
+    );
+    Err(Failure::new(Exit::Host, message).hint(format!(
+        "create the user (useradd --system --no-create-home --shell /usr/sbin/nologin {name}) or pass the sidecar's \
+         UID with --kuma-dp-user"
+    )))
+}
+
+fn default(users: &impl Users) -> Result<User, Failure> {
+    if let Ok(Some(name)) = users.by_uid(DEFAULT_UID) {
+        return Ok(User { uid: DEFAULT_UID, name: Some(name), note: None });
+    }
+    if let Ok(Some(uid)) = users.by_name(DEFAULT_NAME) {
+        return Ok(User { uid, name: Some(DEFAULT_NAME.to_owned()), note: None });
+    }
+    let message = format!(
+        "no UID or username provided, and user with the default UID ('{DEFAULT_UID}') or username \
+         ('{DEFAULT_NAME}') could not be found"
+    );
+    Err(Failure::new(Exit::Host, message).hint(format!(
+        "create the user (useradd --uid {DEFAULT_UID} --user-group --no-create-home --shell /usr/sbin/nologin \
+         {DEFAULT_NAME}) or say with --kuma-dp-user which user the sidecar runs as"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fake(&'static [(u32, &'static str)]);
+
+    impl Users for Fake {
+        fn by_uid(&self, uid: u32) -> Result<Option<String>, String> {
+            Ok(self.0.iter().find(|user| user.0 == uid).map(|user| user.1.to_owned()))
+        }
+
+        fn by_name(&self, name: &str) -> Result<Option<u32>, String> {
+            Ok(self.0.iter().find(|user| user.1 == name).map(|user| user.0))
+        }
+    }
+
+    struct Broken;
+
+    impl Users for Broken {
+        fn by_uid(&self, _: u32) -> Result<Option<String>, String> {
+            Err("I/O error".into())
+        }
+
+        fn by_name(&self, _: &str) -> Result<Option<u32>, String> {
+            Err("I/O error".into())
+        }
+    }
+
+    fn found(spec: &str, cni_mode: bool, users: &impl Users) -> Result<(u32, Option<String>, bool), Failure> {
+        let spec = (!spec.is_empty()).then(|| spec.parse::<UserSpec>().unwrap());
+        find(spec.as_ref(), cni_mode, users).map(|user| (user.uid, user.name, user.note.is_some()))
+    }
+
+    #[test]
+    fn by_uid_and_by_name() {
+        let users = Fake(&[(0, "root"), (5678, "envoy"), (77, "kuma-dp")]);
+        let named = |uid, name: &str| Ok((uid, Some(name.to_owned()), false));
+        assert_eq!(found("0", false, &users), named(0, "root"));
+        assert_eq!(found("root", false, &users), named(0, "root"));
+        assert_eq!(found("kuma-dp", false, &users), named(77, "kuma-dp"));
+        assert_eq!(found("", false, &users), named(5678, "envoy"), "the UID goes before the name");
+        assert_eq!(found("", false, &Fake(&[(77, "kuma-dp")])), named(77, "kuma-dp"));
+    }
+
+    #[test]
+    fn a_uid_needs_no_entry_but_gets_a_note() {
+        assert_eq!(found("4294967294", false, &Fake(&[])), Ok((4_294_967_294, None, true)));
+        assert_eq!(found("12", false, &Broken), Ok((12, None, true)));
+    }
+
+    #[test]
+    fn cni_mode_takes_numbers_as_they_are() {
+        let users = Fake(&[(0, "root"), (77, "kuma-dp")]);
+        assert_eq!(found("", true, &users), Ok((5678, None, false)));
+        assert_eq!(found("1234", true, &users), Ok((1234, None, false)));
+        assert_eq!(found("root", true, &users), Ok((0, Some("root".into()), false)));
+    }
+
+    #[test]
+    fn nobody_is_an_error_with_the_next_step() {
+        let failure = found("ghost", false, &Fake(&[])).unwrap_err();
+        assert_eq!(failure.exit, Exit::Host);
+        assert_eq!(
+            failure.message,
+            "the specified UID or username ('ghost') does not refer to a valid user on the host"
+        );
+        assert!(failure.hint.unwrap().contains("useradd --system"));
+        let failure = found("ghost", false, &Broken).unwrap_err();
+        assert!(failure.message.ends_with("user on the host: I/O error"), "{failure}");
+        let failure = found("", false, &Fake(&[(0, "root")])).unwrap_err();
+        assert_eq!(
+            failure.message,
+            "no UID or username provided, and user with the default UID ('5678') or username ('kuma-dp') could \
+             not be found"
+        );
+        assert!(failure.hint.unwrap().contains("useradd --uid 5678"));
+    }
+
+    #[test]
+    fn the_real_database_knows_root() {
+        let root = "root".parse().unwrap();
+        assert_eq!(sidecar_user(Some(&root), false).unwrap().uid, 0);
+        let zero = "0".parse().unwrap();
+        assert_eq!(sidecar_user(Some(&zero), false).unwrap().name.as_deref(), Some("root"));
+        let nobody = "no-such-user-at-all".parse().unwrap();
+        assert!(sidecar_user(Some(&nobody), false).is_err());
+    }
+}
