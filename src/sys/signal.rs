@@ -48,7 +48,8 @@ pub fn install() -> io::Result<()> {
     if WAKE.set(pipe).is_err() {
         return Ok(());
     }
-    let action = SigAction::new(SigHandler::Handler(remember), SaFlags::SA_RESTART, SigSet::empty());
+    // With all others held back meanwhile, the first to arrive is the first to be remembered.
+    let action = SigAction::new(SigHandler::Handler(remember), SaFlags::SA_RESTART, SigSet::all());
     for signal in WATCHED {
         // SAFETY: the handler only touches atomics, reads a cell that was set before and calls write(2), all of
         // which a signal handler may do. Setting back what was there restores what the kernel gave us.
