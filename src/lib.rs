@@ -19,5 +19,7 @@ pub mod config;
 pub mod exit;
 pub mod host;
 pub mod plan;
+pub mod present;
 pub mod stdout;
 pub mod sys;
+pub mod text;

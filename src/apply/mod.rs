@@ -1,5 +1,16 @@
 //! Brings the host from what is there to what is wanted.
 
+mod degrade;
+mod facts;
+mod install;
+mod passthrough;
 mod request;
+mod show;
+mod stop;
+pub mod store;
+mod transaction;
+mod uninstall;
 
+pub use install::install;
 pub use request::{DryRun, Format, InstallRequest, UninstallRequest};
+pub use uninstall::uninstall;

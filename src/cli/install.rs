@@ -3,7 +3,7 @@
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::flags;
-use crate::apply::{InstallRequest, UninstallRequest};
+use crate::apply::{self, InstallRequest, UninstallRequest};
 use crate::exit::Failure;
 
 const LAYERS: &str = "\
@@ -94,7 +94,7 @@ fn common(command: Command) -> Command {
 /// Runs `tproxy install`.
 pub fn install(matches: &ArgMatches) -> Result<(), Failure> {
     let wanted = flags::resolve(matches)?;
-    not_yet(&InstallRequest {
+    apply::install(&InstallRequest {
         config: wanted.resolved.config,
         dry_run: wanted.dry_run,
         format: flags::format(matches),
@@ -106,15 +106,11 @@ pub fn install(matches: &ArgMatches) -> Result<(), Failure> {
 /// Runs `tproxy uninstall`.
 pub fn uninstall(matches: &ArgMatches) -> Result<(), Failure> {
     let wanted = flags::resolve(matches)?;
-    not_yet(&UninstallRequest {
+    apply::uninstall(&UninstallRequest {
         config: wanted.resolved.config,
         dry_run: wanted.dry_run,
         format: flags::format(matches),
         adopt: flags::is_on(matches, "adopt"),
         force: flags::is_on(matches, "force"),
     })
-}
-
-fn not_yet(request: &impl std::fmt::Debug) -> Result<(), Failure> {
-    Err(Failure::new(crate::exit::Exit::Failed, format!("not built yet: {request:?}")))
 }

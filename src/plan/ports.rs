@@ -9,19 +9,19 @@ pub const MULTIPORT_SLOTS: usize = 15;
 
 /// Splits a list so that each part fits one multiport match; the order is kept.
 pub(super) fn multiport(ports: &[PortRange]) -> Vec<Vec<PortRange>> {
-    let mut parts: Vec<Vec<PortRange>> = Vec::new();
+    let mut lists: Vec<Vec<PortRange>> = Vec::new();
     let mut free = 0;
     for &range in ports {
         if range.multiport_slots() > free {
-            parts.push(Vec::new());
+            lists.push(Vec::new());
             free = MULTIPORT_SLOTS;
         }
         free -= range.multiport_slots();
-        if let Some(part) = parts.last_mut() {
-            part.push(range);
+        if let Some(list) = lists.last_mut() {
+            list.push(range);
         }
     }
-    parts
+    lists
 }
 
 /// The matches that together mean "TCP to one of these ports", and for each the port if it is about a single one.

@@ -11,11 +11,4 @@ pub mod signal;
 mod holder;
 mod poll;
 
-/// Foreign text with its control characters written as escapes, so that it cannot play with a terminal.
-pub(crate) fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { safe.extend(c.escape_default()) } else { safe.push(c) }
-    }
-    safe
-}
+pub(crate) use crate::text::escape;

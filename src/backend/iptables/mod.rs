@@ -1,6 +1,14 @@
 //! iptables and ip6tables, as nft and as legacy variant.
 
+pub mod commit;
 pub mod decode;
+pub mod observe;
+pub mod owned;
+pub mod refusal;
 pub mod render;
 pub mod save;
+mod shape;
+pub mod situation;
 pub mod syntax;
+pub mod tools;
+pub mod transition;

@@ -69,7 +69,7 @@ fn write_match(out: &mut String, matching: &Match, style: Style) {
         Match::SourcePort(port) => write!(out, " {} {port}", style.pick("--sport", "--source-port")),
         Match::DestinationPort(port) => write!(out, " {to_port} {port}"),
         Match::DestinationPorts { protocol, ports } => {
-            let ports = ports.iter().map(port_range).collect::<Vec<_>>().join(",");
+            let ports = ports.iter().copied().map(port_range).collect::<Vec<_>>().join(",");
             write!(out, " {module} multiport {protocol_option} {protocol} {to_port} {ports}")
         }
         Match::Explicit(protocol) => write!(out, " {module} {protocol}"),
@@ -97,7 +97,7 @@ fn write_target(out: &mut String, target: &Target, style: Style) {
 }
 
 /// iptables writes ranges with a colon.
-fn port_range(range: &PortRange) -> String {
+fn port_range(range: PortRange) -> String {
     if range.first == range.last {
         range.first.to_string()
     } else {

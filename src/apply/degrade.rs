@@ -1,0 +1,122 @@
+//! What an installation can do without, and what it does without on this host. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::backend::iptables::refusal::Refusal;
+use crate::config::Config;
+use crate::plan::{Family, Table};
+
+/// Every family's configuration, less what this host turned out not to be able to do.
+#[derive(Debug, Clone)]
+pub struct Degraded {
+    configs: BTreeMap<Family, Config>,
+}
+
+/// A part that is left out rather than the whole installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Zones,
+    Invalid,
+    Log,
+    Comments,
+}
+
+impl Part {
+    fn describe(self) -> &'static str {
+        match self {
+            Self::Zones => {
+                "without conntrack zones, so that DNS questions of applications and of the sidecar can in rare \
+                 cases be taken for one another"
+            }
+            Self::Invalid => "without the rule that drops packets in the INVALID state",
+            Self::Log => "without LOG rules",
+            Self::Comments => "without comments, so that the rules are known as ours by the state file alone",
+        }
+    }
+
+    fn is_on(self, config: &Config) -> bool {
+        let dns = &config.redirect.dns;
+        match self {
+            Self::Zones => dns.enabled && !dns.skip_conntrack_zone_split,
+            Self::Invalid => config.drop_invalid_packets,
+            Self::Log => config.log.enabled,
+            Self::Comments => !config.comments.disabled,
+        }
+    }
+
+    fn turn_off(self, config: &mut Config) {
+        match self {
+            Self::Zones => config.redirect.dns.skip_conntrack_zone_split = true,
+            Self::Invalid => config.drop_invalid_packets = false,
+            Self::Log => config.log.enabled = false,
+            Self::Comments => config.comments.disabled = true,
+        }
+    }
+}
+
+impl Degraded {
+    /// Nothing left out yet.
+    pub fn new(config: &Config) -> Self {
+        Self { configs: Family::BOTH.into_iter().map(|family| (family, config.clone())).collect() }
+    }
+
+    /// What is still wanted of a family.
+    pub fn config(&self, family: Family) -> &Config {
+        &self.configs[&family]
+    }
+
+    /// Leaves out the part that a refusal is most likely about, and says how the installation goes on without it;
+    /// `None` if there is no part left that it could do without.
+    pub fn leave_out(&mut self, family: Family, refusal: &Refusal) -> Option<&'static str> {
+        let config = self.configs.get_mut(&family)?;
+        let part = suspects(refusal).into_iter().find(|part| part.is_on(config))?;
+        part.turn_off(config);
+        Some(part.describe())
+    }
+}
+
+/// The parts that a refusal can be about, the likeliest first. The nft variant names the rule, the legacy one only
+/// the table, and a missing extension is named by both.
+fn suspects(refusal: &Refusal) -> Vec<Part> {
+    if refusal.mentions("comment") {
+        return vec![Part::Comments];
+    }
+    let rule_is = |target: &str| refusal.rule.as_ref().is_some_and(|rule| rule.contains(target));
+    match refusal.table {
+        Some(Table::Raw) => vec![Part::Zones],
+        Some(Table::Mangle) => vec![Part::Invalid],
+        Some(Table::Nat) if rule_is(" -j LOG") || refusal.mentions("LOG") => vec![Part::Log],
+        Some(Table::Nat) if refusal.rule.is_some() => vec![],
+        Some(Table::Nat) => vec![Part::Log, Part::Comments],
+        None => vec![Part::Log, Part::Invalid, Part::Zones, Part::Comments],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(table: Option<Table>, words: &str, rule: Option<&str>) -> Refusal {
+        Refusal { words: words.into(), table, rule: rule.map(str::to_owned) }
+    }
+
+    #[test]
+    fn only_parts_that_are_on_are_left_out_and_each_once() {
+        let mut config = Config::default();
+        config.redirect.dns.enabled = true;
+        let mut degraded = Degraded::new(&config);
+        let raw = refusal(Some(Table::Raw), "RULE_APPEND failed", None);
+        assert!(degraded.leave_out(Family::V4, &raw).is_some_and(|how| how.contains("zones")));
+        assert!(degraded.config(Family::V4).redirect.dns.skip_conntrack_zone_split);
+        assert!(!degraded.config(Family::V6).redirect.dns.skip_conntrack_zone_split);
+        assert_eq!(degraded.leave_out(Family::V4, &raw), None);
+    }
+
+    #[test]
+    fn a_required_rule_is_not_degraded() {
+        let mut degraded = Degraded::new(&Config::default());
+        let redirect =
+            refusal(Some(Table::Nat), "RULE_APPEND failed", Some("-A X -p tcp -j REDIRECT --to-ports 1"));
+        assert_eq!(degraded.leave_out(Family::V4, &redirect), None);
+    }
+}

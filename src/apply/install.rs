@@ -1,0 +1,251 @@
+//! `tproxy install`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::backend::iptables::commit::CommitError;
+use crate::backend::iptables::owned::RecordedRule;
+use crate::backend::iptables::situation::{Place, Situation};
+use crate::backend::iptables::tools::{self, Tools, Variant};
+use crate::backend::iptables::transition::Wanted;
+use crate::config::values::IpFamilyMode;
+use crate::exit::{Exit, Failure};
+use crate::host::{HostFacts, Ipv6Support};
+use crate::plan::{self, Family};
+use crate::present::{Action, Receipt};
+
+use super::degrade::Degraded;
+use super::facts;
+use super::passthrough::Passthrough;
+use super::request::{DryRun, InstallRequest};
+use super::store::{Phase, State, Store};
+use super::transaction::{Refused, Session};
+use super::{show, stop};
+
+/// How long another run of ours is waited for, beyond the wait for the xtables lock.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Installs, or shows what installing would do. Prints the result on stdout.
+///
+/// # Errors
+/// See [`Exit`]; unless it is [`Exit::Left`], the host is as it was before.
+pub fn install(request: &InstallRequest) -> Result<(), Failure> {
+    match request.dry_run {
+        DryRun::Off => Install::run(request),
+        DryRun::Rules => show::install_rules(request),
+        DryRun::Diff => show::install_diff(request),
+    }
+}
+
+/// A run of it.
+struct Install<'a> {
+    request: &'a InstallRequest,
+    store: Store,
+    session: Session,
+    variant: Variant,
+    facts: HostFacts,
+    /// What is wanted of each family, less what turned out to be impossible here.
+    degraded: Degraded,
+}
+
+impl<'a> Install<'a> {
+    fn run(request: &'a InstallRequest) -> Result<(), Failure> {
+        stop::unless_root()?;
+        let config = &request.config;
+        let mut facts = facts::collect(config)?;
+        let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())?;
+        let store = Store::open(PATIENCE + Duration::from_secs(config.wait.into()))?;
+        let old = store.load();
+        let recorded = old.as_ref().map(State::recorded).unwrap_or_default();
+        let session = Session::new(tools, config, recorded, request.adopt, false);
+
+        let situation = session.look()?;
+        let Some((variant, why)) = situation.choose(&session.tools) else { return Err(tools::none_found()) };
+        tracing::debug!("using the {variant} variant: {why}");
+        facts.docker_dns = situation.has_docker_dns(variant);
+        facts::check_ipv6_tools(&mut facts, variant, session.tools.of(variant));
+        stop::if_unclaimed(&situation)?;
+        stop::if_chains_in_use_elsewhere(&situation, variant)?;
+        show::warn_of_intruders(&situation);
+
+        let degraded = Degraded::new(config);
+        let run = Self { request, store, session, variant, facts, degraded };
+        run.check_ipv6()?;
+        facts::warn_of_ssh(config);
+        run.apply(situation, old.as_ref())
+    }
+
+    /// A dual-stack installation that gets IPv4 alone says so every time.
+    fn check_ipv6(&self) -> Result<(), Failure> {
+        let plan = self.plan();
+        for note in &plan.notes {
+            tracing::warn!("{note}");
+        }
+        let dual = self.request.config.ip_family_mode == IpFamilyMode::DualStack;
+        match &self.facts.ipv6 {
+            Ipv6Support::Unavailable(why) if dual && self.request.strict => Err(no_ipv6(why)),
+            _ => Ok(()),
+        }
+    }
+
+    fn plan(&self) -> plan::Plan {
+        plan::build(&self.request.config, &self.facts)
+    }
+
+    /// What is wanted of every family, less what was left out.
+    fn wanted(&self) -> BTreeMap<Place, Wanted> {
+        let families = self.plan().families.into_iter().map(|plan| plan.family);
+        families
+            .map(|family| {
+                let config = self.degraded.config(family);
+                let plan = plan::family_plan(config, &self.facts, family);
+                ((self.variant, family), Wanted::plan(&plan, !config.comments.disabled))
+            })
+            .collect()
+    }
+
+    fn apply(mut self, mut situation: Situation, old: Option<&State>) -> Result<(), Failure> {
+        let before = situation.as_wanted();
+        let mut passthrough =
+            Passthrough::new(&self.facts.loopback, old.is_some_and(|state| state.added_passthrough));
+        loop {
+            let wanted = self.wanted();
+            let six = wanted.contains_key(&(self.variant, Family::V6));
+            let done = self.state(&wanted, Phase::Installed, passthrough.ours(six), None);
+            if situation.changes(&wanted).is_empty() && !passthrough.differs(six) {
+                if old.is_none_or(|old| !old.says_the_same(&done)) {
+                    self.store.save(&done)?;
+                }
+                return self.report(&wanted, false);
+            }
+            // A run that is killed from here on has to be found by the next one, so what may come is written first.
+            self.store.save(&self.state(&wanted, Phase::Changing, passthrough.ours(six), old))?;
+            if let Err(error) = passthrough.bring(six) {
+                self.lose_ipv6(format!(
+                    "the address ::6 cannot be added to {}: {error}",
+                    self.facts.loopback
+                ))?;
+                continue;
+            }
+            let Err(refused) = self.session.bring(&situation, &wanted) else {
+                self.store.save(&done)?;
+                return self.report(&wanted, true);
+            };
+            let again = self.go_on_without(&refused).and_then(|()| self.session.look());
+            situation = match again {
+                Ok(situation) => situation,
+                Err(failure) => return Err(self.take_back(failure, &before, passthrough, old)),
+            };
+        }
+    }
+
+    /// Leaves out what was refused, if it can be left out.
+    fn go_on_without(&mut self, refused: &Refused) -> Result<(), Failure> {
+        let Refused { place: (variant, family), error } = refused;
+        if let CommitError::Refused { refusal, .. } = error {
+            if *family == Family::V6 && refusal.is_missing_family() {
+                return self.lose_ipv6(refusal.words.clone());
+            }
+            let may_degrade = !self.request.strict && *variant == self.variant;
+            if let Some(how) = may_degrade.then(|| self.degraded.leave_out(*family, refusal)).flatten() {
+                tracing::warn!("{error}; {family} is installed {how}");
+                return Ok(());
+            }
+        }
+        Err(failure(refused, self.request.strict))
+    }
+
+    fn lose_ipv6(&mut self, why: String) -> Result<(), Failure> {
+        if self.request.strict {
+            return Err(no_ipv6(&why));
+        }
+        tracing::warn!("IPv6 traffic is not redirected: {why}");
+        self.facts.ipv6 = Ipv6Support::Unavailable(why);
+        Ok(())
+    }
+
+    /// Ends a run that failed half-way.
+    fn take_back(
+        &mut self,
+        failure: Failure,
+        before: &BTreeMap<Place, Wanted>,
+        passthrough: Passthrough,
+        old: Option<&State>,
+    ) -> Failure {
+        if let Err(left) = self.session.take_back(before) {
+            // The state file stays as it is: it says that a change was under way.
+            return Failure { message: format!("{}\n{}", failure.message, left.message), ..left };
+        }
+        if let Err(error) = passthrough.take_back() {
+            tracing::warn!("the address ::6 on {} could not be put back: {error}", self.facts.loopback);
+        }
+        match old {
+            Some(old) => {
+                if let Err(failure) = self.store.save(old) {
+                    tracing::warn!("{failure}");
+                }
+            }
+            None => self.store.remove(),
+        }
+        Failure { message: format!("{}\nthe host is as it was before", failure.message), ..failure }
+    }
+
+    fn state(
+        &self,
+        wanted: &BTreeMap<Place, Wanted>,
+        phase: Phase,
+        added_passthrough: bool,
+        old: Option<&State>,
+    ) -> State {
+        let mut state = State::new(&self.request.config, self.variant, self.facts.sidecar_uid);
+        state.phase = phase;
+        state.added_passthrough = added_passthrough || old.is_some_and(|old| old.added_passthrough);
+        if let Some(old) = old {
+            state.uncommented_v4.clone_from(&old.uncommented_v4);
+            state.uncommented_v6.clone_from(&old.uncommented_v6);
+        }
+        for ((_, family), wanted) in wanted {
+            if self.degraded.config(*family).comments.disabled {
+                let rules = wanted.shared_rules().map(|(table, chain, args)| RecordedRule {
+                    table: table.name().to_owned(),
+                    chain: chain.to_owned(),
+                    args: args.to_owned(),
+                });
+                state.uncommented_mut(*family).extend(rules);
+            }
+        }
+        state
+    }
+
+    fn report(&self, wanted: &BTreeMap<Place, Wanted>, changed: bool) -> Result<(), Failure> {
+        let receipt = Receipt {
+            action: Action::Install,
+            changed,
+            variant: Some(self.variant),
+            rules: wanted.iter().map(|((_, family), wanted)| (*family, wanted.rule_count())).collect(),
+        };
+        show::receipt(&receipt, self.request.format)
+    }
+}
+
+fn no_ipv6(why: &str) -> Failure {
+    Failure::new(Exit::Host, format!("IPv6 traffic cannot be redirected: {why}"))
+        .hint("install with --ip-family-mode ipv4, or without --strict")
+}
+
+/// A refusal as the end of a run.
+pub(super) fn failure(refused: &Refused, strict: bool) -> Failure {
+    let Refused { place: (variant, family), error } = refused;
+    let message = format!("the {family} rules ({variant}) could not be committed: {error}");
+    match error {
+        CommitError::Busy { .. } => {
+            Failure::new(Exit::Busy, message).hint("run the command again later, or with a longer --wait")
+        }
+        CommitError::Refused { .. } if strict => Failure::new(Exit::Host, message)
+            .hint("without --strict, parts that can be left out are left out"),
+        CommitError::Refused { .. } => Failure::new(Exit::Host, message)
+            .hint("the kernel or the program lacks something that is required; its own words above say what"),
+        CommitError::Run { .. } => Failure::new(Exit::Failed, message)
+            .hint("find out what holds that program up, and run the command again"),
+    }
+}

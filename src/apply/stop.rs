@@ -1,0 +1,69 @@
+//! Reasons to stop before anything is changed.
+
+use std::fmt::Write as _;
+
+use crate::backend::iptables::owned::SharedRule;
+use crate::backend::iptables::situation::{Place, Situation};
+use crate::backend::iptables::tools::Variant;
+use crate::exit::{Exit, Failure};
+use crate::host;
+use crate::text::escape;
+
+/// Only root can read and change the rules.
+pub fn unless_root() -> Result<(), Failure> {
+    if host::is_root() {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Host, "you need to have root privileges to run this command")
+        .hint("run it with sudo, or look at what it would do with --dry-run"))
+}
+
+/// Rules without comments that look like an installation's: only the user can say whose they are.
+pub fn if_unclaimed(situation: &Situation) -> Result<(), Failure> {
+    let unclaimed = situation.unclaimed();
+    if unclaimed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Failed,
+        format!(
+            "there is an installation whose rules carry no comments (kumactl 2.8 or older, or --disable-comments), \
+             so they are known by their shape alone:{}",
+            listed(&unclaimed)
+        ),
+    )
+    .hint("if all of them are the transparent proxy's, run the command again with --adopt; nothing was changed"))
+}
+
+/// Rules of others would lead nowhere once our chains are gone.
+pub fn if_chains_in_use(situation: &Situation) -> Result<(), Failure> {
+    refuse_jumps(
+        &situation.jumps(),
+        "run the command again with --force to remove them too; nothing was changed",
+    )
+}
+
+/// The same for the variant that an installation moves away from.
+pub fn if_chains_in_use_elsewhere(situation: &Situation, variant: Variant) -> Result<(), Failure> {
+    let elsewhere: Vec<_> = situation.jumps().into_iter().filter(|((of, _), _)| *of != variant).collect();
+    refuse_jumps(
+        &elsewhere,
+        "our chains of that variant have to go; remove these rules, or run 'tproxy uninstall --force' first",
+    )
+}
+
+fn refuse_jumps(jumps: &[(Place, &SharedRule)], hint: &str) -> Result<(), Failure> {
+    if jumps.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Failed, format!("rules of others lead to our chains:{}", listed(jumps)))
+        .hint(hint))
+}
+
+fn listed(rules: &[(Place, &SharedRule)]) -> String {
+    rules.iter().fold(String::new(), |mut list, ((variant, family), rule)| {
+        // Writing to a String cannot fail.
+        let _ = write!(list, "\n  {family} ({variant}): {}", escape(&rule.text()));
+        list
+    })
+}

@@ -1,0 +1,224 @@
+//! What a run leaves for the next one: a lock, so that there is only one at a time, and a state file, one of each
+//! for every network namespace, in `/run/tproxy`.
+//!
+//! The state is a hint, never the truth: the truth is in the kernel. It is needed for rules without comments and
+//! for what was added beside rules. Where `/run` cannot be written, a run does without both and says so.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::iptables::owned::RecordedRule;
+use crate::backend::iptables::situation::Recorded;
+use crate::backend::iptables::tools::Variant;
+use crate::config::{self, Config};
+use crate::exit::{Exit, Failure};
+use crate::plan::Family;
+use crate::sys::lock::{FileLock, LockError};
+use crate::sys::netns;
+
+/// Where state and locks are, in memory: what they describe does not survive a restart either.
+const DIRECTORY: &str = "/run/tproxy";
+
+/// How far a run came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Written before anything is changed. Found later, it means that a run was killed.
+    #[default]
+    Changing,
+    /// All that the state says is there.
+    Installed,
+}
+
+/// What an installation did, and on whose behalf.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct State {
+    /// Of this file's format.
+    pub schema: u32,
+    /// The program's.
+    pub version: String,
+    /// How far it came.
+    pub phase: Phase,
+    /// Seconds since 1970.
+    pub installed_at: u64,
+    /// `nft` or `legacy`.
+    pub variant: String,
+    /// The sidecar's UID.
+    pub sidecar_uid: u32,
+    /// The configuration, as the text of a configuration file.
+    pub config: String,
+    /// Whether the sidecar's IPv6 source address on the loopback interface is our doing.
+    pub added_passthrough: bool,
+    /// Rules of ours in shared chains that carry no comment, IPv4.
+    pub uncommented_v4: Vec<RecordedRule>,
+    /// The same, IPv6.
+    pub uncommented_v6: Vec<RecordedRule>,
+}
+
+impl State {
+    /// Of an installation that begins now.
+    pub fn new(config: &Config, variant: Variant, sidecar_uid: u32) -> Self {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self {
+            schema: 1,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            installed_at: now.as_secs(),
+            variant: variant.to_string(),
+            sidecar_uid,
+            config: config::show::yaml(config, None),
+            ..Self::default()
+        }
+    }
+
+    /// Whether it tells of the same installation, whenever that was made.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        *self == Self { installed_at: self.installed_at, version: self.version.clone(), ..other.clone() }
+    }
+
+    /// The rules without comment of a family.
+    pub fn uncommented_mut(&mut self, family: Family) -> &mut Vec<RecordedRule> {
+        match family {
+            Family::V4 => &mut self.uncommented_v4,
+            Family::V6 => &mut self.uncommented_v6,
+        }
+    }
+
+    /// The rules without comment, by family.
+    pub fn recorded(&self) -> Recorded {
+        Recorded::from([(Family::V4, self.uncommented_v4.clone()), (Family::V6, self.uncommented_v6.clone())])
+    }
+}
+
+/// The lock and the state file of this network namespace.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+    id: String,
+    lock: Option<FileLock>,
+    usable: bool,
+}
+
+impl Store {
+    /// Takes the lock, waiting so long for another run at most.
+    ///
+    /// # Errors
+    /// Another run holds the lock ([`Exit::Busy`]). A directory that cannot be written is no error.
+    pub fn open(wait: Duration) -> Result<Self, Failure> {
+        let mut store = Self::unlocked()?;
+        if let Err(error) = private_directory(&store.directory) {
+            tracing::info!(
+                "no lock and no record of this run: {} cannot be written ({error})",
+                store.directory.display()
+            );
+            return Ok(store);
+        }
+        match FileLock::acquire(&store.lock_path(), wait) {
+            Ok(lock) => {
+                store.lock = Some(lock);
+                store.usable = true;
+            }
+            Err(LockError::Io { source, .. }) => {
+                tracing::info!(
+                    "no lock and no record of this run: {} cannot be written ({source})",
+                    store.directory.display()
+                );
+            }
+            Err(error @ LockError::Busy { .. }) => {
+                return Err(Failure::new(Exit::Busy, format!("another tproxy is at work: {error}"))
+                    .hint("run the command again when that process has ended"));
+            }
+            Err(error @ LockError::Interrupted { .. }) => {
+                return Err(Failure::new(Exit::Failed, error.to_string()));
+            }
+        }
+        Ok(store)
+    }
+
+    /// For reading only.
+    pub fn unlocked() -> Result<Self, Failure> {
+        let id = netns::current_id().map_err(|error| {
+            Failure::new(Exit::Host, format!("this network namespace has no identity: {error}"))
+        })?;
+        Ok(Self { directory: PathBuf::from(DIRECTORY), id, lock: None, usable: false })
+    }
+
+    /// Whether what is saved here will be found again.
+    pub fn remembers(&self) -> bool {
+        self.usable
+    }
+
+    /// What the last run left, if it is readable.
+    pub fn load(&self) -> Option<State> {
+        let path = self.state_path();
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!("{} cannot be read: {error}", path.display());
+                return None;
+            }
+        };
+        serde_json::from_str(&text)
+            .inspect_err(|error| tracing::warn!("{} is not a state file: {error}", path.display()))
+            .ok()
+    }
+
+    /// Replaces the state, whole or not at all.
+    ///
+    /// # Errors
+    /// The file cannot be written although the directory could be locked.
+    pub fn save(&self, state: &State) -> Result<(), Failure> {
+        if !self.usable {
+            return Ok(());
+        }
+        let path = self.state_path();
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::new(Exit::Failed, format!("{} cannot be written: {error}", path.display()))
+        };
+        let text = serde_json::to_vec_pretty(state).map_err(|error| failed(&error))?;
+        write_whole(&path, &text).map_err(|error| failed(&error))
+    }
+
+    /// Removes the state, the lock, and the directory if nothing else is in it.
+    pub fn remove(&mut self) {
+        if !self.usable {
+            return;
+        }
+        self.usable = false;
+        // Another run may make either again at once; what is still in use is simply not removed.
+        let _ = fs::remove_file(self.state_path());
+        if let Some(lock) = self.lock.take() {
+            let _ = lock.remove();
+        }
+        let _ = fs::remove_dir(&self.directory);
+    }
+
+    fn state_path(&self) -> PathBuf {
+        self.directory.join(format!("{}.json", self.id))
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.directory.join(format!("{}.lock", self.id))
+    }
+}
+
+fn private_directory(path: &Path) -> io::Result<()> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(text)?;
+    fs::rename(&temporary, path)
+}

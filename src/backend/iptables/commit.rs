@@ -1,0 +1,102 @@
+//! Hands a family's changes to the kernel.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::sys::lock::{self, Holder};
+use crate::sys::run::{self, Command, RunError};
+
+use super::refusal::Refusal;
+use super::tools::{Programs, Variant};
+
+/// How long a program may take beyond its wait for the lock.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How to wait for the xtables lock, which only the legacy variant has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LockWait {
+    /// Seconds; 0 leaves it to the program.
+    pub seconds: u32,
+    /// Microseconds between two tries; 0 leaves it to the program.
+    pub interval: u32,
+}
+
+/// Why changes were not committed, or not all of them.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Somebody held the xtables lock for too long.
+    #[error("the xtables lock is held{}: {words}", holder.as_ref().map_or(String::new(), |h| format!(" by {h}")))]
+    Busy {
+        /// Who, where it can be found out.
+        holder: Option<Holder>,
+        /// What the program said.
+        words: String,
+    },
+    /// The program or the kernel refused a table's block.
+    #[error("{} failed with {ending}: {}", program.display(), describe(refusal))]
+    Refused {
+        /// Which program.
+        program: PathBuf,
+        /// How it ended.
+        ending: String,
+        /// What it said.
+        refusal: Refusal,
+    },
+    /// The program could not be run to its end.
+    #[error("{}{}", source, holder.as_ref().map_or(String::new(), |h| format!("; the xtables lock is held by {h}")))]
+    Run {
+        /// Why.
+        source: RunError,
+        /// Who held the xtables lock at that time, if anybody.
+        holder: Option<Holder>,
+    },
+}
+
+fn describe(refusal: &Refusal) -> String {
+    let words = if refusal.words.is_empty() { "it gave no reason" } else { &refusal.words };
+    match (&refusal.rule, refusal.table) {
+        (Some(rule), Some(table)) => {
+            format!("{words} (table {}: {})", table.name(), crate::text::escape(rule))
+        }
+        (None, Some(table)) => format!("{words} (table {})", table.name()),
+        _ => words.to_owned(),
+    }
+}
+
+/// Commits one family's script, table by table. On an error the tables before the refused one are committed; the
+/// caller looks what is there.
+pub fn commit(
+    programs: &Programs,
+    variant: Variant,
+    wait: LockWait,
+    script: &str,
+) -> Result<(), CommitError> {
+    let mut args = Vec::new();
+    let mut deadline = DEADLINE;
+    if variant == Variant::Legacy && wait.seconds > 0 {
+        args.push(format!("--wait={}", wait.seconds));
+        if wait.interval > 0 {
+            args.push(format!("--wait-interval={}", wait.interval));
+        }
+        deadline += Duration::from_secs(wait.seconds.into());
+    }
+    args.push("--noflush".to_owned());
+    let mut command = Command::new(&programs.restore, args, deadline);
+    command.stdin = script.as_bytes().to_vec();
+    // Looked for only when it matters, and while the holder is likely to be there still.
+    let holder = || (variant == Variant::Legacy).then(|| lock::holder(&xtables_lock())).flatten();
+    let output = run::run(&command).map_err(|source| CommitError::Run { source, holder: holder() })?;
+    if output.success() {
+        return Ok(());
+    }
+    let refusal = Refusal::read(&String::from_utf8_lossy(&output.stderr), script);
+    if refusal.is_busy() {
+        return Err(CommitError::Busy { holder: holder(), words: refusal.words });
+    }
+    Err(CommitError::Refused { program: programs.restore.clone(), ending: output.ending(), refusal })
+}
+
+/// Where the legacy programs lock (`XT_LOCK_NAME` in their source).
+fn xtables_lock() -> PathBuf {
+    std::env::var_os("XTABLES_LOCKFILE").map_or_else(|| PathBuf::from("/run/xtables.lock"), PathBuf::from)
+}

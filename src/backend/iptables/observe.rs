@@ -1,0 +1,91 @@
+//! What is there: where rules live now, and the rules themselves.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::exit::{Exit, Failure};
+use crate::plan::Family;
+use crate::sys::netlink;
+use crate::sys::run::{self, Command};
+
+use super::refusal::Refusal;
+use super::save::Saved;
+use super::tools::{Tools, Variant};
+
+/// How long a save program may take.
+const SAVE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Rules by variant and family. What is not in it has no rules, or cannot be asked.
+pub type Observation = BTreeMap<(Variant, Family), Saved>;
+
+/// Reads all rules of both variants and families, with as few processes as it takes: a variant without tables in
+/// this network namespace is not asked. Nothing is created by looking.
+///
+/// # Errors
+/// A save program is missing for a variant and family that has tables, or failed.
+pub fn observe(tools: &Tools) -> Result<Observation, Failure> {
+    let mut asked = Vec::new();
+    for variant in Variant::BOTH {
+        for family in Family::BOTH {
+            if has_tables(variant, family)? {
+                asked.push((variant, family));
+            }
+        }
+    }
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = asked
+            .iter()
+            .map(|&(variant, family)| (variant, family, scope.spawn(move || save(tools, variant, family))))
+            .collect();
+        threads
+            .into_iter()
+            .map(|(variant, family, thread)| {
+                let failed = || Err(Failure::new(Exit::Failed, "reading the rules panicked"));
+                ((variant, family), thread.join().unwrap_or_else(|_| failed()))
+            })
+            .collect()
+    });
+    answers.into_iter().map(|(key, saved)| Ok((key, saved?))).collect()
+}
+
+fn save(tools: &Tools, variant: Variant, family: Family) -> Result<Saved, Failure> {
+    let Some(programs) = tools.of(variant).programs(family) else {
+        // Tables of a variant that no program here can read: nothing of ours is in them, or it was put there by
+        // another machine's tools (an init container's) that are not ours to replace.
+        tracing::warn!("there are {family} tables of the {variant} variant, but no program to read them");
+        return Ok(Saved::default());
+    };
+    let none: [&str; 0] = [];
+    let output = run::run(&Command::new(&programs.save, none, SAVE_DEADLINE))
+        .map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+    if !output.success() {
+        let words = Refusal::read(&String::from_utf8_lossy(&output.stderr), "").words;
+        let message = format!("{} failed with {}: {words}", programs.save.display(), output.ending());
+        return Err(Failure::new(Exit::Host, message)
+            .hint("run that command by hand; it has to work before this one can"));
+    }
+    Ok(Saved::parse(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The tables that the save programs print.
+const TABLES: [&str; 5] = ["filter", "mangle", "nat", "raw", "security"];
+
+/// Whether a variant has tables of a family here; asked in ways that create none.
+fn has_tables(variant: Variant, family: Family) -> Result<bool, Failure> {
+    match variant {
+        Variant::Nft => {
+            let names = netlink::nft_table_names(family).map_err(|error| {
+                Failure::new(Exit::Host, format!("the kernel does not list its nftables tables: {error}"))
+            })?;
+            Ok(names.iter().any(|name| TABLES.contains(&name.as_str())))
+        }
+        Variant::Legacy => {
+            let path = match family {
+                Family::V4 => "/proc/net/ip_tables_names",
+                Family::V6 => "/proc/net/ip6_tables_names",
+            };
+            // Not there, or not readable in a user namespace without the right: no such tables to be seen.
+            Ok(std::fs::read_to_string(path).is_ok_and(|names| !names.trim().is_empty()))
+        }
+    }
+}

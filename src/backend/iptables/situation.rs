@@ -1,0 +1,149 @@
+//! What is there and whose it is, for every variant and family; and from it, what has to change. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::plan::{Family, Table};
+
+use super::observe::Observation;
+use super::owned::{Ownership, RecordedRule, SharedRule};
+use super::save::Saved;
+use super::tools::{Tools, Variant};
+use super::transition::{self, TableChange, Wanted};
+
+/// One variant's rules of one family.
+pub type Place = (Variant, Family);
+
+/// What each place needs; places that need nothing are not in it.
+pub type Changes = BTreeMap<Place, Vec<TableChange>>;
+
+/// Rules without comment by family, as the state file records them.
+pub type Recorded = BTreeMap<Family, Vec<RecordedRule>>;
+
+/// What is there and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Situation {
+    observation: Observation,
+    ownership: BTreeMap<Place, Ownership>,
+}
+
+impl Situation {
+    /// Tells ours from theirs.
+    pub fn new(observation: Observation, recorded: &Recorded) -> Self {
+        let ownership = observation
+            .iter()
+            .map(|(&(variant, family), saved)| {
+                let recorded = recorded.get(&family).map(Vec::as_slice).unwrap_or_default();
+                ((variant, family), Ownership::of(saved, recorded))
+            })
+            .collect();
+        Self { observation, ownership }
+    }
+
+    /// Whether the rules of both are the same, whoever they belong to.
+    pub fn same_rules(&self, other: &Self) -> bool {
+        self.observation == other.observation
+    }
+
+    /// Whether anything is ours.
+    pub fn is_installed(&self) -> bool {
+        self.ownership.values().any(|own| !own.is_empty())
+    }
+
+    /// Whose rules are whose, by place.
+    pub fn ownership(&self) -> impl Iterator<Item = (Place, &Ownership)> {
+        self.ownership.iter().map(|(place, own)| (*place, own))
+    }
+
+    /// How many rules are ours, by family.
+    pub fn own_rule_counts(&self) -> BTreeMap<Family, usize> {
+        let mut counts = BTreeMap::new();
+        for ((_, family), wanted) in self.as_wanted() {
+            if wanted.rule_count() > 0 {
+                *counts.entry(family).or_default() += wanted.rule_count();
+            }
+        }
+        counts
+    }
+
+    /// Rules that look like ours but carry no comment, by place.
+    pub fn unclaimed(&self) -> Vec<(Place, &SharedRule)> {
+        self.ownership()
+            .flat_map(|(place, own)| own.unclaimed.iter().map(move |rule| (place, rule)))
+            .collect()
+    }
+
+    /// Other people's rules that lead to our chains, by place.
+    pub fn jumps(&self) -> Vec<(Place, &SharedRule)> {
+        self.ownership().flat_map(|(place, own)| own.jumps.iter().map(move |rule| (place, rule))).collect()
+    }
+
+    /// Makes rules that look like ours ours.
+    pub fn adopt(&mut self) {
+        self.ownership.values_mut().for_each(Ownership::adopt);
+    }
+
+    /// Makes other people's jumps to our chains removable.
+    pub fn seize_jumps(&mut self) {
+        self.ownership.values_mut().for_each(Ownership::seize_jumps);
+    }
+
+    /// Whether Docker's embedded DNS server is set up: its chain is in the IPv4 nat table.
+    pub fn has_docker_dns(&self, variant: Variant) -> bool {
+        let saved = self.observation.get(&(variant, Family::V4));
+        saved
+            .and_then(|saved| saved.table(Table::Nat.name()))
+            .is_some_and(|nat| nat.chain("DOCKER_OUTPUT").is_some())
+    }
+
+    /// The variant to use, and why: the one where the host's rules are, nft where that decides nothing.
+    pub fn choose(&self, tools: &Tools) -> Option<(Variant, &'static str)> {
+        if let Some(named) = tools.named {
+            return Some((named, "named by the configuration"));
+        }
+        let usable = |variant: Variant| tools.of(variant).v4.is_some();
+        let used = |variant| {
+            Family::BOTH.iter().any(|&f| self.observation.get(&(variant, f)).is_some_and(Saved::has_content))
+        };
+        match (usable(Variant::Nft), usable(Variant::Legacy)) {
+            (false, false) => None,
+            (true, false) => Some((Variant::Nft, "the only one found")),
+            (false, true) => Some((Variant::Legacy, "the only one found")),
+            (true, true) => Some(match (used(Variant::Nft), used(Variant::Legacy)) {
+                (false, true) => (Variant::Legacy, "the host's rules are there"),
+                (true, true)
+                    if self.has_docker_dns(Variant::Legacy) && !self.has_docker_dns(Variant::Nft) =>
+                {
+                    (Variant::Legacy, "Docker's rules are there")
+                }
+                (true, true) => (Variant::Nft, "both have rules"),
+                (true, false) => (Variant::Nft, "the host's rules are there"),
+                (false, false) => (Variant::Nft, "neither has rules yet"),
+            }),
+        }
+    }
+
+    /// What has to change for each place to be as wanted; a place that is not in `wanted` loses all that is ours.
+    pub fn changes(&self, wanted: &BTreeMap<Place, Wanted>) -> Changes {
+        let (nothing, empty, nobody) = (Wanted::nothing(), Saved::default(), Ownership::default());
+        let mut places: Vec<Place> = self.observation.keys().chain(wanted.keys()).copied().collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+            .into_iter()
+            .map(|place| {
+                let saved = self.observation.get(&place).unwrap_or(&empty);
+                let own = self.ownership.get(&place).unwrap_or(&nobody);
+                (place, transition::changes(saved, own, wanted.get(&place).unwrap_or(&nothing)))
+            })
+            .filter(|(_, changes)| !changes.is_empty())
+            .collect()
+    }
+
+    /// What is ours now, as something to come back to.
+    pub fn as_wanted(&self) -> BTreeMap<Place, Wanted> {
+        self.observation
+            .iter()
+            .filter_map(|(place, saved)| Some((*place, Wanted::before(saved, self.ownership.get(place)?))))
+            .collect()
+    }
+}

@@ -1,0 +1,288 @@
+//! From what is there to what is wanted: the smallest set of table transactions. Pure.
+//!
+//! A table that is right already is left out, a chain of ours that is right stays untouched, and so do the rules of
+//! ours in a shared chain as long as they are all there, in order. What remains is one block for each table, with
+//! removal and installation together: the kernel commits a block as a whole.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::plan::{ChainRef, FamilyPlan, OwnChain, Placement, Table};
+
+use super::decode::Canonical;
+use super::owned::{Ownership, SharedRule};
+use super::save::{Saved, SavedRule};
+use super::syntax::{Style, rule_args};
+
+/// Where in a shared chain a wanted rule belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Among the first ones, before everybody else's.
+    Head,
+    /// Anywhere behind.
+    Tail,
+    /// Where it was, counted from 0.
+    At(usize),
+}
+
+/// What makes two rules the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Key {
+    Rule(Canonical),
+    /// For rules that are nobody's plan: other people's inside our chains, when they are put back.
+    Text(String),
+}
+
+impl Key {
+    fn of(rule: &SavedRule) -> Self {
+        Canonical::read(rule).map_or_else(|| Self::Text(rule.args.clone()), Self::Rule)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct WantedRule {
+    args: String,
+    key: Key,
+    place: Place,
+}
+
+/// The rules of ours that one family shall have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wanted {
+    shared: BTreeMap<(Table, String), Vec<WantedRule>>,
+    /// A chain that is not in it shall not exist.
+    own: BTreeMap<OwnChain, Vec<WantedRule>>,
+}
+
+impl Wanted {
+    /// None at all.
+    pub fn nothing() -> Self {
+        Self::default()
+    }
+
+    /// What a plan says.
+    pub fn plan(plan: &FamilyPlan, comments: bool) -> Self {
+        let mut wanted = Self::default();
+        for table in &plan.tables {
+            for (chain, rules) in &table.chains {
+                let rules = rules.iter().map(|placed| WantedRule {
+                    args: rule_args(&placed.rule, comments, Style::Short).trim_start().to_owned(),
+                    key: Key::Rule(Canonical::of(&placed.rule, comments)),
+                    place: match placed.placement {
+                        Placement::Head => Place::Head,
+                        Placement::Tail => Place::Tail,
+                    },
+                });
+                match chain {
+                    ChainRef::Own(chain) => {
+                        wanted.own.insert(*chain, rules.collect());
+                    }
+                    ChainRef::Builtin(_) => {
+                        // In the kernel's order: what goes to the head comes first.
+                        let (head, tail): (Vec<_>, Vec<_>) =
+                            rules.partition(|rule| rule.place == Place::Head);
+                        let rules = head.into_iter().chain(tail).collect();
+                        wanted.shared.insert((table.table, chain.name().to_owned()), rules);
+                    }
+                }
+            }
+        }
+        wanted
+    }
+
+    /// What was there before, to go back to it.
+    pub fn before(saved: &Saved, ownership: &Ownership) -> Self {
+        let mut wanted = Self::default();
+        for shared in &ownership.shared {
+            wanted.shared.entry((shared.table, shared.chain.clone())).or_default().push(WantedRule {
+                args: shared.rule.args.clone(),
+                key: Key::of(&shared.rule),
+                place: Place::At(shared.index),
+            });
+        }
+        for &name in &ownership.chains {
+            let chain = saved.table(Table::Nat.name()).and_then(|nat| nat.chain(name.name()));
+            let rules = chain.map(|chain| chain.rules.as_slice()).unwrap_or_default();
+            let rules = rules.iter().map(|rule| WantedRule {
+                args: rule.args.clone(),
+                key: Key::of(rule),
+                place: Place::Tail,
+            });
+            wanted.own.insert(name, rules.collect());
+        }
+        wanted
+    }
+
+    /// How many rules that is.
+    pub fn rule_count(&self) -> usize {
+        self.shared.values().chain(self.own.values()).map(Vec::len).sum()
+    }
+
+    /// The rules in shared chains, as the state file records them where they carry no comment.
+    pub fn shared_rules(&self) -> impl Iterator<Item = (Table, &str, &str)> {
+        self.shared.iter().flat_map(|((table, chain), rules)| {
+            rules.iter().map(|rule| (*table, chain.as_str(), rule.args.as_str()))
+        })
+    }
+}
+
+/// A line of a difference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiffLine {
+    /// Added, or removed.
+    pub added: bool,
+    /// The chain.
+    pub chain: String,
+    /// The rule; empty for the chain itself.
+    pub args: String,
+    key: Option<Key>,
+}
+
+/// What one table needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableChange {
+    /// Which.
+    pub table: Table,
+    /// The block from `*table` to `COMMIT`, for `iptables-restore --noflush`.
+    pub script: String,
+    /// The same for people.
+    pub diff: Vec<DiffLine>,
+}
+
+/// What a family needs to come from `saved` to `wanted`, in the order in which it is to be committed: what
+/// redirects comes last when there is more to be redirected, and first when nothing is.
+pub fn changes(saved: &Saved, ownership: &Ownership, wanted: &Wanted) -> Vec<TableChange> {
+    let mut changes: Vec<_> =
+        Table::ALL.into_iter().filter_map(|table| table_change(table, saved, ownership, wanted)).collect();
+    if wanted.own.is_empty() {
+        changes.reverse();
+    }
+    changes
+}
+
+/// The file for `iptables-restore --noflush`.
+pub fn script(changes: &[TableChange]) -> String {
+    changes.iter().map(|change| change.script.as_str()).collect()
+}
+
+fn table_change(table: Table, saved: &Saved, ownership: &Ownership, wanted: &Wanted) -> Option<TableChange> {
+    let mut block = Block::default();
+    if table == Table::Nat {
+        block.own_chains(saved, ownership, wanted);
+    }
+    let mut chains: Vec<&str> =
+        ownership.shared.iter().filter(|r| r.table == table).map(|r| r.chain.as_str()).collect();
+    chains.extend(wanted.shared.keys().filter(|(of, _)| *of == table).map(|(_, chain)| chain.as_str()));
+    chains.sort_unstable();
+    chains.dedup();
+    for chain in chains {
+        let present: Vec<_> =
+            ownership.shared.iter().filter(|r| r.table == table && r.chain == chain).collect();
+        let rules = wanted.shared.get(&(table, chain.to_owned())).map(Vec::as_slice).unwrap_or_default();
+        if !is_in_place(&present, rules) {
+            block.shared_chain(chain, &present, rules);
+        }
+    }
+    block.finish(table)
+}
+
+/// Whether a shared chain holds the wanted rules already: all of them, in order, those for the head first of all.
+fn is_in_place(present: &[&SharedRule], wanted: &[WantedRule]) -> bool {
+    present.len() == wanted.len()
+        && present.iter().zip(wanted).enumerate().all(|(nth, (present, wanted))| {
+            let at = match wanted.place {
+                Place::Head => Some(nth),
+                Place::At(index) => Some(index),
+                Place::Tail => None,
+            };
+            at.is_none_or(|at| at == present.index) && Key::of(&present.rule) == wanted.key
+        })
+}
+
+/// A table's block in the making. Its parts are in the order that works: declare or empty chains, take out, put in,
+/// and delete chains when nothing leads to them any more.
+#[derive(Default)]
+struct Block {
+    declare: String,
+    remove: String,
+    add: String,
+    delete: String,
+    diff: Vec<DiffLine>,
+}
+
+impl Block {
+    // Writing to a String cannot fail, here and below.
+    fn own_chains(&mut self, saved: &Saved, ownership: &Ownership, wanted: &Wanted) {
+        let nat = saved.table(Table::Nat.name());
+        for name in OwnChain::ALL {
+            let exists = ownership.chains.contains(&name);
+            let present = nat.and_then(|nat| nat.chain(name.name())).filter(|_| exists);
+            let present = present.map(|chain| chain.rules.as_slice()).unwrap_or_default();
+            let rules = wanted.own.get(&name);
+            let same = rules.is_some_and(|rules| {
+                rules.len() == present.len() && present.iter().zip(rules).all(|(p, w)| Key::of(p) == w.key)
+            });
+            if (exists && same) || (!exists && rules.is_none()) {
+                continue;
+            }
+            for rule in present {
+                self.note(false, name.name(), &rule.args, Some(Key::of(rule)));
+            }
+            if let Some(rules) = rules {
+                let _ = writeln!(self.declare, ":{} - [0:0]", name.name());
+                if !exists {
+                    self.note(true, name.name(), "", None);
+                }
+                for rule in rules {
+                    let _ = writeln!(self.add, "-A {} {}", name.name(), rule.args);
+                    self.note(true, name.name(), &rule.args, Some(rule.key.clone()));
+                }
+            } else {
+                // Emptied before any is deleted, because they lead to one another.
+                let _ = writeln!(self.declare, "-F {}", name.name());
+                let _ = writeln!(self.delete, "-X {}", name.name());
+                self.note(false, name.name(), "", None);
+            }
+        }
+    }
+
+    fn shared_chain(&mut self, chain: &str, present: &[&SharedRule], wanted: &[WantedRule]) {
+        for shared in present {
+            let _ = writeln!(self.remove, "-D {chain} {}", shared.rule.args);
+            self.note(false, chain, &shared.rule.args, Some(Key::of(&shared.rule)));
+        }
+        let mut head = 0;
+        for rule in wanted {
+            let _ = match rule.place {
+                Place::Head => {
+                    head += 1;
+                    writeln!(self.add, "-I {chain} {head} {}", rule.args)
+                }
+                Place::Tail => writeln!(self.add, "-A {chain} {}", rule.args),
+                Place::At(index) => writeln!(self.add, "-I {chain} {} {}", index + 1, rule.args),
+            };
+            self.note(true, chain, &rule.args, Some(rule.key.clone()));
+        }
+    }
+
+    /// A rule that is taken out and put in again is no difference, only the way to another order.
+    fn note(&mut self, added: bool, chain: &str, args: &str, key: Option<Key>) {
+        let counterpart = |line: &DiffLine| line.added != added && line.chain == chain && line.key == key;
+        match self.diff.iter().position(|line| key.is_some() && counterpart(line)) {
+            Some(at) => {
+                self.diff.remove(at);
+            }
+            None => self.diff.push(DiffLine { added, chain: chain.to_owned(), args: args.to_owned(), key }),
+        }
+    }
+
+    fn finish(self, table: Table) -> Option<TableChange> {
+        let Self { declare, remove, add, delete, diff } = self;
+        let body = format!("{declare}{remove}{add}{delete}");
+        (!body.is_empty()).then(|| TableChange {
+            table,
+            script: format!("*{}\n{body}COMMIT\n", table.name()),
+            diff,
+        })
+    }
+}

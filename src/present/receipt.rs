@@ -1,0 +1,79 @@
+//! What a run did.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use crate::backend::iptables::tools::Variant;
+use crate::plan::Family;
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// `tproxy install`
+    Install,
+    /// `tproxy uninstall`
+    Uninstall,
+}
+
+/// What a run did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// What was asked for.
+    pub action: Action,
+    /// Whether anything had to be done for it.
+    pub changed: bool,
+    /// Where rules are now.
+    pub variant: Option<Variant>,
+    /// How many rules of ours there are now, or were before an uninstall.
+    pub rules: BTreeMap<Family, usize>,
+}
+
+impl Receipt {
+    /// For people. The words that kumactl ends with are in it, because scripts look for them.
+    pub fn text(&self) -> String {
+        let counts: Vec<_> = self.rules.iter().map(|(family, count)| format!("{count} {family}")).collect();
+        let counts = counts.join(" and ");
+        let variant = self.variant.map_or(String::new(), |variant| format!(" ({variant})"));
+        match (self.action, self.changed) {
+            (Action::Install, true) => format!(
+                "transparent proxy setup completed successfully: {counts} rules{variant}. You can now run kuma-dp \
+                 with the transparent-proxy feature enabled\n"
+            ),
+            (Action::Install, false) => format!(
+                "transparent proxy setup completed successfully: all {counts} rules{variant} were there already, \
+                 nothing was written\n"
+            ),
+            (Action::Uninstall, true) if counts.is_empty() => {
+                "transparent proxy cleanup completed successfully: no rules were left\n".to_owned()
+            }
+            (Action::Uninstall, true) => {
+                format!("transparent proxy cleanup completed successfully: {counts} rules removed\n")
+            }
+            (Action::Uninstall, false) => {
+                "transparent proxy cleanup completed successfully: nothing was installed, nothing was changed\n"
+                    .to_owned()
+            }
+        }
+    }
+
+    /// For programs.
+    pub fn json(&self) -> String {
+        let rules: serde_json::Map<_, _> = self
+            .rules
+            .iter()
+            .map(|(family, count)| (family.to_string().to_lowercase(), json!(count)))
+            .collect();
+        super::pretty(&json!({
+            "schema": 1,
+            "action": match self.action {
+                Action::Install => "install",
+                Action::Uninstall => "uninstall",
+            },
+            "changed": self.changed,
+            "backend": "iptables",
+            "variant": self.variant.map(|variant| variant.to_string()),
+            "rules": rules,
+        }))
+    }
+}
