@@ -46,8 +46,9 @@ pub fn command() -> Command {
 pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
     match matches.subcommand() {
         Some(("show", matches)) => {
-            let wanted = flags::resolve(matches)?;
-            let sources = flags::is_on(matches, "sources").then_some(&wanted.resolved.sources);
+            let with_sources = flags::is_on(matches, "sources");
+            let wanted = flags::resolve(matches, with_sources)?;
+            let sources = with_sources.then_some(&wanted.resolved.sources);
             print(&show::yaml(&wanted.resolved.config, sources))
         }
         Some(("validate", matches)) => validate(matches),

@@ -123,8 +123,11 @@ pub struct Wanted {
 }
 
 /// Reads files and the environment, puts the layers together, and logs what is worth a line.
-pub fn resolve(matches: &ArgMatches) -> Result<Wanted, Failure> {
+///
+/// `lines` asks for the line of every value that a file sets.
+pub fn resolve(matches: &ArgMatches, lines: bool) -> Result<Wanted, Failure> {
     let (layers, diff, mut problems) = layers(matches);
+    let layers = Layers { lines, ..layers };
     let resolved = match config::resolve(&layers) {
         Ok(resolved) if problems.is_empty() => resolved,
         Ok(_) => return Err(refusal(&Problems(problems))),
@@ -188,7 +191,7 @@ fn layers(matches: &ArgMatches) -> (Layers, bool, Vec<String>) {
     }
     flags.sort_by_key(|(at, _)| *at);
     let flags = flags.into_iter().map(|(_, flag)| flag).collect();
-    (Layers { files, variables, flags }, diff, problems)
+    (Layers { files, variables, flags, ..Layers::default() }, diff, problems)
 }
 
 /// The values of a flag with their places on the command line.

@@ -93,7 +93,7 @@ fn common(command: Command) -> Command {
 
 /// Runs `tproxy install`.
 pub fn install(matches: &ArgMatches) -> Result<(), Failure> {
-    let wanted = flags::resolve(matches)?;
+    let wanted = flags::resolve(matches, false)?;
     apply::install(&InstallRequest {
         config: wanted.resolved.config,
         dry_run: wanted.dry_run,
@@ -105,7 +105,7 @@ pub fn install(matches: &ArgMatches) -> Result<(), Failure> {
 
 /// Runs `tproxy uninstall`.
 pub fn uninstall(matches: &ArgMatches) -> Result<(), Failure> {
-    let wanted = flags::resolve(matches)?;
+    let wanted = flags::resolve(matches, false)?;
     apply::uninstall(&UninstallRequest {
         config: wanted.resolved.config,
         dry_run: wanted.dry_run,

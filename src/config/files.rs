@@ -98,10 +98,11 @@ impl Walk<'_> {
         };
         let text = &self.file.text;
         let name = &self.file.name;
-        let here = document::line_of(text, path);
+        let lines = self.work.lines;
+        let here = if self.work.locates() { document::line_of(text, path) } else { None };
         self.work.assign(setting, &items, true, |below| {
             let line = match below {
-                Some(below) if !below.is_empty() => document::line_of(text, &[path, below].concat()),
+                Some(below) if lines && !below.is_empty() => document::line_of(text, &[path, below].concat()),
                 _ => here,
             };
             Origin::File { name: name.clone(), line }

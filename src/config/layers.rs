@@ -40,6 +40,9 @@ pub struct Layers {
     pub variables: Vec<(String, String)>,
     /// Flags in the order of the command line.
     pub flags: Vec<Flag>,
+    /// Whether the sources name lines of files. Lines are always looked up for what is worth a message; for every
+    /// value it takes time that only somebody who will look at them should spend.
+    pub lines: bool,
 }
 
 /// A configuration that passed every check.
@@ -87,19 +90,28 @@ pub fn is_variable(name: &str) -> bool {
 
 /// Puts the layers together and checks the result.
 pub fn resolve(layers: &Layers) -> Result<Resolved, Problems> {
-    let mut work = Work::default();
-    for file in &layers.files {
-        files::apply(&mut work, file);
+    let mut work = run(layers, layers.lines);
+    let silent = work.problems.is_empty() && work.warnings.is_empty() && work.notes.is_empty();
+    if !silent && !layers.lines {
+        work = run(layers, true);
     }
-    work.variables(&layers.variables);
-    work.flags(&layers.flags);
-    checks::run(&mut work);
     if work.problems.is_empty() {
         let Work { config, sources, warnings, notes, .. } = work;
         Ok(Resolved { config, sources, warnings, notes })
     } else {
         Err(Problems(work.problems))
     }
+}
+
+fn run(layers: &Layers, lines: bool) -> Work {
+    let mut work = Work { lines, ..Work::default() };
+    for file in &layers.files {
+        files::apply(&mut work, file);
+    }
+    work.variables(&layers.variables);
+    work.flags(&layers.flags);
+    checks::run(&mut work);
+    work
 }
 
 /// A resolution under way.
@@ -112,12 +124,14 @@ pub(super) struct Work {
     pub notes: Vec<String>,
     /// Keys of settings with a problem: checks between settings leave them out, or they would report it twice.
     pub unsettled: BTreeSet<&'static str>,
+    /// Whether to look up lines.
+    pub lines: bool,
 }
 
 impl Work {
     /// Whether places in files are still worth looking up.
     pub fn locates(&self) -> bool {
-        self.problems.len() < LISTED
+        self.lines && self.problems.len() < LISTED
     }
 
     /// Reads items into a setting. `origin` tells where an item stands; without one, where the value stands.
@@ -131,8 +145,9 @@ impl Work {
         let wrong = setting.field.set(&mut self.config, items, yaml);
         if wrong.is_empty() {
             let programs = matches!(setting.field, super::field::Field::Programs(_));
-            for name in items.iter().filter(|_| programs).filter_map(|item| item.text.split(':').next()) {
-                self.sources.set(format!("{}.{}", setting.key, name.trim()), origin(None));
+            for item in items.iter().filter(|_| programs) {
+                let name = item.text.split(':').next().unwrap_or_default().trim();
+                self.sources.set(format!("{}.{name}", setting.key), origin(Some(&item.path)));
             }
             self.sources.set(setting.key, origin(None));
             return;

@@ -15,6 +15,9 @@ pub mod show;
 pub mod text;
 pub mod values;
 
+#[cfg(test)]
+mod tests;
+
 pub use layers::{File, Flag, Layers, Problems, Resolved, is_variable, resolve};
 pub use origin::{Origin, Sources};
 pub use schema::{
