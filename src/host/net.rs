@@ -10,6 +10,8 @@ use nix::net::if_::InterfaceFlags;
 
 use super::Ipv6Support;
 use crate::exit::{Exit, Failure};
+use crate::plan::Family;
+use crate::sys::netlink;
 
 /// The address that Envoy sends from to local IPv6 applications. An install puts it on the loopback interface, so
 /// it says nothing about the host.
@@ -62,8 +64,20 @@ fn why_no_ipv6() -> &'static str {
 /// The TCP ports on which somebody listens in this network namespace, at whatever address.
 ///
 /// # Errors
-/// `/proc` is not there.
+/// Neither netlink nor `/proc` tells.
 pub fn listening_tcp_ports() -> io::Result<BTreeSet<u16>> {
+    let mut ports = BTreeSet::new();
+    for family in Family::BOTH {
+        match netlink::listening_tcp_ports(family) {
+            Ok(Some(some)) => ports.extend(some),
+            Ok(None) | Err(_) => return listening_in_proc(),
+        }
+    }
+    Ok(ports)
+}
+
+/// The same on a kernel without socket diagnostics.
+fn listening_in_proc() -> io::Result<BTreeSet<u16>> {
     // Not /proc/net: that is the network namespace of the process's first thread.
     let mut ports = listening(BufReader::new(File::open("/proc/thread-self/net/tcp")?))?;
     match File::open("/proc/thread-self/net/tcp6") {
@@ -104,7 +118,7 @@ mod tests {
     use nix::sched::{CloneFlags, unshare};
 
     use super::*;
-    use crate::sys::{netlink, run};
+    use crate::sys::run;
 
     /// In a network namespace of this thread's own, for which a thread needs root.
     fn in_namespace(test: impl FnOnce() + Send) {
@@ -177,6 +191,8 @@ mod tests {
             let ports = [&four, &six].map(|listener| listener.local_addr().unwrap().port());
             let client = std::net::TcpStream::connect(four.local_addr().unwrap()).unwrap();
             assert_eq!(listening_tcp_ports().unwrap(), ports.into());
+            assert_eq!(netlink::listening_tcp_ports(Family::V6).unwrap(), Some(vec![ports[1]]));
+            assert_eq!(listening_in_proc().unwrap(), ports.into());
             drop(client);
         });
     }

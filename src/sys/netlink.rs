@@ -1,5 +1,5 @@
-//! The kernel's netlink sockets, as far as they save a child process: which `nf_tables` tables there are, and one
-//! IPv6 address more or less on an interface.
+//! The kernel's netlink sockets, as far as they save a child process: which `nf_tables` tables there are, who
+//! listens, and one IPv6 address more or less on an interface.
 
 mod message;
 
@@ -59,6 +59,23 @@ fn list_tables(family: Family) -> Result<Option<Vec<String>>, Errno> {
         }
     })?;
     Ok(names)
+}
+
+/// The TCP ports on which sockets of a family listen in the caller's network namespace. Takes microseconds, where
+/// `/proc/net/tcp` takes milliseconds to walk the table of connections. `None`: this kernel cannot tell.
+///
+/// # Errors
+/// The kernel's.
+pub fn listening_tcp_ports(family: Family) -> io::Result<Option<Vec<u16>>> {
+    let mut ports = Vec::new();
+    let asked = Socket::open(SockProtocol::NetlinkSockDiag).and_then(|socket| {
+        socket.ask(&message::list_listeners(family), |message| ports.extend(message::listening_port(message)))
+    });
+    match asked {
+        Ok(()) => Ok(Some(ports)),
+        Err(errno) if absent(errno) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 /// Adds an address to an interface, usable at once (no duplicate address detection). `false`: it was there.

@@ -33,6 +33,12 @@ const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_F_NODAD: u8 = 0x02;
 
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// `struct inet_diag_req_v2`: family, protocol, two bytes, wanted states, then the sockets wanted (zeros: any).
+const INET_DIAG_REQUEST: usize = 56;
+const IPPROTO_TCP: u8 = 6;
+const TCP_LISTEN: u8 = 10;
+
 /// The upper bits of an attribute's type are flags.
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
@@ -84,6 +90,15 @@ fn number(family: Family) -> u8 {
 /// Asks for all `nf_tables` tables of a family.
 pub(super) fn list_tables(family: Family) -> Request {
     Request::new(NFT_MSG_GETTABLE, NLM_F_DUMP, &[number(family), 0, 0, 0], &[])
+}
+
+/// Asks for the listening TCP sockets of a family, and for no others: the kernel then looks at its short table of
+/// listeners alone.
+pub(super) fn list_listeners(family: Family) -> Request {
+    let mut header = vec![0; INET_DIAG_REQUEST];
+    header[..2].copy_from_slice(&[number(family), IPPROTO_TCP]);
+    header[4..8].copy_from_slice(&(1u32 << TCP_LISTEN).to_ne_bytes());
+    Request::new(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &header, &[])
 }
 
 /// Asks for a new address, to be used without asking the neighbours.
@@ -157,6 +172,17 @@ pub(super) fn table_name(message: &Message<'_>, family: Family) -> Option<String
         attributes(message.payload.get(NFGENMSG..)?).find(|(kind, _)| *kind == NFTA_TABLE_NAME)?;
     let name = name.split(|byte| *byte == 0).next().filter(|name| !name.is_empty())?;
     Some(String::from_utf8_lossy(name).into_owned())
+}
+
+/// The port of the listening socket that a message tells of (`struct inet_diag_msg`: family, state, two bytes, then
+/// the port in network byte order).
+pub(super) fn listening_port(message: &Message<'_>) -> Option<u16> {
+    match message.payload {
+        [_, TCP_LISTEN, _, _, high, low, ..] if message.kind == SOCK_DIAG_BY_FAMILY => {
+            Some(u16::from_be_bytes([*high, *low]))
+        }
+        _ => None,
+    }
 }
 
 fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
@@ -271,6 +297,15 @@ mod tests {
         assert_eq!(request.bytes()[16..], [10, 0, 0, 0]);
     }
 
+    #[test]
+    fn listening_sockets_have_ports() {
+        let port = |kind, payload: &[u8]| listening_port(&parse(&answer(kind, 2, payload)).next().unwrap());
+        assert_eq!(port(SOCK_DIAG_BY_FAMILY, &[2, TCP_LISTEN, 0, 0, 0x1f, 0x90, 0, 0]), Some(8080));
+        assert_eq!(port(SOCK_DIAG_BY_FAMILY, &[2, 1, 0, 0, 0x1f, 0x90, 0, 0]), None);
+        assert_eq!(port(SOCK_DIAG_BY_FAMILY, &[2, TCP_LISTEN, 0, 0]), None);
+        assert_eq!(port(NFT_MSG_NEWTABLE, &[2, TCP_LISTEN, 0, 0, 0x1f, 0x90, 0, 0]), None);
+    }
+
     proptest! {
         #[test]
         fn no_bytes_break_it(bytes in proptest::collection::vec(any::<u8>(), 0..200), length in 0u8..200) {
@@ -282,6 +317,7 @@ mod tests {
                 for message in parse(&bytes) {
                     message.end();
                     table_name(&message, Family::V4);
+                    listening_port(&message);
                     attributes(message.payload).count();
                 }
             }
