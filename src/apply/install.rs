@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::backend::iptables::commit::CommitError;
-use crate::backend::iptables::owned::RecordedRule;
+use crate::backend::iptables::owned::merged;
 use crate::backend::iptables::situation::{Place, Situation};
 use crate::backend::iptables::tools::{self, Tools, Variant};
 use crate::backend::iptables::transition::Wanted;
@@ -106,12 +106,13 @@ impl<'a> Install<'a> {
 
     fn apply(mut self, mut situation: Situation, old: Option<&State>) -> Result<(), Failure> {
         let before = situation.as_wanted();
+        let first = situation.clone();
         let mut passthrough =
             Passthrough::new(&self.facts.loopback, old.is_some_and(|state| state.added_passthrough));
         loop {
             let wanted = self.wanted();
             let six = wanted.contains_key(&(self.variant, Family::V6));
-            let done = self.state(&wanted, Phase::Installed, passthrough.ours(six), None);
+            let done = self.state(&first, &wanted, passthrough.ours(six));
             if situation.changes(&wanted).is_empty() && !passthrough.differs(six) {
                 if old.is_none_or(|old| !old.says_the_same(&done)) {
                     self.store.save(&done)?;
@@ -119,7 +120,9 @@ impl<'a> Install<'a> {
                 return self.report(&wanted, false);
             }
             // A run that is killed from here on has to be found by the next one, so what may come is written first.
-            self.store.save(&self.state(&wanted, Phase::Changing, passthrough.ours(six), old))?;
+            let intent = Self::intent(&done, old);
+            self.store.save(&intent)?;
+            self.session.recorded = intent.recorded();
             if let Err(error) = passthrough.bring(six) {
                 self.lose_ipv6(format!(
                     "the address ::6 cannot be added to {}: {error}",
@@ -190,31 +193,33 @@ impl<'a> Install<'a> {
         Failure { message: format!("{}\nthe host is as it was before", failure.message), ..failure }
     }
 
+    /// What the state file says when all is done.
     fn state(
         &self,
+        situation: &Situation,
         wanted: &BTreeMap<Place, Wanted>,
-        phase: Phase,
         added_passthrough: bool,
-        old: Option<&State>,
     ) -> State {
         let mut state = State::new(&self.request.config, self.variant, self.facts.sidecar_uid);
-        state.phase = phase;
-        state.added_passthrough = added_passthrough || old.is_some_and(|old| old.added_passthrough);
-        if let Some(old) = old {
-            state.uncommented_v4.clone_from(&old.uncommented_v4);
-            state.uncommented_v6.clone_from(&old.uncommented_v6);
-        }
-        for ((_, family), wanted) in wanted {
-            if self.degraded.config(*family).comments.disabled {
-                let rules = wanted.shared_rules().map(|(table, chain, args)| RecordedRule {
-                    table: table.name().to_owned(),
-                    chain: chain.to_owned(),
-                    args: args.to_owned(),
-                });
-                state.uncommented_mut(*family).extend(rules);
+        state.phase = Phase::Installed;
+        state.added_passthrough = added_passthrough;
+        for (place, wanted) in wanted {
+            if self.degraded.config(place.1).comments.disabled {
+                *state.uncommented_mut(place.1) = situation.records(*place, wanted);
             }
         }
         state
+    }
+
+    /// What it says meanwhile: whatever may be there of the old installation or of the new one.
+    fn intent(done: &State, old: Option<&State>) -> State {
+        let mut intent = State { phase: Phase::Changing, ..done.clone() };
+        if let Some(old) = old {
+            intent.added_passthrough |= old.added_passthrough;
+            intent.uncommented_v4 = merged(&old.uncommented_v4, &done.uncommented_v4);
+            intent.uncommented_v6 = merged(&old.uncommented_v6, &done.uncommented_v6);
+        }
+        intent
     }
 
     fn report(&self, wanted: &BTreeMap<Place, Wanted>, changed: bool) -> Result<(), Failure> {

@@ -1,1 +1,3 @@
+//! Everything that needs more than one module, or the built program.
 
+mod pure;

@@ -26,7 +26,12 @@ impl Canonical {
     /// Of a saved rule; `None` if it has anything in it that no plan has.
     pub fn read(rule: &SavedRule) -> Option<Self> {
         let words = rule.words();
-        let mut reader = Reader { words: words.iter().map(String::as_str), matches: vec![], comment: None };
+        let mut reader = Reader {
+            words: words.iter().map(String::as_str),
+            matches: vec![],
+            comment: None,
+            in_multiport: false,
+        };
         let target = reader.rule()?;
         let protocol = reader.matches.iter().find_map(|m| match m {
             Match::Protocol(protocol) => Some(*protocol),
@@ -91,6 +96,8 @@ struct Reader<'a, I> {
     words: I,
     matches: Vec<Match>,
     comment: Option<&'a str>,
+    /// Whether options are those of multiport, which knows `--dport` as another name of `--dports`.
+    in_multiport: bool,
 }
 
 impl<'a, I: Iterator<Item = &'a str>> Reader<'a, I> {
@@ -121,8 +128,9 @@ impl<'a, I: Iterator<Item = &'a str>> Reader<'a, I> {
         let found = match word {
             // A module says nothing by itself; its options do.
             "-m" => {
-                return matches!(value, "tcp" | "udp" | "comment" | "owner" | "multiport" | "conntrack")
-                    .then_some(());
+                self.in_multiport = value == "multiport";
+                let known = ["tcp", "udp", "comment", "owner", "multiport", "conntrack"];
+                return known.contains(&value).then_some(());
             }
             "--comment" => {
                 self.comment = Some(value);
@@ -134,8 +142,10 @@ impl<'a, I: Iterator<Item = &'a str>> Reader<'a, I> {
             "-i" => Match::InInterface(value.to_owned()),
             "-o" => Match::OutInterface(value.to_owned()),
             "--sport" => Match::SourcePort(value.parse().ok()?),
-            "--dport" => Match::DestinationPort(value.parse().ok()?),
-            "--dports" => Match::DestinationPorts { protocol: Protocol::Tcp, ports: port_list(value)? },
+            "--dport" if !self.in_multiport => Match::DestinationPort(value.parse().ok()?),
+            "--dport" | "--dports" => {
+                Match::DestinationPorts { protocol: Protocol::Tcp, ports: port_list(value)? }
+            }
             "--uid-owner" => Match::Owner { uids: dashed(value).parse::<UidRange>().ok()?, negated },
             "--ctstate" if value == "INVALID" => Match::Invalid,
             "--ctorigdst" if negated => Match::NotOriginalDestination(value.parse().ok()?),

@@ -3,7 +3,9 @@
 //! Ours are: rules with the owner tag as their whole comment (or the tag, a slash and more), the four chains by
 //! exact name, and rules without a comment that the state file recorded. Nothing else, ever.
 
-use crate::plan::{Match, OWNER_TAG, OwnChain, Table, Target};
+use std::collections::BTreeSet;
+
+use crate::plan::{Match, OwnChain, Table, Target};
 
 use super::decode::Canonical;
 use super::save::{Saved, SavedChain, SavedRule};
@@ -38,6 +40,33 @@ pub struct RecordedRule {
     pub chain: String,
     /// What stands behind the chain, in the words of the installation.
     pub args: String,
+    /// How many rules of others in that chain said the very same when it was written. So many are not ours, and
+    /// as long as there are no more than that, none is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub twins: usize,
+    /// Whether it was put behind them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub behind: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+/// What both lists record: `new`, and of `old` what is not in it. A rule that is in both is one rule.
+pub fn merged(old: &[RecordedRule], new: &[RecordedRule]) -> Vec<RecordedRule> {
+    let same =
+        |a: &RecordedRule, b: &RecordedRule| (&a.table, &a.chain, &a.args) == (&b.table, &b.chain, &b.args);
+    let mut unmatched = new.to_vec();
+    let mut all = new.to_vec();
+    for rule in old {
+        match unmatched.iter().position(|other| same(rule, other)) {
+            Some(at) => drop(unmatched.swap_remove(at)),
+            None => all.push(rule.clone()),
+        }
+    }
+    all
 }
 
 /// What of one variant's rules of one family is ours, and what touches ours.
@@ -61,13 +90,12 @@ impl Ownership {
     pub fn of(saved: &Saved, recorded: &[RecordedRule]) -> Self {
         let mut own = Self::default();
         let mut candidates = Vec::new();
-        let mut recorded = Recorded::new(recorded);
         for table in Table::ALL {
             let Some(saved_table) = saved.table(table.name()) else { continue };
             for chain in &saved_table.chains {
                 match OwnChain::named(&chain.name).filter(|_| table == Table::Nat) {
                     Some(name) => own.chains.push(name),
-                    None => own.sort_shared(table, chain, &mut recorded, &mut candidates),
+                    None => own.sort_shared(table, chain, recorded, &mut candidates),
                 }
             }
         }
@@ -101,12 +129,13 @@ impl Ownership {
         &mut self,
         table: Table,
         chain: &SavedChain,
-        recorded: &mut Recorded,
+        recorded: &[RecordedRule],
         candidates: &mut Vec<SharedRule>,
     ) {
+        let recorded = recorded_places(table, chain, recorded);
         for (index, rule) in chain.rules.iter().enumerate() {
             let shared = || SharedRule { table, chain: chain.name.clone(), index, rule: rule.clone() };
-            if rule.is_tagged() {
+            if rule.is_tagged() || recorded.contains(&index) {
                 self.shared.push(shared());
                 continue;
             }
@@ -114,9 +143,6 @@ impl Ownership {
             // Most rules of a busy host are in user chains of others; ours without comment never are.
             let canonical = (chain.builtin || to_us).then(|| Canonical::read(rule)).flatten();
             match canonical {
-                Some(canonical) if recorded.take(table, &chain.name, &canonical) => {
-                    self.shared.push(shared());
-                }
                 Some(canonical) if chain.builtin && in_catalogue(table, &chain.name, &canonical) => {
                     candidates.push(shared());
                 }
@@ -151,25 +177,18 @@ fn leads_to_us(rule: &SavedRule) -> bool {
     OwnChain::ALL.into_iter().any(|chain| rule.leads_to(chain.name()))
 }
 
-/// The recorded rules not yet found; each stands for one rule in the kernel.
-struct Recorded(Vec<(String, String, Canonical)>);
-
-impl Recorded {
-    fn new(rules: &[RecordedRule]) -> Self {
-        let read = |rule: &RecordedRule| {
-            let canonical = Canonical::read(&SavedRule::new(&rule.args))?;
-            Some((rule.table.clone(), rule.chain.clone(), canonical))
-        };
-        Self(rules.iter().filter_map(read).collect())
+/// The places in a chain of the rules that the state file recorded.
+fn recorded_places(table: Table, chain: &SavedChain, recorded: &[RecordedRule]) -> BTreeSet<usize> {
+    let mut places = BTreeSet::new();
+    let here = recorded.iter().filter(|record| record.table == table.name() && record.chain == chain.name);
+    for record in here {
+        let Some(said) = Canonical::read(&SavedRule::new(&record.args)) else { continue };
+        let same: Vec<usize> = (0..chain.rules.len())
+            .filter(|at| !places.contains(at) && Canonical::read(&chain.rules[*at]).as_ref() == Some(&said))
+            .collect();
+        if same.len() > record.twins {
+            places.extend(if record.behind { same.last() } else { same.first() });
+        }
     }
-
-    fn take(&mut self, table: Table, chain: &str, rule: &Canonical) -> bool {
-        let found = self.0.iter().position(|(t, c, r)| t == table.name() && c == chain && r == rule);
-        found.map(|at| self.0.swap_remove(at)).is_some()
-    }
-}
-
-/// Where the tag ends and the reason begins, for people.
-pub fn reason(comment: &str) -> &str {
-    comment.strip_prefix(OWNER_TAG).map_or(comment, |rest| rest.trim_start_matches('/'))
+    places
 }

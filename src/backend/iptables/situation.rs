@@ -139,6 +139,13 @@ impl Situation {
             .collect()
     }
 
+    /// What the state file records of wanted rules without comments.
+    pub fn records(&self, place: Place, wanted: &Wanted) -> Vec<RecordedRule> {
+        let (empty, nobody) = (Saved::default(), Ownership::default());
+        let saved = self.observation.get(&place).unwrap_or(&empty);
+        wanted.recorded(saved, self.ownership.get(&place).unwrap_or(&nobody))
+    }
+
     /// What is ours now, as something to come back to.
     pub fn as_wanted(&self) -> BTreeMap<Place, Wanted> {
         self.observation

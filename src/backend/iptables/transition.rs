@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use crate::plan::{ChainRef, FamilyPlan, OwnChain, Placement, Table};
 
 use super::decode::Canonical;
-use super::owned::{Ownership, SharedRule};
+use super::owned::{Ownership, RecordedRule, SharedRule};
 use super::save::{Saved, SavedRule};
 use super::syntax::{Style, rule_args};
 
@@ -118,11 +118,32 @@ impl Wanted {
         self.shared.values().chain(self.own.values()).map(Vec::len).sum()
     }
 
-    /// The rules in shared chains, as the state file records them where they carry no comment.
-    pub fn shared_rules(&self) -> impl Iterator<Item = (Table, &str, &str)> {
-        self.shared.iter().flat_map(|((table, chain), rules)| {
-            rules.iter().map(|rule| (*table, chain.as_str(), rule.args.as_str()))
-        })
+    /// Its rules in shared chains, as the state file records them where they carry no comment; `saved` and
+    /// `ownership` are from before they were written.
+    pub fn recorded(&self, saved: &Saved, ownership: &Ownership) -> Vec<RecordedRule> {
+        let mut records = Vec::new();
+        for ((table, chain), rules) in &self.shared {
+            let present = saved.table(table.name()).and_then(|table| table.chain(chain));
+            let present = present.map(|chain| chain.rules.as_slice()).unwrap_or_default();
+            let is_ours = |index: usize| {
+                ownership
+                    .shared
+                    .iter()
+                    .any(|own| own.table == *table && own.chain == *chain && own.index == index)
+            };
+            let others: Vec<Key> = (0..present.len())
+                .filter(|index| !is_ours(*index))
+                .map(|index| Key::of(&present[index]))
+                .collect();
+            records.extend(rules.iter().map(|rule| RecordedRule {
+                table: table.name().to_owned(),
+                chain: chain.clone(),
+                args: rule.args.clone(),
+                twins: others.iter().filter(|other| **other == rule.key).count(),
+                behind: rule.place != Place::Head,
+            }));
+        }
+        records
     }
 }
 

@@ -1,0 +1,110 @@
+//! Configurations, hosts and other people's rules at random.
+
+use std::fmt::Display;
+
+use proptest::prelude::*;
+use tproxy::config::Config;
+use tproxy::config::values::{IpFamilyMode, Port};
+use tproxy::host::{HostFacts, Ipv6Support, Resolver};
+
+fn port() -> impl Strategy<Value = Port> {
+    (1..=u16::MAX).prop_map(|number| Port::try_from(number).expect("not 0"))
+}
+
+fn ports() -> impl Strategy<Value = Vec<Port>> {
+    prop_oneof![3 => prop::collection::vec(port(), 0..4), 1 => prop::collection::vec(port(), 14..60)]
+}
+
+fn parsed<T: std::str::FromStr<Err: Display>>(text: &str) -> T {
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+fn some_of<T: Clone + std::fmt::Debug + std::str::FromStr<Err: Display>>(
+    texts: &'static [&'static str],
+) -> impl Strategy<Value = Vec<T>> {
+    prop::sample::subsequence(texts, 0..=texts.len())
+        .prop_map(|texts| texts.into_iter().map(parsed).collect())
+}
+
+const NETS: &[&str] = &["10.0.0.1", "192.168.7.9/24", "fe80::1", "fd00::1/8", "172.32.16.8/16"];
+const EXCLUSIONS: &[&str] = &[
+    "1000",
+    "tcp:80,90,1000-2000:106-108",
+    "udp:53:4294967294",
+    "*:*:0",
+    "1,3,5,7,9,11,13,15,17,19,21,23,25-30,40-50:7",
+];
+const VNETS: &[&str] = &[
+    "docker0:172.17.0.0/16",
+    "docker0:172.18.0.1/16",
+    "docker0:172.19.0.0/16",
+    "br+:172.18.0.0/16",
+    "iface:::1/64",
+];
+
+/// Any configuration that is valid.
+pub fn config() -> impl Strategy<Value = Config> {
+    let switches = prop::collection::vec(any::<bool>(), 12);
+    let lists = (ports(), ports(), ports(), ports());
+    let nets = (some_of(NETS), some_of(NETS), some_of(EXCLUSIONS), some_of(VNETS));
+    (switches, lists, nets, 0..=7u8).prop_map(|(on, lists, nets, level)| {
+        let mut config = Config {
+            ip_family_mode: if on[0] { IpFamilyMode::Ipv4 } else { IpFamilyMode::DualStack },
+            drop_invalid_packets: on[1],
+            ..Config::default()
+        };
+        config.log.enabled = on[2];
+        config.log.level = level;
+        config.comments.disabled = on[3];
+        let redirect = &mut config.redirect;
+        redirect.inbound.enabled = on[4];
+        redirect.outbound.enabled = on[5];
+        redirect.inbound.insert_redirect_instead_of_append = on[6];
+        redirect.outbound.insert_redirect_instead_of_append = on[7];
+        redirect.dns.enabled = on[8] || on[9];
+        redirect.dns.capture_all = on[9];
+        redirect.dns.skip_conntrack_zone_split = on[10];
+        (redirect.inbound.exclude_ports, redirect.outbound.exclude_ports) = (lists.0, lists.1);
+        if on[11] {
+            (redirect.inbound.include_ports, redirect.outbound.include_ports) = (lists.2, lists.3);
+        }
+        redirect.inbound.exclude_ports_for_ips = nets.0;
+        redirect.outbound.exclude_ports_for_ips = nets.1;
+        redirect.outbound.exclude_ports_for_uids = nets.2;
+        redirect.vnet.networks = nets.3;
+        config
+    })
+}
+
+/// Any host.
+pub fn facts() -> impl Strategy<Value = HostFacts> {
+    let resolvers: &[&str] = &["10.96.0.10", "127.0.0.53", "fd00::53", "::1", "127.0.0.11"];
+    let resolvers = prop::sample::subsequence(resolvers, 0..=resolvers.len());
+    (any::<bool>(), any::<bool>(), prop_oneof![Just(0), Just(5678), any::<u32>()], resolvers).prop_map(
+        |(six, docker_dns, sidecar_uid, resolvers)| HostFacts {
+            sidecar_uid: sidecar_uid.min(u32::MAX - 1),
+            loopback: "lo".into(),
+            ipv6: if six { Ipv6Support::Available } else { Ipv6Support::Unavailable("no address".into()) },
+            resolvers: resolvers
+                .into_iter()
+                .map(|addr| Resolver { addr: parsed(addr), zone: None })
+                .collect(),
+            docker_dns,
+        },
+    )
+}
+
+/// Other people's rules, those that merely look like ours among them.
+pub fn foreign() -> impl Strategy<Value = Vec<&'static str>> {
+    let blocks: &[&str] = &[
+        "*nat\n:DOCKER_OUTPUT - [0:0]\n:DOCKER - [0:0]\n-A OUTPUT -d 127.0.0.11/32 -j DOCKER_OUTPUT\n-A DOCKER -i docker0 -j RETURN\n-A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER\n-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE\nCOMMIT\n",
+        "*nat\n:KUMA_MESH_CUSTOM - [0:0]\n-A OUTPUT -p tcp -m tcp --dport 7777 -j KUMA_MESH_CUSTOM\n-A KUMA_MESH_CUSTOM -j RETURN\nCOMMIT\n",
+        "*nat\n-A OUTPUT -d 10.0.0.1/32 -j RETURN\n-A OUTPUT -p udp -m udp --dport 53 -j REDIRECT --to-ports 5353\nCOMMIT\n",
+        "*nat\n-A OUTPUT -m comment --comment \"not kuma/mesh/transparent/proxy/x\" -j RETURN\n-A OUTPUT -m comment --comment kuma/mesh/transparent/proxyish -j RETURN\nCOMMIT\n",
+        "*filter\n:KUMA_MESH_INBOUND - [0:0]\n-A INPUT -j KUMA_MESH_INBOUND\n-A KUMA_MESH_INBOUND -m comment --comment \"a \\\"quoted\\\" one\" -j ACCEPT\nCOMMIT\n",
+        "*mangle\n-A PREROUTING -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n",
+        "*raw\n-A OUTPUT -p udp -m udp --dport 53 -j CT --zone 1\n-A PREROUTING -j ACCEPT\nCOMMIT\n",
+        "*nat\n:KUBE-SERVICES - [0:0]\n-A PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n-A OUTPUT -j KUBE-SERVICES\nCOMMIT\n",
+    ];
+    prop::sample::subsequence(blocks, 0..=blocks.len()).prop_shuffle()
+}

@@ -1,0 +1,7 @@
+//! What can be said without a kernel: plans as text, and the laws of transitions on a model of `iptables-restore`.
+
+mod configs;
+mod golden;
+mod laws;
+mod model;
+mod purity;
