@@ -176,6 +176,13 @@ fn layers(matches: &ArgMatches) -> (Layers, bool, Vec<String>) {
             let is_diff = setting.key == "dryRun" && text == "diff";
             if setting.key == "dryRun" {
                 diff = is_diff;
+                if !is_diff && switch(&text).is_none() {
+                    problems.push(format!(
+                        "invalid value {} for --{flag}: expected true, false or diff",
+                        quoted(&text)
+                    ));
+                    continue;
+                }
             }
             let text = if is_diff { "true".to_owned() } else { text };
             flags.push((at, Flag { setting, name: flag, text }));

@@ -25,8 +25,23 @@ pub fn completions_command() -> Command {
 pub fn completions(matches: &ArgMatches) -> Result<(), Failure> {
     let Some(shell) = matches.get_one::<Shell>("shell").copied() else { return Ok(()) };
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut super::command(), "tproxy", &mut script);
+    clap_complete::generate(shell, &mut visible(&super::command()), "tproxy", &mut script);
     print(&String::from_utf8_lossy(&script))
+}
+
+/// A command without anything that help hides; the generator for bash would offer it.
+fn visible(command: &Command) -> Command {
+    let mut shown = Command::new(command.get_name().to_owned())
+        .disable_help_subcommand(true)
+        .args(command.get_arguments().filter(|arg| !arg.is_hide_set()).cloned())
+        .subcommands(command.get_subcommands().filter(|command| !command.is_hide_set()).map(visible));
+    if let Some(about) = command.get_about() {
+        shown = shown.about(about.clone());
+    }
+    match command.get_version() {
+        Some(version) => shown.version(version.to_owned()),
+        None => shown,
+    }
 }
 
 /// The commands with a page of their own, and its name.

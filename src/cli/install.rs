@@ -9,7 +9,7 @@ use crate::exit::Failure;
 const LAYERS: &str = "\
 Values come from the defaults, then the files of --config in their order, then variables of the environment that \
 begin with KUMA_TRANSPARENT_PROXY_, then flags; each overrides the ones before. 'tproxy config show --sources' prints \
-the result and where each value came from. Switches can be given a value after '=': --redirect-inbound=false.";
+the result and where each value came from. Switches can be given a value after '=', such as --verbose=false.";
 
 /// `tproxy install`.
 pub fn install_command() -> Command {

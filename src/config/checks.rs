@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::field::Field;
 use super::layers::Work;
 use super::origin::Origin;
-use super::schema::Executables;
 use super::settings::SETTINGS;
 use super::values::{Cidr, Port};
 
@@ -89,15 +88,15 @@ fn programs(work: &mut Work) {
             family.iter().filter(|(_, given)| *given == wanted).map(|(name, _)| *name).collect::<Vec<_>>()
         };
         let (there, missing) = (pick(true), pick(false));
+        let all = family.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
         let place = |name: &&str| {
             let origin = work.sources.of(&format!("iptablesExecutables.{name}"));
             format!("{name} ({origin})")
         };
         let there = there.iter().map(place).collect::<Vec<_>>().join(" and ");
         work.problems.push(format!(
-            "iptablesExecutables has {there} but not {}; give all three of a family or none: {}",
+            "iptablesExecutables has {there} but not {}; give all of {all} or none of them",
             missing.join(" and "),
-            Executables::NAMES.join(", ")
         ));
     }
 }

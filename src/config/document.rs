@@ -5,7 +5,9 @@
 
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 
 /// What a file holds at some place. JSON is read as the YAML that it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +41,11 @@ pub fn parse(text: &str) -> Result<Node, Malformed> {
     Tree.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
         let why = error.to_string();
         let line = error.location().map(|place| place.line());
-        let why = why.split(" at line ").next().unwrap_or_default().to_owned();
+        let why = match why.split(" at line ").next().unwrap_or_default() {
+            why if why.contains("more than one document") => "it holds more than one document",
+            why => why,
+        };
+        let why = why.to_owned();
         Malformed { line, why }
     })
 }
@@ -109,6 +115,10 @@ impl<'de> Visitor<'de> for Tree {
             list.push(item);
         }
         Ok(Node::List(list))
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, _: A) -> Result<Node, A::Error> {
+        Err(A::Error::custom("a tag (a word that begins with '!') cannot be used here"))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {

@@ -171,6 +171,7 @@ impl Field {
             _ if matches!(self, Self::Programs(_)) => {
                 wrong(Vec::new(), node, "expected a section with a path for each program")
             }
+            Node::Null => wrong(Vec::new(), node, "leave the key out for its default"),
             _ => wrong(Vec::new(), node, "expected one value"),
         }
     }

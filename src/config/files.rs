@@ -20,7 +20,7 @@ pub(super) fn apply(work: &mut Work, file: &File) {
         )),
         Err(malformed) => {
             let origin = Origin::File { name: file.name.clone(), line: malformed.line };
-            work.problems.push(format!("{origin}: this is neither YAML nor JSON: {}", malformed.why));
+            work.problems.push(format!("{origin}: this cannot be read as YAML or JSON: {}", malformed.why));
         }
     }
 }

@@ -111,6 +111,8 @@ fn run(layers: &Layers, lines: bool) -> Work {
     work.variables(&layers.variables);
     work.flags(&layers.flags);
     checks::run(&mut work);
+    let mut said = BTreeSet::new();
+    work.problems.retain(|problem| said.insert(problem.clone()));
     work
 }
 

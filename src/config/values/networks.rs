@@ -148,6 +148,11 @@ impl FromStr for VirtualNetwork {
         let Some((interface, network)) = text.split_once(':') else {
             return invalid("expected interface:network, such as docker0:172.17.0.0/16");
         };
+        if network.contains(',') {
+            return invalid(
+                "one entry is one interface and one network; write further ones as entries of their own",
+            );
+        }
         if !network.contains('/') {
             return invalid("the network needs its prefix length, such as docker0:172.17.0.0/16");
         }

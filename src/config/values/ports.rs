@@ -37,10 +37,13 @@ impl FromStr for Port {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        decimal(text)
-            .and_then(NonZeroU16::new)
-            .map(Self)
-            .ok_or_else(|| InvalidValue("a port is a whole number from 1 to 65535".into()))
+        match decimal(text).and_then(NonZeroU16::new) {
+            Some(number) => Ok(Self(number)),
+            None if text.contains('-') && text.parse::<PortRange>().is_ok() => {
+                invalid("a port is one whole number from 1 to 65535; ranges cannot be used here")
+            }
+            None => invalid("a port is a whole number from 1 to 65535"),
+        }
     }
 }
 
@@ -80,7 +83,8 @@ impl FromStr for PortRange {
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         let Some((first, last)) = text.split_once('-') else { return text.parse::<Port>().map(Self::from) };
-        let (Ok(first), Ok(last)) = (first.parse::<Port>(), last.parse::<Port>()) else {
+        let port = |text: &str| decimal(text).and_then(NonZeroU16::new).map(Port);
+        let (Some(first), Some(last)) = (port(first), port(last)) else {
             return invalid("a port range is two ports from 1 to 65535 with a '-' between them");
         };
         if first > last {

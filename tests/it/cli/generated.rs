@@ -1,0 +1,94 @@
+//! Help, completions and manual pages.
+
+use super::run::tproxy;
+
+#[test]
+fn help_groups_flags_and_hides_what_only_confuses() {
+    for args in [["install", "--help"], ["install", "-h"]] {
+        let said = tproxy(args).said();
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+        let headings = ["Traffic in:", "Traffic out:", "DNS:", "Host:", "Safety:", "Output:"];
+        let places = headings.map(|heading| said.out.find(&format!("\n{heading}\n")).expect(heading));
+        assert!(places.is_sorted(), "{places:?}");
+        for hidden in
+            ["kuma-dp-uid", "config-file", "ebpf", "skip-resolv-conf", "log-level", "no-config", "engine"]
+        {
+            assert!(!said.out.contains(hidden), "{hidden} is shown");
+        }
+        assert!(said.out.contains("--exclude-inbound-ports"));
+    }
+    let long = tproxy(["install", "--help"]).said().out.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(long.contains("SSH (TCP port 22) is redirected like every other port unless it is excluded"));
+}
+
+#[test]
+fn uninstalls_help_shows_what_counts_there() {
+    let help = tproxy(["uninstall", "--help"]).said().out;
+    for shown in ["--iptables-executables", "--wait ", "--force", "--adopt", "--dry-run", "--config"] {
+        assert!(help.contains(shown), "{shown} is missing");
+    }
+    for hidden in ["--redirect-inbound", "--exclude-", "--strict", "--kuma-dp-user"] {
+        assert!(!help.contains(hidden), "{hidden} is shown");
+    }
+}
+
+#[test]
+fn only_what_works_is_a_command() {
+    let help = tproxy(["--help"]).said().out;
+    let commands = help.split("Commands:").nth(1).unwrap().split("\n\n").next().unwrap();
+    let names = commands.lines().filter_map(|line| line.split_whitespace().next()).collect::<Vec<_>>();
+    assert_eq!(names, ["install", "uninstall", "config", "completions", "man"]);
+    for name in ["status", "verify", "diff", "help"] {
+        assert_eq!(tproxy([name]).said().code, Some(2), "{name}");
+    }
+    assert_eq!(tproxy::<&str>([]).said().code, Some(2));
+    let version = tproxy(["--version"]).said();
+    assert_eq!((version.code, version.out), (Some(0), format!("tproxy {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn every_shell_gets_a_script_with_every_shown_flag() {
+    for (shell, sign) in [
+        ("bash", "complete -F _tproxy"),
+        ("zsh", "#compdef tproxy"),
+        ("fish", "complete -c tproxy"),
+        ("elvish", "edit:completion"),
+        ("powershell", "Register-ArgumentCompleter"),
+    ] {
+        let said = tproxy(["completions", shell]).said();
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{shell}");
+        assert!(said.out.contains(sign), "{shell}");
+        for word in ["uninstall", "redirect-dns-port", "sources"] {
+            assert!(said.out.contains(word), "{shell}: {word}");
+        }
+        assert!(!said.out.contains("skip-resolv-conf"), "{shell}");
+    }
+    assert_eq!(tproxy(["completions", "tcsh"]).said().code, Some(2));
+}
+
+#[test]
+fn bash_can_read_its_script() {
+    let script = tproxy(["completions", "bash"]).said().out;
+    let Ok(output) = std::process::Command::new("bash").args(["-n", "-c", &script]).output() else {
+        eprintln!("skipped: there is no bash here");
+        return;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn manual_pages_describe_their_command() {
+    for (args, title, has) in [
+        (["man"].as_slice(), ".TH tproxy 1", "uninstall"),
+        (&["man", "install"], ".TH tproxy-install 1", "exclude\\-inbound\\-ports"),
+        (&["man", "uninstall"], ".TH tproxy-uninstall 1", "force"),
+        (&["man", "config"], ".TH tproxy-config 1", "validate"),
+    ] {
+        let said = tproxy(args).said();
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{args:?}");
+        assert!(said.out.contains(title) && said.out.contains(has), "{args:?}: {}", said.out);
+        assert!(said.out.contains(".SH NAME") && said.out.contains(".SH SYNOPSIS"), "{args:?}");
+        assert!(!said.out.contains("skip\\-resolv\\-conf"), "{args:?}");
+    }
+    assert_eq!(tproxy(["man", "nothing"]).said().code, Some(2));
+}
