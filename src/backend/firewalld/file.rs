@@ -1,0 +1,247 @@
+//! direct.xml on disk: read, and replaced in one step.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use super::{Error, SKELETON, merge, remove};
+use crate::exit::{Exit, Failure};
+use crate::plan::Plan;
+
+/// Where firewalld has it.
+pub const DIRECT_XML: &str = "/etc/firewalld/direct.xml";
+
+/// As firewalld's own.
+const MODE: u32 = 0o644;
+
+/// What storing changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Whether the file was written; if not, our rules were in it already.
+    pub changed: bool,
+    /// Elements of others in our chains that are gone now, control characters escaped.
+    pub replaced: Vec<String>,
+    /// What firewalld cannot be told: one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Puts the rules of a plan into the file. firewalld takes notice of it when it starts or reloads.
+///
+/// # Errors
+/// firewalld is not there, the file cannot be read or written, or it is not one that firewalld could read.
+pub fn store(path: &Path, plan: &Plan, comments: bool) -> Result<Stored, Failure> {
+    let existing = read(path)?;
+    let merged = merge(existing.as_deref(), plan, comments).map_err(|error| failure(path, &error))?;
+    let changed = existing.as_deref() != Some(&merged.text);
+    if changed {
+        write(path, &merged.text).map_err(|error| unwritable(path, &error))?;
+    }
+    Ok(Stored { changed, replaced: merged.replaced, notes: merged.notes })
+}
+
+/// Takes our rules out of the file, and removes the file if we made it and nobody else has used it. `false`: there
+/// was nothing of ours.
+///
+/// # Errors
+/// As for [`store`]; and without `force`, rules of others lead to our chains.
+pub fn withdraw(path: &Path, force: bool) -> Result<bool, Failure> {
+    let Some(existing) = read(path)? else { return Ok(false) };
+    let Some(text) = remove(&existing, force).map_err(|error| failure(path, &error))? else {
+        return Ok(false);
+    };
+    let done = if text == SKELETON { fs::remove_file(path) } else { write(path, &text) };
+    done.map(|()| true).map_err(|error| unwritable(path, &error))
+}
+
+fn read(path: &Path) -> Result<Option<String>, Failure> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Failure::new(Exit::Failed, format!("cannot read {}: {error}", path.display()))),
+    }
+}
+
+fn failure(path: &Path, error: &Error) -> Failure {
+    match error {
+        Error::Malformed { .. } => Failure::new(Exit::Failed, format!("{}: {error}", path.display()))
+            .hint("`firewall-offline-cmd --check-config` tells what firewalld makes of the file"),
+        Error::StillUsed(_) => Failure::new(Exit::Failed, format!("{}: {error}", path.display()))
+            .hint("remove them, or pass --force to have them removed"),
+    }
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
+    let failure = Failure::new(Exit::Failed, format!("cannot write {}: {error}", path.display()));
+    if error.kind() == io::ErrorKind::NotFound {
+        return failure.hint("is firewalld installed? Without it, leave --store-firewalld out");
+    }
+    failure
+}
+
+/// Replaces the file by one that was completely written before: firewalld may read it at any time, and a machine
+/// may stop at any time.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    // A symbolic link stays one.
+    let target = match fs::canonicalize(path) {
+        Ok(target) => target,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
+        Err(error) => return Err(error),
+    };
+    let temporary = beside(&target);
+    // Left by a run that was killed; our lock keeps another one from being at it now.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let written = fill(&temporary, &target, text).and_then(|()| fs::rename(&temporary, &target));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+        return written;
+    }
+    target.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
+
+fn fill(temporary: &Path, target: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
+    file.write_all(text.as_bytes())?;
+    match fs::metadata(target) {
+        Ok(old) => {
+            fchown(&file, Some(old.uid()), Some(old.gid()))?;
+            file.set_permissions(Permissions::from_mode(old.mode() & 0o7777))?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            file.set_permissions(Permissions::from_mode(MODE))?;
+        }
+        Err(error) => return Err(error),
+    }
+    file.sync_all()
+}
+
+/// A name in the same directory, which firewalld does not read.
+fn beside(target: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(target.file_name().unwrap_or_default());
+    name.push(".tproxy");
+    target.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::host::{HostFacts, Ipv6Support};
+
+    /// A directory that goes away with the value.
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("tproxy-firewalld-{name}-{}", std::process::id()));
+            fs::create_dir(&dir).unwrap();
+            Self(dir)
+        }
+
+        fn file(&self) -> PathBuf {
+            self.0.join("direct.xml")
+        }
+
+        fn names(&self) -> Vec<String> {
+            let names = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name());
+            let mut names = names.map(|name| name.into_string().unwrap()).collect::<Vec<_>>();
+            names.sort_unstable();
+            names
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn plan() -> Plan {
+        let facts = HostFacts {
+            sidecar_uid: 5678,
+            loopback: "lo".into(),
+            ipv6: Ipv6Support::Available,
+            resolvers: vec![],
+            docker_dns: false,
+        };
+        crate::plan::build(&Config::default(), &facts)
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_file_of_ours_comes_and_goes() {
+        let dir = Dir::new("new");
+        assert!(!withdraw(&dir.file(), false).unwrap());
+        let stored = store(&dir.file(), &plan(), true).unwrap();
+        assert!(stored.changed);
+        assert_eq!(mode(&dir.file()), 0o644);
+        let first = fs::metadata(dir.file()).unwrap();
+        assert!(!store(&dir.file(), &plan(), true).unwrap().changed);
+        assert_eq!(fs::metadata(dir.file()).unwrap().ino(), first.ino());
+        assert!(withdraw(&dir.file(), false).unwrap());
+        assert_eq!(dir.names(), [""; 0]);
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_keeps_its_mode_and_its_link() {
+        let dir = Dir::new("mode");
+        let real = dir.0.join("real.xml");
+        fs::write(&real, "<direct>\n</direct>\n").unwrap();
+        fs::set_permissions(&real, Permissions::from_mode(0o640)).unwrap();
+        symlink("real.xml", dir.file()).unwrap();
+        // Left by a run that was killed.
+        fs::write(dir.0.join(".real.xml.tproxy"), "half").unwrap();
+        assert!(store(&dir.file(), &plan(), true).unwrap().changed);
+        assert!(fs::read_to_string(&real).unwrap().contains("KUMA_MESH_INBOUND"));
+        assert!(withdraw(&dir.file(), false).unwrap());
+        assert_eq!(fs::read_to_string(&real).unwrap(), "<direct>\n</direct>\n");
+        assert_eq!(mode(&real), 0o640);
+        assert_eq!(dir.names(), ["direct.xml", "real.xml"]);
+        assert!(fs::symlink_metadata(dir.file()).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_understood_is_left_alone() {
+        let dir = Dir::new("broken");
+        fs::write(dir.file(), "<direct>\n<rule>\n").unwrap();
+        let failure = store(&dir.file(), &plan(), true).unwrap_err();
+        assert!(failure.message.starts_with(&format!("{}: line 3: ", dir.file().display())), "{failure}");
+        fs::write(dir.file(), b"<direct>\xff</direct>").unwrap();
+        assert!(withdraw(&dir.file(), true).unwrap_err().message.contains("cannot read"));
+        assert_eq!(fs::read(dir.file()).unwrap(), b"<direct>\xff</direct>");
+        assert_eq!(dir.names(), ["direct.xml"]);
+    }
+
+    #[test]
+    fn without_firewalld_there_is_a_hint() {
+        let dir = Dir::new("absent");
+        let failure = store(&dir.0.join("firewalld/direct.xml"), &plan(), true).unwrap_err();
+        assert!(failure.message.contains("No such file or directory"), "{failure}");
+        assert!(failure.hint.unwrap().contains("--store-firewalld"));
+    }
+
+    #[test]
+    fn rules_that_lead_to_us_need_force() {
+        let dir = Dir::new("force");
+        let jump = "<direct><rule ipv='ipv4' table='nat' chain='OUTPUT' priority='1'>-j KUMA_MESH_OUTBOUND</rule></direct>";
+        fs::write(dir.file(), jump).unwrap();
+        store(&dir.file(), &plan(), true).unwrap();
+        let before = fs::read(dir.file()).unwrap();
+        let failure = withdraw(&dir.file(), false).unwrap_err();
+        assert!(
+            failure.message.contains("-j KUMA_MESH_OUTBOUND") && failure.hint.unwrap().contains("--force")
+        );
+        assert_eq!(fs::read(dir.file()).unwrap(), before);
+        assert!(withdraw(&dir.file(), true).unwrap());
+        assert_eq!(fs::read_to_string(dir.file()).unwrap(), "<direct></direct>");
+    }
+}
