@@ -9,7 +9,7 @@ use crate::sys::netlink;
 use crate::sys::run::{self, Command};
 
 use super::refusal::Refusal;
-use super::save::Saved;
+use super::save::{Saved, incompatible};
 use super::tools::{Tools, Variant};
 
 /// How long a save program may take.
@@ -64,7 +64,18 @@ fn save(tools: &Tools, variant: Variant, family: Family) -> Result<Saved, Failur
         return Err(Failure::new(Exit::Host, message)
             .hint("run that command by hand; it has to work before this one can"));
     }
-    Ok(Saved::parse(&String::from_utf8_lossy(&output.stdout)))
+    let text = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr);
+    if let Some(table) = incompatible(&text).or_else(|| incompatible(&said)) {
+        let message = format!(
+            "{} cannot read the {family} table {}: it holds rules that only nft can read",
+            programs.save.display(),
+            table.name()
+        );
+        return Err(Failure::new(Exit::Host, message)
+            .hint("move those rules to a table of their own; 'nft list ruleset' shows them"));
+    }
+    Ok(Saved::parse(&text))
 }
 
 /// The tables that the save programs print.

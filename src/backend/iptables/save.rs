@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::plan::OWNER_TAG;
+use crate::plan::{OWNER_TAG, Table};
 
 /// What one save program printed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -133,6 +133,16 @@ impl SavedRule {
     }
 }
 
+/// The first of our tables that the program says it cannot print, because somebody put rules into it that only
+/// `nft` can read. What is missing then might be ours.
+pub fn incompatible(text: &str) -> Option<Table> {
+    let names = text.lines().filter_map(|line| {
+        let (name, rest) = line.trim_start_matches("# ").strip_prefix("Table `")?.split_once('\'')?;
+        rest.starts_with(" is incompatible").then_some(name)
+    });
+    names.into_iter().find_map(|name| Table::ALL.into_iter().find(|table| table.name() == name))
+}
+
 /// Chain and arguments of a line `[12:720] -A CHAIN …`, with or without the counters.
 fn rule_line(line: &str) -> Option<(&str, &str)> {
     let line = match line.strip_prefix('[') {
@@ -195,6 +205,16 @@ mod tests {
         assert!(
             !SavedRule::new("-m comment --comment other --log-prefix kuma/mesh/transparent/proxy")
                 .is_tagged()
+        );
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_printed_is_told() {
+        assert_eq!(incompatible("# Table `nat' is incompatible, use 'nft' tool.\n"), Some(Table::Nat));
+        assert_eq!(incompatible("# Table `filter' is incompatible, use 'nft' tool.\n"), None);
+        assert_eq!(
+            incompatible("# Table `nat' contains incompatible base-chains, use 'nft' tool to list them.\n"),
+            None
         );
     }
 
