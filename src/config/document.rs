@@ -293,6 +293,13 @@ wait: 5
             }
         }
         assert!(parse(&"[".repeat(10_000)).is_err());
+        // A few lines that would unfold to 9^9 values.
+        let mut bomb = "a0: &a0 [x]\n".to_owned();
+        for n in 1..10 {
+            let nine = vec![format!("*a{}", n - 1); 9].join(", ");
+            bomb = format!("{bomb}a{n}: &a{n} [{nine}]\n");
+        }
+        assert!(parse(&bomb).is_err());
     }
 
     proptest! {
