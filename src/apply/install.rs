@@ -20,7 +20,7 @@ use super::passthrough::Passthrough;
 use super::request::{DryRun, InstallRequest};
 use super::store::{Phase, State, Store};
 use super::transaction::{Refused, Session};
-use super::{show, stop};
+use super::{persist, show, stop};
 
 /// How long another run of ours is waited for, beyond the wait for the xtables lock.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -114,6 +114,7 @@ impl<'a> Install<'a> {
             let six = wanted.contains_key(&(self.variant, Family::V6));
             let done = self.state(&first, &wanted, passthrough.ours(six));
             if situation.changes(&wanted).is_empty() && !passthrough.differs(six) {
+                self.persist(&wanted)?;
                 if old.is_none_or(|old| !old.says_the_same(&done)) {
                     self.store.save(&done)?;
                 }
@@ -130,16 +131,30 @@ impl<'a> Install<'a> {
                 ))?;
                 continue;
             }
-            let Err(refused) = self.session.bring(&situation, &wanted) else {
-                self.store.save(&done)?;
-                return self.report(&wanted, true);
+            let step = match self.session.bring(&situation, &wanted) {
+                Ok(()) => match self.persist(&wanted) {
+                    Ok(()) => {
+                        self.store.save(&done)?;
+                        return self.report(&wanted, true);
+                    }
+                    Err(failure) => Err(failure),
+                },
+                Err(refused) => self.go_on_without(&refused),
             };
-            let again = self.go_on_without(&refused).and_then(|()| self.session.look());
-            situation = match again {
+            situation = match step.and_then(|()| self.session.look()) {
                 Ok(situation) => situation,
                 Err(failure) => return Err(self.take_back(failure, &before, passthrough, old)),
             };
         }
+    }
+
+    fn persist(&self, wanted: &BTreeMap<Place, Wanted>) -> Result<(), Failure> {
+        let plans = wanted
+            .keys()
+            .map(|(_, family)| plan::family_plan(self.degraded.config(*family), &self.facts, *family));
+        let plan = plan::Plan { families: plans.collect(), notes: Vec::new() };
+        let comments = !self.degraded.config(Family::V4).comments.disabled;
+        persist::keep(self.request.config.store_firewalld, &plan, comments)
     }
 
     /// Leaves out what was refused, if it can be left out.

@@ -4,6 +4,7 @@ mod degrade;
 mod facts;
 mod install;
 mod passthrough;
+mod persist;
 mod request;
 mod show;
 mod stop;
