@@ -15,12 +15,6 @@ pub(super) fn run(work: &mut Work) {
     programs(work);
     chosen_and_excluded(work);
     host_bits(work);
-    if work.config.store_firewalld {
-        let naming = work.sources.of("storeFirewalld").naming("storeFirewalld");
-        work.warnings.push(format!(
-            "{naming} has no effect yet: the rules are not stored in firewalld, and a reload of firewalld may drop them"
-        ));
-    }
     let pause = work.config.retry.sleep_between_retries;
     if !pause.is_zero() && pause < Duration::from_millis(1) {
         let naming = work.sources.of("retry.sleepBetweenRetries").naming("retry.sleepBetweenRetries");

@@ -384,7 +384,7 @@ pub const SETTINGS: &[Setting] = &[
         alternate: None,
         group: Group::Host,
         field: Field::Switch(|c| &mut c.store_firewalld),
-        doc: "Accepted for kumactl's sake; nothing is stored in firewalld yet",
+        doc: "Keep the rules in firewalld's direct.xml too, so that they survive its start and reload",
     },
     Setting {
         key: "iptablesExecutables",

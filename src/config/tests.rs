@@ -300,7 +300,6 @@ fn what_was_most_likely_not_meant_is_a_warning() {
     let chosen = only_file("redirect: {inbound: {includePorts: [1], excludePorts: [2]}}");
     assert!(warnings(chosen).contains("has no effect, because redirect.inbound.includePorts"));
     assert!(warnings(only_flags(&[("sleep-between-retries", "2")])).contains("counts nanoseconds"));
-    assert!(warnings(only_flags(&[("store-firewalld", "true")])).contains("has no effect yet"));
     let typo = [("KUMA_TRANSPARENT_PROXY_REDIRECT_DNS_ENABELD", "true")];
     assert!(
         warnings(only_variables(&typo))
