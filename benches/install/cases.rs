@@ -1,0 +1,105 @@
+//! What is measured.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::lab::{Lab, Variant, peak_memory, timed};
+use crate::report::{Report, median};
+use crate::restore::{Rules, create_tables, crowd, kumactl, restore, save};
+
+/// The flags by which the changed configuration differs.
+const CHANGED: &[&str] = &["--exclude-outbound-ports", "22,3306", "--exclude-inbound-ports", "22"];
+
+/// Measures everything with one variant.
+pub fn measure(lab: &Lab, variant: Variant, runs: usize, report: &mut Report) -> Result<(), String> {
+    Lab::host(variant)?;
+    let (rules, changed) = (Rules::of(lab, &[])?, Rules::of(lab, CHANGED)?);
+    let case = Case {
+        lab,
+        variant,
+        first: rules.files(lab, "first")?,
+        replace: changed.replacing(&rules, lab, "replace")?,
+    };
+    let fresh = || Lab::host(variant);
+    let used = || Lab::host(variant).and_then(|()| create_tables(lab, variant));
+    let crowded = || Lab::host(variant).and_then(|()| crowd(lab, variant));
+    let name = variant.name();
+
+    let clean =
+        compare(runs, || used().and_then(|()| case.install(&[])), || used().and_then(|()| case.bare()))?;
+    report.ratio(name, "clean install / two restores", clean, Some(1.5));
+    let ratio =
+        compare(runs, || fresh().and_then(|()| case.install(&[])), || fresh().and_then(|()| case.bare()))?;
+    report.ratio(name, "the same where no table exists yet", ratio, Some(1.5));
+
+    let unchanged = || used().and_then(|()| case.install(&[])).and_then(|_| case.install(&[]));
+    let ratio = compare(runs, unchanged, || used().and_then(|()| case.bare()))?;
+    report.ratio(name, "unchanged install / two restores", ratio, Some(0.8));
+
+    let ours = || used().and_then(|()| case.install(&[])).and_then(|_| case.install(CHANGED));
+    let theirs = || used().and_then(|()| case.bare()).and_then(|_| restore(variant, &case.replace));
+    report.ratio(
+        name,
+        "changed install / two restores that replace",
+        compare(runs, ours, theirs)?,
+        Some(1.5),
+    );
+
+    // Putting 20,000 rules there takes far longer than what is measured.
+    let few = runs.div_ceil(3);
+    let ours = || crowded().and_then(|()| case.install(&[]));
+    let theirs = || crowded().and_then(|()| Ok(save(variant)? + case.bare()?));
+    let ratio = compare(few, ours, theirs)?;
+    report.ratio(name, "beside 10,000 rules / save and restore", ratio, Some(1.5));
+
+    let ours = || fresh().and_then(|()| case.install(&[]));
+    let theirs = || fresh().and_then(|()| kumactl(variant, &case.first));
+    report.ratio(name, "clean install / kumactl's 49 processes", compare(few, ours, theirs)?, None);
+
+    fresh()?;
+    report.memory(name, "memory of a clean install", peak_memory(&mut lab.tproxy(&["install"]))?);
+    crowded()?;
+    report.memory(name, "memory beside 10,000 rules", peak_memory(&mut lab.tproxy(&["install"]))?);
+    Ok(())
+}
+
+/// One variant's files.
+struct Case<'a> {
+    lab: &'a Lab,
+    variant: Variant,
+    first: Vec<PathBuf>,
+    replace: Vec<PathBuf>,
+}
+
+impl Case<'_> {
+    /// Time of an install with further flags.
+    fn install(&self, flags: &[&str]) -> Result<Duration, String> {
+        let mut command = self.lab.tproxy(&["install"]);
+        command.args(flags);
+        timed(&mut command).map(|(_, took)| took)
+    }
+
+    /// Time of two bare restores of the same rules.
+    fn bare(&self) -> Result<Duration, String> {
+        restore(self.variant, &self.first)
+    }
+}
+
+/// Alternates the two sides, and which of them goes first; the medians, ours first.
+fn compare(
+    runs: usize,
+    mut ours: impl FnMut() -> Result<Duration, String>,
+    mut theirs: impl FnMut() -> Result<Duration, String>,
+) -> Result<(Duration, Duration), String> {
+    let (mut left, mut right) = (Vec::new(), Vec::new());
+    for run in 0..runs {
+        if run % 2 == 0 {
+            left.push(ours()?);
+            right.push(theirs()?);
+        } else {
+            right.push(theirs()?);
+            left.push(ours()?);
+        }
+    }
+    Ok((median(left), median(right)))
+}

@@ -1,0 +1,76 @@
+//! The table that comes out.
+
+use std::time::Duration;
+
+/// Peak memory allowed, in KiB.
+const MEMORY: u64 = 12 * 1024;
+
+/// Lines, and whether each meets its target.
+pub struct Report {
+    runs: usize,
+    lines: Vec<(String, bool)>,
+}
+
+impl Report {
+    /// An empty table about so many runs per side.
+    pub fn new(runs: usize) -> Self {
+        Self { runs, lines: Vec::new() }
+    }
+
+    /// Two medians and the most that their ratio may be.
+    pub fn ratio(
+        &mut self,
+        variant: &str,
+        what: &str,
+        (ours, theirs): (Duration, Duration),
+        most: Option<f64>,
+    ) {
+        let ratio = ours.as_secs_f64() / theirs.as_secs_f64();
+        let met = most.is_none_or(|most| ratio <= most);
+        let (ours, theirs) = (ours.as_secs_f64() * 1e3, theirs.as_secs_f64() * 1e3);
+        let target = most.map_or("-".to_owned(), |most| format!("{most:.1}"));
+        self.line(
+            format!("| {variant} | {what} | {ours:.2} ms | {theirs:.2} ms | {ratio:.2} | {target} |"),
+            met,
+        );
+    }
+
+    /// A peak of memory in KiB.
+    pub fn memory(&mut self, variant: &str, what: &str, kib: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+        let mib = kib as f64 / 1024.0;
+        let target = MEMORY / 1024;
+        self.line(format!("| {variant} | {what} | {mib:.1} MiB | - | - | {target} MiB |"), kib < MEMORY);
+    }
+
+    fn line(&mut self, text: String, met: bool) {
+        // Progress: the whole takes a minute or two.
+        eprintln!("{text}");
+        self.lines.push((text, met));
+    }
+
+    /// Whether every target is met.
+    pub fn all_met(&self) -> bool {
+        self.lines.iter().all(|(_, met)| *met)
+    }
+
+    /// On stdout, as Markdown.
+    pub fn print(&self) {
+        println!(
+            "Medians of {} alternating runs, {} where 10,000 rules or 49 processes are there.\n",
+            self.runs,
+            self.runs.div_ceil(3)
+        );
+        println!("| variant | what | tproxy | beside it | ratio | at most |");
+        println!("|---|---|---|---|---|---|");
+        for (line, met) in &self.lines {
+            println!("{line}{}", if *met { "" } else { " MISSED" });
+        }
+    }
+}
+
+/// The middle one.
+pub fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
