@@ -199,12 +199,25 @@ impl Store {
         let _ = fs::remove_dir(&self.directory);
     }
 
+    fn forget_if_empty(&mut self) {
+        if self.usable && !self.state_path().exists() {
+            self.remove();
+        }
+    }
+
     fn state_path(&self) -> PathBuf {
         self.directory.join(format!("{}.json", self.id))
     }
 
     fn lock_path(&self) -> PathBuf {
         self.directory.join(format!("{}.lock", self.id))
+    }
+}
+
+/// A run that stopped before it changed anything leaves nothing either.
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.forget_if_empty();
     }
 }
 
