@@ -32,11 +32,24 @@ const LISTINGS: usize = 20;
 /// # Errors
 /// The kernel's; without `CAP_NET_ADMIN` that is "operation not permitted".
 pub fn nft_table_names(family: Family) -> io::Result<Vec<String>> {
-    match (0..LISTINGS).find_map(|_| list_tables(family).transpose()) {
-        Some(Ok(names)) => Ok(names),
+    list(&message::list_tables(family), |message| message::table_name(message, family))
+}
+
+/// The `nf_tables` chains of the family `ip` or `ip6`, each as the names of its table and of itself.
+///
+/// # Errors
+/// As those of [`nft_table_names`].
+pub fn nft_chain_names(family: Family) -> io::Result<Vec<(String, String)>> {
+    list(&message::list_chains(family), |message| message::chain_name(message, family))
+}
+
+/// Everything that `read` finds in the answer to a request of nfnetlink, begun again when it changed meanwhile.
+fn list<T>(request: &Request, read: impl Fn(&Message<'_>) -> Option<T>) -> io::Result<Vec<T>> {
+    match (0..LISTINGS).find_map(|_| list_once(request, &read).transpose()) {
+        Some(Ok(found)) => Ok(found),
         Some(Err(errno)) if absent(errno) => Ok(Vec::new()),
         Some(Err(errno)) => Err(errno.into()),
-        None => Err(io::Error::other("the list of nf_tables tables keeps changing")),
+        None => Err(io::Error::other("the lists of nf_tables keep changing")),
     }
 }
 
@@ -48,17 +61,20 @@ fn absent(errno: Errno) -> bool {
 }
 
 /// `None`: the list changed while it was read.
-fn list_tables(family: Family) -> Result<Option<Vec<String>>, Errno> {
+fn list_once<T>(
+    request: &Request,
+    read: impl Fn(&Message<'_>) -> Option<T>,
+) -> Result<Option<Vec<T>>, Errno> {
     let socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
-    let mut names = Some(Vec::new());
-    socket.ask(&message::list_tables(family), |message| {
+    let mut found = Some(Vec::new());
+    socket.ask(request, |message| {
         if message.interrupted() {
-            names = None;
-        } else if let (Some(names), Some(name)) = (&mut names, message::table_name(message, family)) {
-            names.push(name);
+            found = None;
+        } else if let Some(found) = &mut found {
+            found.extend(read(message));
         }
     })?;
-    Ok(names)
+    Ok(found)
 }
 
 /// The TCP ports on which sockets of a family listen in the caller's network namespace. Takes microseconds, where

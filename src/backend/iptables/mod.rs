@@ -4,6 +4,7 @@ pub mod commit;
 pub mod decode;
 pub mod observe;
 pub mod owned;
+mod piecewise;
 pub mod refusal;
 pub mod render;
 pub mod save;

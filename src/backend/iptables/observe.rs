@@ -8,12 +8,13 @@ use crate::plan::Family;
 use crate::sys::netlink;
 use crate::sys::run::{self, Command};
 
+use super::piecewise;
 use super::refusal::Refusal;
 use super::save::{Saved, incompatible};
 use super::tools::{Tools, Variant};
 
 /// How long a save program may take.
-const SAVE_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const SAVE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Rules by variant and family. What is not in it has no rules, or cannot be asked.
 pub type Observation = BTreeMap<(Variant, Family), Saved>;
@@ -66,16 +67,11 @@ fn save(tools: &Tools, variant: Variant, family: Family) -> Result<Saved, Failur
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let said = String::from_utf8_lossy(&output.stderr);
-    if let Some(table) = incompatible(&text).or_else(|| incompatible(&said)) {
-        let message = format!(
-            "{} cannot read the {family} table {}: it holds rules that only nft can read",
-            programs.save.display(),
-            table.name()
-        );
-        return Err(Failure::new(Exit::Host, message)
-            .hint("move those rules to a table of their own; 'nft list ruleset' shows them"));
+    let mut saved = Saved::parse(&text);
+    for table in incompatible(&text).into_iter().chain(incompatible(&said)) {
+        saved.tables.extend(piecewise::read(&programs.save, family, table)?.tables);
     }
-    Ok(Saved::parse(&text))
+    Ok(saved)
 }
 
 /// The tables that the save programs print.

@@ -133,14 +133,14 @@ impl SavedRule {
     }
 }
 
-/// The first of our tables that the program says it cannot print, because somebody put rules into it that only
-/// `nft` can read. What is missing then might be ours.
-pub fn incompatible(text: &str) -> Option<Table> {
+/// Those of our tables that the program says it cannot print, because somebody put rules into them that only `nft`
+/// can read. What is missing then might be ours.
+pub fn incompatible(text: &str) -> Vec<Table> {
     let names = text.lines().filter_map(|line| {
         let (name, rest) = line.trim_start_matches("# ").strip_prefix("Table `")?.split_once('\'')?;
         rest.starts_with(" is incompatible").then_some(name)
     });
-    names.into_iter().find_map(|name| Table::ALL.into_iter().find(|table| table.name() == name))
+    names.filter_map(|name| Table::ALL.into_iter().find(|table| table.name() == name)).collect()
 }
 
 /// Chain and arguments of a line `[12:720] -A CHAIN …`, with or without the counters.
@@ -210,11 +210,11 @@ mod tests {
 
     #[test]
     fn a_table_that_cannot_be_printed_is_told() {
-        assert_eq!(incompatible("# Table `nat' is incompatible, use 'nft' tool.\n"), Some(Table::Nat));
-        assert_eq!(incompatible("# Table `filter' is incompatible, use 'nft' tool.\n"), None);
+        assert_eq!(incompatible("# Table `nat' is incompatible, use 'nft' tool.\n"), [Table::Nat]);
+        assert_eq!(incompatible("# Table `filter' is incompatible, use 'nft' tool.\n"), []);
         assert_eq!(
             incompatible("# Table `nat' contains incompatible base-chains, use 'nft' tool to list them.\n"),
-            None
+            []
         );
     }
 

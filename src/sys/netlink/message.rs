@@ -24,6 +24,10 @@ const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFT_MSG_NEWTABLE: u16 = NFNL_SUBSYS_NFTABLES << 8;
 const NFT_MSG_GETTABLE: u16 = NFT_MSG_NEWTABLE | 1;
 const NFTA_TABLE_NAME: u16 = 1;
+const NFT_MSG_NEWCHAIN: u16 = NFT_MSG_NEWTABLE | 3;
+const NFT_MSG_GETCHAIN: u16 = NFT_MSG_NEWTABLE | 4;
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
 /// `struct nfgenmsg`: family, version, two bytes of resource ID.
 const NFGENMSG: usize = 4;
 
@@ -90,6 +94,11 @@ fn number(family: Family) -> u8 {
 /// Asks for all `nf_tables` tables of a family.
 pub(super) fn list_tables(family: Family) -> Request {
     Request::new(NFT_MSG_GETTABLE, NLM_F_DUMP, &[number(family), 0, 0, 0], &[])
+}
+
+/// Asks for all chains of all `nf_tables` tables of a family.
+pub(super) fn list_chains(family: Family) -> Request {
+    Request::new(NFT_MSG_GETCHAIN, NLM_F_DUMP, &[number(family), 0, 0, 0], &[])
 }
 
 /// Asks for the listening TCP sockets of a family, and for no others: the kernel then looks at its short table of
@@ -168,10 +177,22 @@ pub(super) fn table_name(message: &Message<'_>, family: Family) -> Option<String
     if message.kind != NFT_MSG_NEWTABLE || *message.payload.first()? != number(family) {
         return None;
     }
-    let (_, name) =
-        attributes(message.payload.get(NFGENMSG..)?).find(|(kind, _)| *kind == NFTA_TABLE_NAME)?;
-    let name = name.split(|byte| *byte == 0).next().filter(|name| !name.is_empty())?;
-    Some(String::from_utf8_lossy(name).into_owned())
+    text(message, NFTA_TABLE_NAME)
+}
+
+/// The names of table and chain that a message tells of, if they are of that family.
+pub(super) fn chain_name(message: &Message<'_>, family: Family) -> Option<(String, String)> {
+    if message.kind != NFT_MSG_NEWCHAIN || *message.payload.first()? != number(family) {
+        return None;
+    }
+    Some((text(message, NFTA_CHAIN_TABLE)?, text(message, NFTA_CHAIN_NAME)?))
+}
+
+/// The attribute of that kind behind the `struct nfgenmsg` of a message, as text.
+fn text(message: &Message<'_>, kind: u16) -> Option<String> {
+    let (_, text) = attributes(message.payload.get(NFGENMSG..)?).find(|(of, _)| *of == kind)?;
+    let text = text.split(|byte| *byte == 0).next().filter(|text| !text.is_empty())?;
+    Some(String::from_utf8_lossy(text).into_owned())
 }
 
 /// The port of the listening socket that a message tells of (`struct inet_diag_msg`: family, state, two bytes, then
