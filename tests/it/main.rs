@@ -1,5 +1,8 @@
 //! Everything that needs more than one module, or the built program.
 
 mod cli;
+mod kernel;
+mod laws;
 mod pure;
 mod readme;
+mod support;

@@ -1,0 +1,8 @@
+//! What the program does to a machine. Each test has one of its own, made of namespaces.
+
+mod counts;
+mod golden;
+mod harness;
+mod lifecycle;
+mod preservation;
+mod traffic;

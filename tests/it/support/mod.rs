@@ -1,0 +1,22 @@
+//! What kernel tests are written with: a machine of one's own, its neighbour, and words for what they do.
+
+pub mod client;
+pub mod command;
+pub mod firewall;
+pub mod generation;
+pub mod kumactl;
+pub mod lab;
+pub mod listener;
+pub mod mesh;
+pub mod network;
+pub mod ruleset;
+pub mod snapshot;
+pub mod users;
+pub mod wrappers;
+
+pub use command::Run;
+pub use firewall::{Family, Variant};
+pub use lab::Lab;
+pub use network::Peer;
+pub use ruleset::Ruleset;
+pub use users::{APP, SIDECAR, as_user};
