@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::backend::firewalld;
 use crate::backend::iptables::commit::CommitError;
 use crate::backend::iptables::owned::merged;
 use crate::backend::iptables::situation::{Place, Situation};
@@ -84,6 +85,12 @@ impl<'a> Install<'a> {
         let dual = self.request.config.ip_family_mode == IpFamilyMode::DualStack;
         match &self.facts.ipv6 {
             Ipv6Support::Unavailable(why) if dual && self.request.strict => Err(no_ipv6(why)),
+            Ipv6Support::Available if dual => {
+                if let Some(warning) = firewalld::ipv6_warning() {
+                    tracing::warn!("{warning}");
+                }
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -154,7 +161,7 @@ impl<'a> Install<'a> {
             .map(|(_, family)| plan::family_plan(self.degraded.config(*family), &self.facts, *family));
         let plan = plan::Plan { families: plans.collect(), notes: Vec::new() };
         let comments = !self.degraded.config(Family::V4).comments.disabled;
-        persist::keep(self.request.config.store_firewalld, &plan, comments)
+        persist::keep(self.request.config.store_firewalld, &plan, self.variant, comments)
     }
 
     /// Leaves out what was refused, if it can be left out.

@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use crate::backend::firewalld;
+use crate::backend::iptables::tools::Variant;
 use crate::exit::Failure;
 use crate::plan::Plan;
 
-/// Puts the rules into firewalld's configuration where that is wanted; where it is not, says that there are some
-/// from an earlier time.
+/// Puts the rules into firewalld's configuration where that is wanted; where it is not, says what firewalld will do.
 ///
 /// # Errors
 /// The file cannot be read or written.
-pub fn keep(wanted: bool, plan: &Plan, comments: bool) -> Result<(), Failure> {
+pub fn keep(wanted: bool, plan: &Plan, variant: Variant, comments: bool) -> Result<(), Failure> {
     let path = Path::new(firewalld::DIRECT_XML);
     if !wanted {
         if holds_ours(path) {
@@ -19,6 +19,11 @@ pub fn keep(wanted: bool, plan: &Plan, comments: bool) -> Result<(), Failure> {
                 "{} still has the rules of an installation with --store-firewalld, and firewalld's next reload \
                  brings those back; install with --store-firewalld again to bring the file up to date",
                 path.display()
+            );
+        } else if variant == Variant::Nft && firewalld::rules_here() {
+            tracing::warn!(
+                "firewalld is running here, and when it starts or reloads it drops these rules; to keep them, \
+                 install with --store-firewalld"
             );
         }
         return Ok(());
@@ -38,17 +43,14 @@ pub fn keep(wanted: bool, plan: &Plan, comments: bool) -> Result<(), Failure> {
 
 /// firewalld's configuration before our rules were taken out, if there were any.
 #[derive(Debug)]
-pub struct Withdrawn(Option<String>);
+pub struct Withdrawn(Option<firewalld::Withdrawn>);
 
 /// Takes the rules out of firewalld's configuration.
 ///
 /// # Errors
 /// The file cannot be read or written, or others' rules in it lead to our chains.
 pub fn withdraw(force: bool) -> Result<Withdrawn, Failure> {
-    let path = Path::new(firewalld::DIRECT_XML);
-    let before = std::fs::read_to_string(path).ok();
-    let changed = firewalld::withdraw(path, force)?;
-    Ok(Withdrawn(before.filter(|_| changed)))
+    firewalld::withdraw(Path::new(firewalld::DIRECT_XML), force).map(Withdrawn)
 }
 
 impl Withdrawn {
@@ -59,9 +61,8 @@ impl Withdrawn {
 
     /// Puts them back.
     pub fn put_back(&self) {
-        let path = Path::new(firewalld::DIRECT_XML);
-        if let Some(Err(error)) = self.0.as_ref().map(|text| std::fs::write(path, text)) {
-            tracing::warn!("{} could not be put back: {error}", path.display());
+        if let Some(Err(failure)) = self.0.as_ref().map(firewalld::Withdrawn::put_back) {
+            tracing::warn!("{failure}");
         }
     }
 }

@@ -32,6 +32,18 @@ const LISTINGS: usize = 20;
 /// # Errors
 /// The kernel's; without `CAP_NET_ADMIN` that is "operation not permitted".
 pub fn nft_table_names(family: Family) -> io::Result<Vec<String>> {
+    table_names(message::number(family))
+}
+
+/// The names of the `nf_tables` tables of the family `inet`, which holds rules for both IPv4 and IPv6.
+///
+/// # Errors
+/// As those of [`nft_table_names`].
+pub fn nft_inet_table_names() -> io::Result<Vec<String>> {
+    table_names(message::NFPROTO_INET)
+}
+
+fn table_names(family: u8) -> io::Result<Vec<String>> {
     list(&message::list_tables(family), |message| message::table_name(message, family))
 }
 

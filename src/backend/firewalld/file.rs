@@ -1,5 +1,6 @@
 //! direct.xml on disk: read, and replaced in one step.
 
+use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
@@ -26,37 +27,94 @@ pub struct Stored {
     pub notes: Vec<String>,
 }
 
+/// A direct.xml before our rules were taken out.
+#[derive(Debug)]
+pub struct Withdrawn {
+    path: PathBuf,
+    before: Text,
+}
+
+impl Withdrawn {
+    /// Puts it back.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn put_back(&self) -> Result<(), Failure> {
+        write(&self.path, &self.before).map_err(|error| unwritable(&self.path, &error))
+    }
+}
+
 /// Puts the rules of a plan into the file. firewalld takes notice of it when it starts or reloads.
 ///
 /// # Errors
 /// firewalld is not there, the file cannot be read or written, or it is not one that firewalld could read.
 pub fn store(path: &Path, plan: &Plan, comments: bool) -> Result<Stored, Failure> {
     let existing = read(path)?;
-    let merged = merge(existing.as_deref(), plan, comments).map_err(|error| failure(path, &error))?;
-    let changed = existing.as_deref() != Some(&merged.text);
+    let merged = merge(existing.as_ref().map(|existing| existing.text.as_str()), plan, comments)
+        .map_err(|error| failure(path, &error))?;
+    let single_bytes = existing.as_ref().is_some_and(|existing| existing.single_bytes);
+    let text = Text { text: merged.text, single_bytes };
+    let changed = existing.as_ref() != Some(&text);
     if changed {
-        write(path, &merged.text).map_err(|error| unwritable(path, &error))?;
+        write(path, &text).map_err(|error| unwritable(path, &error))?;
     }
     Ok(Stored { changed, replaced: merged.replaced, notes: merged.notes })
 }
 
-/// Takes our rules out of the file, and removes the file if we made it and nobody else has used it. `false`: there
+/// Takes our rules out of the file, and removes the file if we made it and nobody else has used it. `None`: there
 /// was nothing of ours.
 ///
 /// # Errors
 /// As for [`store`]; and without `force`, rules of others lead to our chains.
-pub fn withdraw(path: &Path, force: bool) -> Result<bool, Failure> {
-    let Some(existing) = read(path)? else { return Ok(false) };
-    let Some(text) = remove(&existing, force).map_err(|error| failure(path, &error))? else {
-        return Ok(false);
+pub fn withdraw(path: &Path, force: bool) -> Result<Option<Withdrawn>, Failure> {
+    let Some(before) = read(path)? else { return Ok(None) };
+    let Some(text) = remove(&before.text, force).map_err(|error| failure(path, &error))? else {
+        return Ok(None);
     };
-    let done = if text == SKELETON { fs::remove_file(path) } else { write(path, &text) };
-    done.map(|()| true).map_err(|error| unwritable(path, &error))
+    let text = Text { text, ..before };
+    let done = if text.text == SKELETON { fs::remove_file(path) } else { write(path, &text) };
+    done.map_err(|error| unwritable(path, &error))?;
+    Ok(Some(Withdrawn { path: path.to_owned(), before }))
 }
 
-fn read(path: &Path) -> Result<Option<String>, Failure> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+/// A file's content. One that is not UTF-8 is in one of the encodings that have ASCII within them; then each byte is
+/// a character here, which is enough to find our elements and to give all others back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Text {
+    text: String,
+    single_bytes: bool,
+}
+
+impl Text {
+    fn decode(bytes: Vec<u8>) -> Self {
+        match String::from_utf8(bytes) {
+            Ok(text) => Self { text, single_bytes: false },
+            Err(error) => {
+                let text = error.as_bytes().iter().map(|byte| char::from(*byte)).collect();
+                Self { text, single_bytes: true }
+            }
+        }
+    }
+
+    fn encode(&self) -> Cow<'_, [u8]> {
+        if !self.single_bytes {
+            return Cow::Borrowed(self.text.as_bytes());
+        }
+        let mut bytes = Vec::with_capacity(self.text.len());
+        for c in self.text.chars() {
+            match u8::try_from(c) {
+                Ok(byte) => bytes.push(byte),
+                // Not from the file but from the name of an interface, which has the bytes of UTF-8 everywhere.
+                Err(_) => bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        Cow::Owned(bytes)
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Text>, Failure> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(Text::decode(bytes))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Failure::new(Exit::Failed, format!("cannot read {}: {error}", path.display()))),
     }
@@ -81,7 +139,7 @@ fn unwritable(path: &Path, error: &io::Error) -> Failure {
 
 /// Replaces the file by one that was completely written before: firewalld may read it at any time, and a machine
 /// may stop at any time.
-fn write(path: &Path, text: &str) -> io::Result<()> {
+fn write(path: &Path, text: &Text) -> io::Result<()> {
     // A symbolic link stays one.
     let target = match fs::canonicalize(path) {
         Ok(target) => target,
@@ -102,9 +160,9 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     target.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
-fn fill(temporary: &Path, target: &Path, text: &str) -> io::Result<()> {
+fn fill(temporary: &Path, target: &Path, text: &Text) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(&text.encode())?;
     match fs::metadata(target) {
         Ok(old) => {
             fchown(&file, Some(old.uid()), Some(old.gid()))?;
@@ -180,15 +238,19 @@ mod tests {
     #[test]
     fn a_file_of_ours_comes_and_goes() {
         let dir = Dir::new("new");
-        assert!(!withdraw(&dir.file(), false).unwrap());
+        assert!(withdraw(&dir.file(), false).unwrap().is_none());
         let stored = store(&dir.file(), &plan(), true).unwrap();
         assert!(stored.changed);
         assert_eq!(mode(&dir.file()), 0o644);
         let first = fs::metadata(dir.file()).unwrap();
         assert!(!store(&dir.file(), &plan(), true).unwrap().changed);
         assert_eq!(fs::metadata(dir.file()).unwrap().ino(), first.ino());
-        assert!(withdraw(&dir.file(), false).unwrap());
+        let before = fs::read(dir.file()).unwrap();
+        let withdrawn = withdraw(&dir.file(), false).unwrap().unwrap();
         assert_eq!(dir.names(), [""; 0]);
+        withdrawn.put_back().unwrap();
+        assert_eq!(fs::read(dir.file()).unwrap(), before);
+        assert_eq!(mode(&dir.file()), 0o644);
     }
 
     #[test]
@@ -202,7 +264,7 @@ mod tests {
         fs::write(dir.0.join(".real.xml.tproxy"), "half").unwrap();
         assert!(store(&dir.file(), &plan(), true).unwrap().changed);
         assert!(fs::read_to_string(&real).unwrap().contains("KUMA_MESH_INBOUND"));
-        assert!(withdraw(&dir.file(), false).unwrap());
+        assert!(withdraw(&dir.file(), false).unwrap().is_some());
         assert_eq!(fs::read_to_string(&real).unwrap(), "<direct>\n</direct>\n");
         assert_eq!(mode(&real), 0o640);
         assert_eq!(dir.names(), ["direct.xml", "real.xml"]);
@@ -215,10 +277,26 @@ mod tests {
         fs::write(dir.file(), "<direct>\n<rule>\n").unwrap();
         let failure = store(&dir.file(), &plan(), true).unwrap_err();
         assert!(failure.message.starts_with(&format!("{}: line 3: ", dir.file().display())), "{failure}");
-        fs::write(dir.file(), b"<direct>\xff</direct>").unwrap();
-        assert!(withdraw(&dir.file(), true).unwrap_err().message.contains("cannot read"));
-        assert_eq!(fs::read(dir.file()).unwrap(), b"<direct>\xff</direct>");
+        assert!(withdraw(&dir.file(), false).unwrap().is_none(), "it never heard of us");
+        fs::write(dir.file(), "<direct>\n<!-- KUMA_MESH_INBOUND -->").unwrap();
+        assert!(withdraw(&dir.file(), false).unwrap_err().message.contains("the file ends within"));
         assert_eq!(dir.names(), ["direct.xml"]);
+    }
+
+    #[test]
+    fn other_encodings_survive() {
+        let dir = Dir::new("encoding");
+        let latin =
+            b"<?xml version='1.0' encoding='ISO-8859-1'?>\n<!-- B\xfcro \xe4 \x80\xff -->\n<direct/>\n";
+        fs::write(dir.file(), latin).unwrap();
+        store(&dir.file(), &plan(), true).unwrap();
+        let stored = fs::read(dir.file()).unwrap();
+        assert!(stored.starts_with(&latin[..latin.len() - 3]));
+        assert!(String::from_utf8_lossy(&stored).contains("KUMA_MESH_INBOUND"));
+        assert!(!store(&dir.file(), &plan(), true).unwrap().changed);
+        withdraw(&dir.file(), false).unwrap().unwrap();
+        let left = [&latin[..latin.len() - 3], b">\n</direct>\n"].concat();
+        assert_eq!(fs::read(dir.file()).unwrap(), left);
     }
 
     #[test]
@@ -241,7 +319,7 @@ mod tests {
             failure.message.contains("-j KUMA_MESH_OUTBOUND") && failure.hint.unwrap().contains("--force")
         );
         assert_eq!(fs::read(dir.file()).unwrap(), before);
-        assert!(withdraw(&dir.file(), true).unwrap());
+        assert!(withdraw(&dir.file(), true).unwrap().is_some());
         assert_eq!(fs::read_to_string(dir.file()).unwrap(), "<direct></direct>");
     }
 }

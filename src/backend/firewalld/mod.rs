@@ -14,10 +14,12 @@ mod args;
 mod document;
 mod entries;
 mod file;
+mod rfc3964;
 
-pub use file::{DIRECT_XML, Stored, store, withdraw};
+pub use file::{DIRECT_XML, Stored, Withdrawn, store, withdraw};
+pub use rfc3964::ipv6_warning;
 
-use crate::plan::Plan;
+use crate::plan::{OWNER_TAG, OwnChain, Plan};
 use document::{Document, Item};
 
 /// The file where there was none; without rules, firewalld takes it for an absent one.
@@ -73,13 +75,17 @@ pub fn merge(existing: Option<&str>, plan: &Plan, comments: bool) -> Result<Merg
 /// Takes our rules out of a direct.xml; `None` if there are none in it.
 ///
 /// # Errors
-/// The file is not one that firewalld could read, or rules of others lead to our chains; with `force` those are
-/// taken out too.
+/// The file has our names in it but is not one that firewalld could read, or rules of others lead to our chains;
+/// with `force` those are taken out too.
 pub fn remove(existing: &str, force: bool) -> Result<Option<String>, Error> {
     if existing.trim().is_empty() {
         return Ok(None);
     }
-    let document = Document::parse(existing)?;
+    let document = match Document::parse(existing) {
+        // Whatever is wrong with a file that never heard of us, an uninstall need not stop for it.
+        Err(_) if !mentions_us(existing) => return Ok(None),
+        document => document?,
+    };
     let (mut gone, others) = document.items.iter().partition::<Vec<_>, _>(|item| item.is_ours());
     if gone.is_empty() {
         return Ok(None);
@@ -92,6 +98,19 @@ pub fn remove(existing: &str, force: bool) -> Result<Option<String>, Error> {
         return Err(Error::StillUsed(users.into_iter().map(|item| shown(existing, item)).collect()));
     }
     Ok(Some(document.replace(&gone, &[])))
+}
+
+/// Whether firewalld is at work in this network namespace. It has a table of its own there, unless it was told not to
+/// use nftables.
+pub fn rules_here() -> bool {
+    // Who may not ask cannot install either.
+    crate::sys::netlink::nft_inet_table_names()
+        .is_ok_and(|names| names.iter().any(|name| name == "firewalld"))
+}
+
+/// Whether any of the names that are ours is in the text at all.
+fn mentions_us(text: &str) -> bool {
+    text.contains(OWNER_TAG) || OwnChain::ALL.iter().any(|chain| text.contains(chain.name()))
 }
 
 /// An element as it stands in the file.

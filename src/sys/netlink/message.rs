@@ -48,6 +48,8 @@ const NLA_TYPE_MASK: u16 = 0x3fff;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
+/// Both, to netfilter.
+pub(super) const NFPROTO_INET: u8 = 1;
 
 /// The one request that goes over a socket; there is never a second one, so the number can be fixed.
 const SEQUENCE: u32 = 1;
@@ -84,7 +86,8 @@ impl Request {
     }
 }
 
-fn number(family: Family) -> u8 {
+/// The kernel's number of a family.
+pub(super) fn number(family: Family) -> u8 {
     match family {
         Family::V4 => AF_INET,
         Family::V6 => AF_INET6,
@@ -92,8 +95,8 @@ fn number(family: Family) -> u8 {
 }
 
 /// Asks for all `nf_tables` tables of a family.
-pub(super) fn list_tables(family: Family) -> Request {
-    Request::new(NFT_MSG_GETTABLE, NLM_F_DUMP, &[number(family), 0, 0, 0], &[])
+pub(super) fn list_tables(family: u8) -> Request {
+    Request::new(NFT_MSG_GETTABLE, NLM_F_DUMP, &[family, 0, 0, 0], &[])
 }
 
 /// Asks for all chains of all `nf_tables` tables of a family.
@@ -173,8 +176,8 @@ pub(super) fn parse(answer: &[u8]) -> impl Iterator<Item = Message<'_>> {
 }
 
 /// The name of the table of that family that a message tells of.
-pub(super) fn table_name(message: &Message<'_>, family: Family) -> Option<String> {
-    if message.kind != NFT_MSG_NEWTABLE || *message.payload.first()? != number(family) {
+pub(super) fn table_name(message: &Message<'_>, family: u8) -> Option<String> {
+    if message.kind != NFT_MSG_NEWTABLE || *message.payload.first()? != family {
         return None;
     }
     text(message, NFTA_TABLE_NAME)
@@ -257,7 +260,7 @@ mod tests {
     }
 
     fn names(bytes: &[u8], family: Family) -> Vec<String> {
-        parse(bytes).filter_map(|message| table_name(&message, family)).collect()
+        parse(bytes).filter_map(|message| table_name(&message, number(family))).collect()
     }
 
     #[test]
@@ -312,7 +315,7 @@ mod tests {
         let values = attributes(&bytes[24..]).collect::<Vec<_>>();
         let six = "::6".parse::<Ipv6Addr>().unwrap().octets();
         assert_eq!(values, [(IFA_LOCAL, &six[..]), (IFA_ADDRESS, &six[..])]);
-        let request = list_tables(Family::V6);
+        let request = list_tables(AF_INET6);
         assert_eq!(request.bytes().len(), 20);
         assert_eq!(request.bytes()[4..8], [0xa01u16.to_ne_bytes(), 0x301u16.to_ne_bytes()].concat()[..]);
         assert_eq!(request.bytes()[16..], [10, 0, 0, 0]);
@@ -337,7 +340,7 @@ mod tests {
                 }
                 for message in parse(&bytes) {
                     message.end();
-                    table_name(&message, Family::V4);
+                    table_name(&message, AF_INET);
                     listening_port(&message);
                     attributes(message.payload).count();
                 }

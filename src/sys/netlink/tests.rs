@@ -37,6 +37,7 @@ fn tables_are_listed_by_family() {
         }
         assert_eq!(nft_table_names(Family::V4).unwrap(), ["nat", "raw"]);
         assert_eq!(nft_table_names(Family::V6).unwrap(), ["mangle"]);
+        assert_eq!(nft_inet_table_names().unwrap(), ["other"]);
     });
 }
 
