@@ -7,6 +7,7 @@ pub mod generation;
 pub mod kumactl;
 pub mod lab;
 pub mod listener;
+pub mod load;
 pub mod mesh;
 pub mod network;
 pub mod ruleset;
