@@ -15,12 +15,14 @@ use crate::host::{HostFacts, Ipv6Support};
 use crate::plan::{self, Family};
 use crate::present::{Action, Receipt};
 
+use super::confirm::{self, Guard};
 use super::degrade::Degraded;
 use super::facts;
 use super::passthrough::Passthrough;
 use super::request::{DryRun, InstallRequest};
 use super::store::{Phase, State, Store};
 use super::transaction::{Refused, Session};
+use super::undo::Undo;
 use super::{persist, show, stop};
 
 /// How long another run of ours is waited for, beyond the wait for the xtables lock.
@@ -52,10 +54,12 @@ struct Install<'a> {
 impl<'a> Install<'a> {
     fn run(request: &'a InstallRequest) -> Result<(), Failure> {
         stop::unless_root()?;
+        stop::hold_signals()?;
         let config = &request.config;
         let mut facts = facts::collect(config)?;
         let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())?;
         let store = Store::open(PATIENCE + Duration::from_secs(config.wait.into()))?;
+        confirm::stop_if_pending(&store)?;
         let old = store.load();
         let recorded = old.as_ref().map(State::recorded).unwrap_or_default();
         let session = Session::new(tools, config, recorded, request.adopt, false);
@@ -112,8 +116,9 @@ impl<'a> Install<'a> {
     }
 
     fn apply(mut self, mut situation: Situation, old: Option<&State>) -> Result<(), Failure> {
-        let before = situation.as_wanted();
+        let undo = Undo::new(&situation, &self.facts.loopback, old);
         let first = situation.clone();
+        let mut guard = None;
         let mut passthrough =
             Passthrough::new(&self.facts.loopback, old.is_some_and(|state| state.added_passthrough));
         loop {
@@ -128,21 +133,29 @@ impl<'a> Install<'a> {
                 return self.report(&wanted, false);
             }
             // A run that is killed from here on has to be found by the next one, so what may come is written first.
+            if let (Some(time), None) = (self.request.confirm, &guard) {
+                guard = Some(Guard::start(&mut self.store, &self.session, &undo, time)?);
+            }
             let intent = Self::intent(&done, old);
             self.store.save(&intent)?;
             self.session.recorded = intent.recorded();
             if let Err(error) = passthrough.bring(six) {
-                self.lose_ipv6(format!(
-                    "the address ::6 cannot be added to {}: {error}",
-                    self.facts.loopback
-                ))?;
+                let why = format!("the address ::6 cannot be added to {}: {error}", self.facts.loopback);
+                self.lose_ipv6(why).map_err(|failure| undo.after(failure, &self.session, &mut self.store))?;
                 continue;
             }
             let step = match self.session.bring(&situation, &wanted) {
                 Ok(()) => match self.persist(&wanted) {
                     Ok(()) => {
                         self.store.save(&done)?;
-                        return self.report(&wanted, true);
+                        self.report(&wanted, true)?;
+                        return match guard {
+                            Some(guard) => {
+                                drop(self.store);
+                                guard.announce(self.request.foreground)
+                            }
+                            None => Ok(()),
+                        };
                     }
                     Err(failure) => Err(failure),
                 },
@@ -150,7 +163,14 @@ impl<'a> Install<'a> {
             };
             situation = match step.and_then(|()| self.session.look()) {
                 Ok(situation) => situation,
-                Err(failure) => return Err(self.take_back(failure, &before, passthrough, old)),
+                Err(failure) => {
+                    let failure = undo.after(failure, &self.session, &mut self.store);
+                    // What could not be undone now can perhaps be when the time is over.
+                    if let Some(guard) = guard.filter(|_| failure.exit != Exit::Left) {
+                        guard.cancel();
+                    }
+                    return Err(failure);
+                }
             };
         }
     }
@@ -187,32 +207,6 @@ impl<'a> Install<'a> {
         tracing::warn!("IPv6 traffic is not redirected: {why}");
         self.facts.ipv6 = Ipv6Support::Unavailable(why);
         Ok(())
-    }
-
-    /// Ends a run that failed half-way.
-    fn take_back(
-        &mut self,
-        failure: Failure,
-        before: &BTreeMap<Place, Wanted>,
-        passthrough: Passthrough,
-        old: Option<&State>,
-    ) -> Failure {
-        if let Err(left) = self.session.take_back(before) {
-            // The state file stays as it is: it says that a change was under way.
-            return Failure { message: format!("{}\n{}", failure.message, left.message), ..left };
-        }
-        if let Err(error) = passthrough.take_back() {
-            tracing::warn!("the address ::6 on {} could not be put back: {error}", self.facts.loopback);
-        }
-        match old {
-            Some(old) => {
-                if let Err(failure) = self.store.save(old) {
-                    tracing::warn!("{failure}");
-                }
-            }
-            None => self.store.remove(),
-        }
-        Failure { message: format!("{}\nthe host is as it was before", failure.message), ..failure }
     }
 
     /// What the state file says when all is done.

@@ -1,5 +1,6 @@
 //! Brings the host from what is there to what is wanted.
 
+pub mod confirm;
 mod degrade;
 mod facts;
 mod install;
@@ -10,6 +11,7 @@ mod show;
 mod stop;
 pub mod store;
 mod transaction;
+mod undo;
 mod uninstall;
 
 pub use install::install;

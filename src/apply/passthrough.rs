@@ -16,14 +16,18 @@ pub struct Passthrough {
     present: bool,
     /// An earlier run added it, or meant to and was killed.
     recorded: bool,
-    /// What this run did to it: true for added, false for removed.
-    done: Option<bool>,
+    added_now: bool,
 }
 
 impl Passthrough {
     /// As it is now; `recorded` is what the state file says.
     pub fn new(interface: &str, recorded: bool) -> Self {
-        Self { interface: interface.to_owned(), present: is_present(), recorded, done: None }
+        Self { interface: interface.to_owned(), present: is_assigned(), recorded, added_now: false }
+    }
+
+    /// Whether it is there.
+    pub fn is_present(&self) -> bool {
+        self.present
     }
 
     /// Whether something has to be done for it to be there, or not to be there if it is ours.
@@ -33,7 +37,7 @@ impl Passthrough {
 
     /// Whether, with this wanted, its being there is our doing.
     pub fn ours(&self, wanted: bool) -> bool {
-        wanted && (self.recorded || self.done == Some(true) || !self.present)
+        wanted && (self.recorded || self.added_now || !self.present)
     }
 
     /// Adds it, or removes it if it is ours.
@@ -44,30 +48,17 @@ impl Passthrough {
         if !self.differs(wanted) {
             return Ok(());
         }
-        let done = if wanted {
-            netlink::add_address(&self.interface, ADDRESS, PREFIX)?
+        if wanted {
+            self.added_now = netlink::add_address(&self.interface, ADDRESS, PREFIX)?;
         } else {
-            netlink::remove_address(&self.interface, ADDRESS, PREFIX)?
-        };
-        self.done = done.then_some(wanted);
+            netlink::remove_address(&self.interface, ADDRESS, PREFIX)?;
+        }
         self.present = wanted;
         Ok(())
     }
-
-    /// As before this run.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn take_back(self) -> io::Result<()> {
-        match self.done {
-            Some(true) => netlink::remove_address(&self.interface, ADDRESS, PREFIX).map(drop),
-            Some(false) => netlink::add_address(&self.interface, ADDRESS, PREFIX).map(drop),
-            None => Ok(()),
-        }
-    }
 }
 
-fn is_present() -> bool {
+fn is_assigned() -> bool {
     nix::ifaddrs::getifaddrs().is_ok_and(|mut addresses| {
         addresses.any(|interface| {
             interface

@@ -41,30 +41,12 @@ pub fn keep(wanted: bool, plan: &Plan, variant: Variant, comments: bool) -> Resu
     Ok(())
 }
 
-/// firewalld's configuration before our rules were taken out, if there were any.
-#[derive(Debug)]
-pub struct Withdrawn(Option<firewalld::Withdrawn>);
-
-/// Takes the rules out of firewalld's configuration.
+/// Takes the rules out of firewalld's configuration. Whether there were any.
 ///
 /// # Errors
 /// The file cannot be read or written, or others' rules in it lead to our chains.
-pub fn withdraw(force: bool) -> Result<Withdrawn, Failure> {
-    firewalld::withdraw(Path::new(firewalld::DIRECT_XML), force).map(Withdrawn)
-}
-
-impl Withdrawn {
-    /// Whether there were any.
-    pub fn any(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// Puts them back.
-    pub fn put_back(&self) {
-        if let Some(Err(failure)) = self.0.as_ref().map(firewalld::Withdrawn::put_back) {
-            tracing::warn!("{failure}");
-        }
-    }
+pub fn withdraw(force: bool) -> Result<bool, Failure> {
+    firewalld::withdraw(Path::new(firewalld::DIRECT_XML), force)
 }
 
 fn holds_ours(path: &Path) -> bool {

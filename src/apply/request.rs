@@ -1,5 +1,7 @@
 //! What a run is asked to do, once the command line is understood.
 
+use std::time::Duration;
+
 use crate::config::Config;
 
 /// Whether anything is to be changed.
@@ -37,6 +39,10 @@ pub struct InstallRequest {
     pub adopt: bool,
     /// Stop where an optional part would otherwise be left out with a warning.
     pub strict: bool,
+    /// Go back to what was there before unless it is confirmed within this time.
+    pub confirm: Option<Duration>,
+    /// Stay until it is confirmed or taken back.
+    pub foreground: bool,
 }
 
 /// `tproxy uninstall`.

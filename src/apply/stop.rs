@@ -7,6 +7,7 @@ use crate::backend::iptables::situation::{Place, Situation};
 use crate::backend::iptables::tools::Variant;
 use crate::exit::{Exit, Failure};
 use crate::host;
+use crate::sys::signal;
 use crate::text::escape;
 
 /// Only root can read and change the rules.
@@ -16,6 +17,11 @@ pub fn unless_root() -> Result<(), Failure> {
     }
     Err(Failure::new(Exit::Host, "you need to have root privileges to run this command")
         .hint("run it with sudo, or look at what it would do with --dry-run"))
+}
+
+/// From here on, being asked to stop waits until the host is as wanted or as before.
+pub fn hold_signals() -> Result<(), Failure> {
+    signal::install().map_err(|error| Failure::new(Exit::Failed, format!("signals cannot be held: {error}")))
 }
 
 /// Rules without comments that look like an installation's: only the user can say whose they are.

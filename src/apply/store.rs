@@ -205,12 +205,30 @@ impl Store {
         }
     }
 
+    /// Lets go of the lock in a process made by fork.
+    pub fn abandon_lock(&mut self) {
+        self.usable = false;
+        if let Some(lock) = self.lock.take() {
+            lock.abandon();
+        }
+    }
+
+    /// Where the files of all network namespaces are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A file of this network namespace.
+    pub fn path(&self, kind: &str) -> PathBuf {
+        self.directory.join(format!("{}.{kind}", self.id))
+    }
+
     fn state_path(&self) -> PathBuf {
-        self.directory.join(format!("{}.json", self.id))
+        self.path("json")
     }
 
     fn lock_path(&self) -> PathBuf {
-        self.directory.join(format!("{}.lock", self.id))
+        self.path("lock")
     }
 }
 

@@ -19,7 +19,7 @@ use crate::plan::Family;
 use crate::sys::signal;
 
 /// What every step of a run needs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Session {
     /// The programs.
     pub tools: Tools,
@@ -78,6 +78,16 @@ impl Session {
     /// The kernel or a program refused a part and would again. What was committed until then is still there:
     /// [`Session::take_back`] is for that.
     pub fn bring(&self, situation: &Situation, wanted: &BTreeMap<Place, Wanted>) -> Result<(), Refused> {
+        self.bring_pausing(situation, wanted, |pause| signal::sleep(pause).is_ok())
+    }
+
+    /// `pause` says whether to go on after it.
+    fn bring_pausing(
+        &self,
+        situation: &Situation,
+        wanted: &BTreeMap<Place, Wanted>,
+        pause: impl Fn(Duration) -> bool,
+    ) -> Result<(), Refused> {
         let mut situation = situation.clone();
         for attempt in 0..=self.max_retries {
             let Err(refused) = self.commit_all(&situation.changes(wanted)) else { return Ok(()) };
@@ -93,7 +103,7 @@ impl Session {
                         attempt + 1,
                         self.max_retries
                     );
-                    if signal::sleep(self.pause).is_err() {
+                    if !pause(self.pause) {
                         return Err(refused);
                     }
                     match self.look() {
@@ -121,7 +131,12 @@ impl Session {
     /// Something is left that should not be; the failure lists it ([`Exit::Left`]).
     pub fn take_back(&self, before: &BTreeMap<Place, Wanted>) -> Result<(), Failure> {
         let situation = self.look()?;
-        let Err(refused) = self.bring(&situation, before) else { return Ok(()) };
+        // Whoever asked us to stop has already been heard; the way back is not cut short.
+        let patiently = |pause| {
+            std::thread::sleep(pause);
+            true
+        };
+        let Err(refused) = self.bring_pausing(&situation, before, patiently) else { return Ok(()) };
         let mut left = String::new();
         for (place, changes) in self.look()?.changes(before) {
             for line in changes.iter().flat_map(|change| &change.diff) {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::backend::iptables::situation::Situation;
 use crate::backend::iptables::tools::{self, Tools};
 use crate::exit::Failure;
 use crate::host;
@@ -14,7 +13,8 @@ use super::passthrough::Passthrough;
 use super::request::{DryRun, UninstallRequest};
 use super::store::{Phase, State, Store};
 use super::transaction::Session;
-use super::{persist, show, stop};
+use super::undo::Undo;
+use super::{confirm, persist, show, stop};
 
 /// Removes all that is ours from both variants and both families, or shows what that would be. Needs no sidecar
 /// user and no valid plan. Prints the result on stdout.
@@ -30,6 +30,7 @@ pub fn uninstall(request: &UninstallRequest) -> Result<(), Failure> {
 
 fn run(request: &UninstallRequest) -> Result<(), Failure> {
     stop::unless_root()?;
+    stop::hold_signals()?;
     let config = &request.config;
     let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())?;
     let mut store = Store::open(PATIENCE + Duration::from_secs(config.wait.into()))?;
@@ -45,45 +46,27 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     stop::if_chains_in_use(&situation)?;
     show::warn_of_intruders(&situation);
 
-    let found = old.is_some();
-    let mut passthrough =
-        Passthrough::new(&host::loopback()?, old.as_ref().is_some_and(|state| state.added_passthrough));
-    let withdrawn = persist::withdraw(request.force)?;
-    let changed = remove(&session, &situation, &store, old.as_ref()).inspect_err(|_| withdrawn.put_back())?;
-    if let Err(error) = passthrough.bring(false) {
-        tracing::warn!("the address ::6 could not be removed from the loopback interface: {error}");
-    }
-    store.remove();
-    let receipt = Receipt {
-        action: Action::Uninstall,
-        changed: changed || found || withdrawn.any(),
-        variant: None,
-        rules: situation.own_rule_counts(),
-    };
-    show::receipt(&receipt, request.format)
-}
-
-/// Removes the rules, or leaves all as it was. Whether there were any.
-fn remove(
-    session: &Session,
-    situation: &Situation,
-    store: &Store,
-    old: Option<&State>,
-) -> Result<bool, Failure> {
+    let interface = host::loopback()?;
+    let undo = Undo::new(&situation, &interface, old.as_ref());
     let nothing = BTreeMap::new();
-    if situation.changes(&nothing).is_empty() {
-        return Ok(false);
-    }
-    if let Some(old) = old {
+    let mut changed = !situation.changes(&nothing).is_empty() || old.is_some();
+    if let Some(old) = &old {
         store.save(&State { phase: Phase::Changing, ..old.clone() })?;
     }
-    let Err(refused) = session.bring(situation, &nothing) else { return Ok(true) };
-    let failure = failure(&refused, false);
-    if let Err(left) = session.take_back(&situation.as_wanted()) {
-        return Err(Failure { message: format!("{}\n{}", failure.message, left.message), ..left });
+    // The file first: what it cannot give up, others' jumps to our chains, stops everything.
+    let done = persist::withdraw(request.force).and_then(|withdrawn| {
+        changed |= withdrawn;
+        session.bring(&situation, &nothing).map_err(|refused| failure(&refused, false))
+    });
+    if let Err(failure) = done {
+        return Err(undo.after(failure, &session, &mut store));
     }
-    if let Some(Err(error)) = old.map(|old| store.save(old)) {
-        tracing::warn!("{error}");
+    let ours = old.is_some_and(|state| state.added_passthrough);
+    if let Err(error) = Passthrough::new(&interface, ours).bring(false) {
+        tracing::warn!("the address ::6 could not be removed from {interface}: {error}");
     }
-    Err(Failure { message: format!("{}\nthe host is as it was before", failure.message), ..failure })
+    confirm::withdraw(&store);
+    store.remove();
+    let rules = situation.own_rule_counts();
+    show::receipt(&Receipt { action: Action::Uninstall, changed, variant: None, rules }, request.format)
 }

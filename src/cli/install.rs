@@ -1,10 +1,13 @@
 //! `tproxy install` and `tproxy uninstall`.
 
+use std::time::Duration;
+
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::flags;
 use crate::apply::{self, InstallRequest, UninstallRequest};
-use crate::exit::Failure;
+use crate::config::duration;
+use crate::exit::{Exit, Failure};
 
 const LAYERS: &str = "\
 Values come from the defaults, then the files of --config in their order, then variables of the environment that \
@@ -27,14 +30,45 @@ pub fn install_command() -> Command {
         .after_long_help(format!(
             "{LAYERS}\n\nExample: tproxy install --kuma-dp-user kuma-dp --redirect-dns --exclude-inbound-ports 22"
         ));
-    let command = common(flags::add(command));
-    command.arg(
-        flags::plain_switch(
-            "strict",
-            "Stop where an optional part would otherwise be left out with a warning",
+    common(flags::add(command))
+        .arg(
+            flags::plain_switch(
+                "strict",
+                "Stop where an optional part would otherwise be left out with a warning",
+            )
+            .help_heading("Safety"),
         )
-        .help_heading("Safety"),
+        .arg(
+            Arg::new("confirm")
+                .long("confirm")
+                .value_name("DURATION")
+                .help("Go back to what was there before unless 'tproxy confirm' is run within this time, such as 60s")
+                .help_heading("Safety"),
+        )
+        .arg(
+            flags::plain_switch("foreground", "With --confirm: stay until it is confirmed or taken back")
+                .requires("confirm")
+                .help_heading("Safety"),
+        )
+}
+
+/// `tproxy confirm`.
+pub fn confirm_command() -> Command {
+    Command::new("confirm").about("Keep an installation that was made with --confirm").long_about(
+        "Keep an installation that was made with --confirm. Run it from a new connection: that it gets through is \
+         the proof that the host can still be reached. Exit code 1: there was nothing to keep, or it is too late.",
     )
+}
+
+/// The value of `--confirm`.
+fn confirm_time(matches: &ArgMatches) -> Result<Option<Duration>, Failure> {
+    let Some(text) = matches.get_one::<String>("confirm") else { return Ok(None) };
+    let wrong = |why: &str| Failure::new(Exit::Usage, format!("--confirm: invalid value '{text}': {why}"));
+    match duration::parse(text) {
+        Ok(time) if time < Duration::from_secs(1) => Err(wrong("at least one second is needed to confirm")),
+        Ok(time) => Ok(Some(time)),
+        Err(error) => Err(wrong(&error.0)),
+    }
 }
 
 /// `tproxy uninstall`.
@@ -100,6 +134,8 @@ pub fn install(matches: &ArgMatches) -> Result<(), Failure> {
         format: flags::format(matches),
         adopt: flags::is_on(matches, "adopt"),
         strict: flags::is_on(matches, "strict"),
+        confirm: confirm_time(matches)?,
+        foreground: flags::is_on(matches, "foreground"),
     })
 }
 

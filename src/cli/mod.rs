@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use clap::error::ContextKind;
 use clap::{Arg, ArgAction, Command};
 
+use crate::apply::confirm;
 use crate::exit::{Exit, Failure};
 
 /// Why a run ends early.
@@ -46,6 +47,7 @@ pub fn command() -> Command {
         .after_help(EXIT_CODES)
         .subcommand(install::install_command())
         .subcommand(install::uninstall_command())
+        .subcommand(install::confirm_command())
         .subcommand(config::command())
         .subcommand(generate::completions_command())
         .subcommand(generate::man_command());
@@ -90,6 +92,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
     match matches.subcommand() {
         Some(("install", matches)) => install::install(matches)?,
         Some(("uninstall", matches)) => install::uninstall(matches)?,
+        Some(("confirm", _)) => confirm::confirm()?,
         Some(("config", matches)) => config::run(matches)?,
         Some(("completions", matches)) => generate::completions(matches)?,
         Some(("man", matches)) => generate::man(matches)?,

@@ -1,7 +1,9 @@
 //! File locks (flock) with a limit to the waiting, and who holds one.
+#![allow(unsafe_code, reason = "a descriptor is taken from a value whose end would unlock it")]
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -70,6 +72,15 @@ impl FileLock {
                 return Ok(Self { path: path.to_owned(), locked });
             }
         }
+    }
+
+    /// Lets go of the lock in a process made by fork: the lock belongs to both until one of them unlocks it, so the
+    /// descriptor is closed and nothing else.
+    pub fn abandon(self) {
+        let fd = self.locked.as_raw_fd();
+        std::mem::forget(self.locked);
+        // SAFETY: nobody owns the descriptor any more.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
     }
 
     /// Removes the file, then unlocks it; whoever waits for it finds out and makes a new one.

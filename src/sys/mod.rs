@@ -2,11 +2,13 @@
 //!
 //! `unsafe` lives here and nowhere else, each block with its reason.
 
+pub mod detach;
 pub mod lock;
 pub mod netlink;
 pub mod netns;
 pub mod run;
 pub mod signal;
+pub mod watch;
 
 mod holder;
 mod poll;

@@ -27,20 +27,35 @@ pub struct Stored {
     pub notes: Vec<String>,
 }
 
-/// A direct.xml before our rules were taken out.
-#[derive(Debug)]
-pub struct Withdrawn {
+/// A direct.xml as it was at a point in time, or that there was none.
+#[derive(Debug, Clone)]
+pub struct Backup {
     path: PathBuf,
-    before: Text,
+    before: Option<Text>,
 }
 
-impl Withdrawn {
-    /// Puts it back.
+impl Backup {
+    /// Remembers it.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn take(path: &Path) -> Result<Self, Failure> {
+        Ok(Self { path: path.to_owned(), before: read(path)? })
+    }
+
+    /// Puts it back, if it is another one now.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn put_back(&self) -> Result<(), Failure> {
-        write(&self.path, &self.before).map_err(|error| unwritable(&self.path, &error))
+        if read(&self.path)? == self.before {
+            return Ok(());
+        }
+        let done = match &self.before {
+            Some(text) => write(&self.path, text),
+            None => fs::remove_file(&self.path),
+        };
+        done.map_err(|error| unwritable(&self.path, &error))
     }
 }
 
@@ -66,15 +81,15 @@ pub fn store(path: &Path, plan: &Plan, comments: bool) -> Result<Stored, Failure
 ///
 /// # Errors
 /// As for [`store`]; and without `force`, rules of others lead to our chains.
-pub fn withdraw(path: &Path, force: bool) -> Result<Option<Withdrawn>, Failure> {
-    let Some(before) = read(path)? else { return Ok(None) };
+pub fn withdraw(path: &Path, force: bool) -> Result<bool, Failure> {
+    let Some(before) = read(path)? else { return Ok(false) };
     let Some(text) = remove(&before.text, force).map_err(|error| failure(path, &error))? else {
-        return Ok(None);
+        return Ok(false);
     };
     let text = Text { text, ..before };
     let done = if text.text == SKELETON { fs::remove_file(path) } else { write(path, &text) };
     done.map_err(|error| unwritable(path, &error))?;
-    Ok(Some(Withdrawn { path: path.to_owned(), before }))
+    Ok(true)
 }
 
 /// A file's content. One that is not UTF-8 is in one of the encodings that have ASCII within them; then each byte is
@@ -238,7 +253,7 @@ mod tests {
     #[test]
     fn a_file_of_ours_comes_and_goes() {
         let dir = Dir::new("new");
-        assert!(withdraw(&dir.file(), false).unwrap().is_none());
+        assert!(!withdraw(&dir.file(), false).unwrap());
         let stored = store(&dir.file(), &plan(), true).unwrap();
         assert!(stored.changed);
         assert_eq!(mode(&dir.file()), 0o644);
@@ -246,9 +261,10 @@ mod tests {
         assert!(!store(&dir.file(), &plan(), true).unwrap().changed);
         assert_eq!(fs::metadata(dir.file()).unwrap().ino(), first.ino());
         let before = fs::read(dir.file()).unwrap();
-        let withdrawn = withdraw(&dir.file(), false).unwrap().unwrap();
+        let backup = Backup::take(&dir.file()).unwrap();
+        assert!(withdraw(&dir.file(), false).unwrap());
         assert_eq!(dir.names(), [""; 0]);
-        withdrawn.put_back().unwrap();
+        backup.put_back().unwrap();
         assert_eq!(fs::read(dir.file()).unwrap(), before);
         assert_eq!(mode(&dir.file()), 0o644);
     }
@@ -264,7 +280,7 @@ mod tests {
         fs::write(dir.0.join(".real.xml.tproxy"), "half").unwrap();
         assert!(store(&dir.file(), &plan(), true).unwrap().changed);
         assert!(fs::read_to_string(&real).unwrap().contains("KUMA_MESH_INBOUND"));
-        assert!(withdraw(&dir.file(), false).unwrap().is_some());
+        assert!(withdraw(&dir.file(), false).unwrap());
         assert_eq!(fs::read_to_string(&real).unwrap(), "<direct>\n</direct>\n");
         assert_eq!(mode(&real), 0o640);
         assert_eq!(dir.names(), ["direct.xml", "real.xml"]);
@@ -277,7 +293,7 @@ mod tests {
         fs::write(dir.file(), "<direct>\n<rule>\n").unwrap();
         let failure = store(&dir.file(), &plan(), true).unwrap_err();
         assert!(failure.message.starts_with(&format!("{}: line 3: ", dir.file().display())), "{failure}");
-        assert!(withdraw(&dir.file(), false).unwrap().is_none(), "it never heard of us");
+        assert!(!withdraw(&dir.file(), false).unwrap(), "it never heard of us");
         fs::write(dir.file(), "<direct>\n<!-- KUMA_MESH_INBOUND -->").unwrap();
         assert!(withdraw(&dir.file(), false).unwrap_err().message.contains("the file ends within"));
         assert_eq!(dir.names(), ["direct.xml"]);
@@ -294,7 +310,7 @@ mod tests {
         assert!(stored.starts_with(&latin[..latin.len() - 3]));
         assert!(String::from_utf8_lossy(&stored).contains("KUMA_MESH_INBOUND"));
         assert!(!store(&dir.file(), &plan(), true).unwrap().changed);
-        withdraw(&dir.file(), false).unwrap().unwrap();
+        assert!(withdraw(&dir.file(), false).unwrap());
         let left = [&latin[..latin.len() - 3], b">\n</direct>\n"].concat();
         assert_eq!(fs::read(dir.file()).unwrap(), left);
     }
@@ -319,7 +335,7 @@ mod tests {
             failure.message.contains("-j KUMA_MESH_OUTBOUND") && failure.hint.unwrap().contains("--force")
         );
         assert_eq!(fs::read(dir.file()).unwrap(), before);
-        assert!(withdraw(&dir.file(), true).unwrap().is_some());
+        assert!(withdraw(&dir.file(), true).unwrap());
         assert_eq!(fs::read_to_string(dir.file()).unwrap(), "<direct></direct>");
     }
 }

@@ -16,7 +16,7 @@ mod entries;
 mod file;
 mod rfc3964;
 
-pub use file::{DIRECT_XML, Stored, Withdrawn, store, withdraw};
+pub use file::{Backup, DIRECT_XML, Stored, store, withdraw};
 pub use rfc3964::ipv6_warning;
 
 use crate::plan::{OWNER_TAG, OwnChain, Plan};

@@ -1,0 +1,225 @@
+//! An installation that comes undone by itself unless somebody, who by that shows that the host can still be
+//! reached, says that it may stay.
+//!
+//! A second process waits. It is made before anything is changed, it has a session of its own, so neither the end
+//! of the terminal nor of the process group reaches it, and what was there before is in its memory. A file says
+//! that it waits; `tproxy confirm` removes that file.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{Exit, Failure};
+use crate::stdout::print;
+use crate::sys::detach::{Ear, Side, detach};
+use crate::sys::watch;
+
+use super::install::PATIENCE;
+use super::stop;
+use super::store::{State, Store};
+use super::transaction::Session;
+use super::undo::Undo;
+
+/// What the waiting process says at its end.
+const KEPT: &[u8] = b"kept";
+
+/// The file that says that an installation waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Pending {
+    /// Of this file's format.
+    schema: u32,
+    /// Seconds since 1970 until which it may be confirmed.
+    until: u64,
+    /// The installing process; with the time it tells one installation from another.
+    installer: u32,
+}
+
+/// An installation that waits to be confirmed.
+#[derive(Debug)]
+pub struct Guard {
+    pending: PathBuf,
+    log: PathBuf,
+    until: u64,
+    ear: Ear,
+}
+
+impl Guard {
+    /// Starts to wait, before anything is changed.
+    ///
+    /// # Errors
+    /// `/run` cannot be written, or there can be no further process.
+    pub fn start(store: &mut Store, session: &Session, undo: &Undo, time: Duration) -> Result<Self, Failure> {
+        if !store.remembers() {
+            return Err(Failure::new(
+                Exit::Host,
+                "an installation cannot wait for its confirmation without a writable /run",
+            )
+            .hint("install without --confirm"));
+        }
+        let (pending, log) = (store.path("pending"), store.path("log"));
+        let failed = |what: &str, error: &dyn std::fmt::Display| {
+            Failure::new(Exit::Failed, format!("{what}: {error}; nothing was changed"))
+        };
+        let until = now() + time.as_secs().max(1);
+        let says = Pending { schema: 1, until, installer: std::process::id() };
+        let text = serde_json::to_vec(&says).map_err(|error| failed("the confirmation", &error))?;
+        let private = |path: &Path, append: bool| {
+            fs::OpenOptions::new()
+                .create(true)
+                .write(true)
+                .append(append)
+                .truncate(!append)
+                .mode(0o600)
+                .open(path)
+        };
+        let log_file = private(&log, true).map_err(|error| failed("the log of the confirmation", &error))?;
+        private(&pending, false)
+            .and_then(|mut file| file.write_all(&text))
+            .map_err(|error| failed("the confirmation", &error))?;
+        match detach(&log_file) {
+            Ok(Side::Here(ear)) => Ok(Self { pending, log, until, ear }),
+            Ok(Side::There(mouth)) => {
+                store.abandon_lock();
+                wait(&says, session, undo, time, mouth)
+            }
+            Err(error) => {
+                let _ = fs::remove_file(&pending);
+                Err(failed("no process to wait for the confirmation", &error))
+            }
+        }
+    }
+
+    /// There is nothing to confirm after all.
+    pub fn cancel(self) {
+        let _ = fs::remove_file(self.pending);
+        let _ = fs::remove_file(self.log);
+    }
+
+    /// Says how to confirm, and until when; with `stay`, waits for it.
+    ///
+    /// # Errors
+    /// With `stay`: nobody confirmed, and what was there before is back.
+    pub fn announce(self, stay: bool) -> Result<(), Failure> {
+        let left = self.until.saturating_sub(now());
+        print(&format!(
+            "not yet kept: run 'tproxy confirm' from a new connection within {left} s, else everything goes back to \
+             what it was before\nlog: {}\n",
+            self.log.display()
+        ))?;
+        if !stay {
+            return Ok(());
+        }
+        match self.ear.listen() {
+            Ok(word) if word == KEPT => print("confirmed: the installation stays\n"),
+            _ => Err(Failure::new(Exit::Failed, "nobody confirmed: what was there before is back")
+                .hint(format!("{} has the details", self.log.display()))),
+        }
+    }
+}
+
+/// The other process: waits, and goes back if nobody confirms.
+fn wait(says: &Pending, session: &Session, undo: &Undo, time: Duration, mouth: OwnedFd) -> ! {
+    let mut mouth = fs::File::from(mouth);
+    let done = || -> Result<bool, Failure> {
+        let there = Store::unlocked()?;
+        let pending = there.path("pending");
+        let still_waits = || read(&pending).is_some_and(|pending| pending == *says);
+        match watch::while_it_stays(there.directory(), time, still_waits) {
+            Ok(false) => return Ok(true),
+            Ok(true) => {}
+            // Better back too early than never.
+            Err(error) => tracing::warn!("waiting failed: {error}"),
+        }
+        let mut store = Store::open(PATIENCE * 2)?;
+        if !still_waits() {
+            return Ok(true);
+        }
+        let recorded = store.load().as_ref().map(State::recorded).unwrap_or_default();
+        let session = Session { recorded, ..session.clone() };
+        undo.run(&session, &mut store)?;
+        let _ = fs::remove_file(&pending);
+        Ok(false)
+    };
+    let code = match done() {
+        Ok(true) => {
+            let _ = mouth.write_all(KEPT);
+            Exit::Done
+        }
+        Ok(false) => {
+            log("nobody confirmed in time: what was there before is back");
+            Exit::Done
+        }
+        Err(failure) => {
+            log(&failure.message);
+            failure.exit
+        }
+    };
+    drop(mouth);
+    std::process::exit(code as i32)
+}
+
+/// The other process has the log as its stderr; this belongs there whatever else is logged.
+fn log(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{} {line}", now());
+}
+
+/// `tproxy confirm`.
+///
+/// # Errors
+/// Nothing waits to be confirmed, or no longer.
+pub fn confirm() -> Result<(), Failure> {
+    stop::unless_root()?;
+    let nothing =
+        || Failure::new(Exit::Failed, "no installation waits to be confirmed, or it was taken back already");
+    if read(&Store::unlocked()?.path("pending")).is_none() {
+        return Err(nothing());
+    }
+    let store = Store::open(PATIENCE)?;
+    let pending = store.path("pending");
+    let Some(waits) = read(&pending) else { return Err(nothing()) };
+    if now() > waits.until {
+        return Err(Failure::new(
+            Exit::Failed,
+            "too late: the time to confirm is over, and the installation goes back",
+        ));
+    }
+    fs::remove_file(&pending).map_err(|error| {
+        Failure::new(Exit::Failed, format!("{} cannot be removed: {error}", pending.display()))
+    })?;
+    let _ = fs::remove_file(store.path("log"));
+    print("confirmed: the installation stays\n")
+}
+
+/// Another installation must not begin while one waits: it would not know what to go back to.
+///
+/// # Errors
+/// One waits.
+pub fn stop_if_pending(store: &Store) -> Result<(), Failure> {
+    match read(&store.path("pending")) {
+        Some(waits) if now() <= waits.until => {
+            let left = waits.until - now();
+            Err(Failure::new(Exit::Busy, format!("an installation waits to be confirmed, for {left} s more"))
+                .hint("run 'tproxy confirm' to keep it, or 'tproxy uninstall' to remove it"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What waits need not wait any more.
+pub fn withdraw(store: &Store) {
+    let _ = fs::remove_file(store.path("pending"));
+    let _ = fs::remove_file(store.path("log"));
+}
+
+fn read(path: &Path) -> Option<Pending> {
+    serde_json::from_str(&fs::read_to_string(path).ok()?).ok()
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
