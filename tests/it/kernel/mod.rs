@@ -7,3 +7,4 @@ mod harness;
 mod lifecycle;
 mod preservation;
 mod traffic;
+mod trial;

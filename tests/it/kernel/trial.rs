@@ -1,0 +1,113 @@
+//! `--confirm`: what nobody confirms comes undone, whoever is killed meanwhile.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use tproxy::sys::watch::while_it_stays;
+
+use crate::support::command::{Program, pid};
+use crate::support::lab::each_variant;
+use crate::support::snapshot::Snapshot;
+use crate::support::{Lab, Variant, firewall};
+
+const FIRST: &[&str] = &["--redirect-dns"];
+const SECOND: &[&str] =
+    &["--redirect-all-dns-traffic", "--exclude-inbound-ports", "22", "--ip-family-mode", "ipv4"];
+const RUN: &str = "/run/tproxy";
+
+/// Longer than any of these tests takes; nobody waits for it.
+const LONG: &[&str] = &["--confirm", "600s"];
+
+fn file(kind: &str) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(RUN).ok()?;
+    entries.filter_map(Result::ok).map(|e| e.path()).find(|path| path.extension().is_some_and(|e| e == kind))
+}
+
+/// Waits until the installation no longer waits to be confirmed.
+fn wait_for_the_end() {
+    let stayed = while_it_stays(Path::new(RUN), Duration::from_secs(30), || file("pending").is_some());
+    assert!(!stayed.expect("inotify"), "it still waits");
+}
+
+/// Until the second configuration is on its way to the kernel.
+fn wait_for_the_beginning() {
+    let begun = || {
+        let state = file("json").and_then(|path| std::fs::read_to_string(path).ok());
+        state.is_some_and(|state| state.contains("captureAll: true"))
+    };
+    while !begun() {
+        std::thread::yield_now();
+    }
+}
+
+fn on_trial(lab: &Lab, variant: Variant, more: &[&str]) -> Program {
+    lab.installing(variant, &[SECOND, more].concat())
+}
+
+each_variant! {
+    fn what_nobody_confirms_comes_undone(lab, variant) {
+        lab.install(variant, FIRST).succeeds();
+        let before = Snapshot::take().without_counters();
+        on_trial(lab, variant, &["--confirm", "1s", "--foreground"]).run().exits(1).says("nobody confirmed");
+        Snapshot::take().without_counters().assert_unchanged_since(&before);
+        let log = std::fs::read_to_string(file("log").expect("a log")).expect("a readable log");
+        assert!(log.contains("nobody confirmed"), "{log}");
+        lab.install(variant, FIRST).succeeds().prints("nothing was written");
+        lab.program().arg("confirm").run().exits(1).says("no installation waits");
+    }
+
+    fn from_nothing_it_goes_back_to_nothing(lab, variant) {
+        let before = Snapshot::take();
+        on_trial(lab, variant, &["--confirm", "1s"]).run().succeeds().prints("tproxy confirm");
+        assert!(firewall::rules(variant, crate::support::Family::V4).has_ours());
+        wait_for_the_end();
+        // Whoever comes back wants to know what happened: the log is all that is left.
+        std::fs::remove_file(file("log").expect("a log")).expect("removed");
+        std::fs::remove_dir(RUN).expect("nothing else in it");
+        Snapshot::take().assert_unchanged_since(&before);
+    }
+
+    fn what_is_confirmed_stays(lab, variant) {
+        lab.install(variant, FIRST).succeeds();
+        let staying = on_trial(lab, variant, &[LONG, &["--foreground"]].concat()).start();
+        wait_for_the_beginning();
+        lab.program().arg("confirm").run().succeeds().prints("stays");
+        staying.finish().succeeds().prints("stays");
+        lab.install(variant, SECOND).succeeds().prints("nothing was written");
+        lab.program().arg("confirm").run().exits(1);
+    }
+
+    fn it_outlives_its_process_group(lab, variant) {
+        lab.install(variant, FIRST).succeeds();
+        let before = Snapshot::take().without_counters();
+        let flags = ["--kuma-dp-user", "kuma-dp", "--confirm", "2s", "--foreground", "--iptables-executables"];
+        let group = Program::new("setsid").arg(lab.program_path()).arg("install").args(flags)
+            .arg(firewall::executables(variant)).args(SECOND).start();
+        wait_for_the_beginning();
+        let leader = pid(group.pid);
+        for signal in [Signal::SIGHUP, Signal::SIGKILL] {
+            kill(nix::unistd::Pid::from_raw(-leader.as_raw()), signal).expect("the group is there");
+        }
+        assert_eq!(group.finish().signal, Some(Signal::SIGKILL as i32));
+        wait_for_the_end();
+        Snapshot::take().without_counters().assert_unchanged_since(&before);
+    }
+
+    fn another_installation_has_to_wait_and_an_uninstall_has_not(lab, variant) {
+        let before = Snapshot::take();
+        on_trial(lab, variant, LONG).run().succeeds();
+        let trial = Snapshot::take().without_counters();
+        lab.install(variant, FIRST).exits(4).says("waits to be confirmed");
+        Snapshot::take().without_counters().assert_unchanged_since(&trial);
+        lab.uninstall(variant, &[]).succeeds();
+        Snapshot::take().assert_unchanged_since(&before);
+        lab.program().arg("confirm").run().exits(1);
+    }
+
+    fn where_nothing_changes_there_is_nothing_to_confirm(lab, variant) {
+        lab.install(variant, SECOND).succeeds();
+        on_trial(lab, variant, LONG).run().succeeds().prints("nothing was written");
+        lab.program().arg("confirm").run().exits(1);
+    }
+}
