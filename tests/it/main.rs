@@ -1,6 +1,7 @@
 //! Everything that needs more than one module, or the built program.
 
 mod cli;
+mod firewalld;
 mod kernel;
 mod laws;
 mod pure;

@@ -108,6 +108,7 @@ fn rules_of_a_chain_are_in_the_order_of_their_priorities() {
                 .filter_map(|entry| entry.rule.as_ref())
                 .collect::<Vec<_>>();
             there.sort_by_key(|rule| rule.priority);
+            assert!(there.is_sorted_by(|one, next| one.priority < next.priority), "equal ones have no order");
             assert_eq!(there.len(), wanted.len());
             for (rule, why) in there.iter().zip(wanted) {
                 assert!(

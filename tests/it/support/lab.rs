@@ -119,6 +119,18 @@ impl Lab {
         }
     }
 
+    /// Puts the replaced files of /etc in place again after something was mounted over it.
+    #[track_caller]
+    pub fn replace_again(&self) {
+        for own in fs::read_dir(self.dir()).expect("a directory").map(|entry| entry.expect("an entry").path())
+        {
+            let name = own.file_name().unwrap_or_default().to_string_lossy();
+            if let (Some(name), true) = (name.strip_prefix("etc-"), own.is_file()) {
+                bind(&own, &Path::new("/etc").join(name));
+            }
+        }
+    }
+
     /// Which DNS servers the machine has.
     #[track_caller]
     pub fn resolv_conf(&self, content: &str) {

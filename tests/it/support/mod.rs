@@ -3,6 +3,7 @@
 pub mod client;
 pub mod command;
 pub mod firewall;
+pub mod firewalld;
 pub mod generation;
 pub mod kumactl;
 pub mod lab;
