@@ -7,3 +7,4 @@ mod laws;
 mod pure;
 mod readme;
 mod support;
+mod sys;
