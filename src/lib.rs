@@ -20,6 +20,7 @@ pub mod exit;
 pub mod host;
 pub mod plan;
 pub mod present;
+pub mod sidecar;
 pub mod stdout;
 pub mod sys;
 pub mod text;

@@ -8,6 +8,8 @@ pub mod netlink;
 pub mod netns;
 pub mod run;
 pub mod signal;
+pub mod socket;
+pub mod user;
 pub mod watch;
 
 mod holder;

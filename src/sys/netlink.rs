@@ -1,7 +1,10 @@
 //! The kernel's netlink sockets, as far as they save a child process: which `nf_tables` tables there are, who
 //! listens, and one IPv6 address more or less on an interface.
 
+pub mod conntrack;
+pub mod link;
 mod message;
+pub mod sockets;
 
 use std::io;
 use std::net::Ipv6Addr;

@@ -1,12 +1,13 @@
-//! Which network namespace this thread is in.
+//! Which network namespace this thread is in, and work in others.
 #![allow(unsafe_code, reason = "getsockopt(SO_NETNS_COOKIE) has no wrapper")]
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 
 use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns, unshare};
 
 /// `SO_NETNS_COOKIE` of the kernel's `include/uapi/asm-generic/socket.h`, since 5.14; libc has it for some targets.
 const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -60,10 +61,58 @@ fn boot_id() -> String {
     if digits.is_empty() { digits } else { format!("-{digits}") }
 }
 
+/// A network namespace, kept for as long as this value is.
+#[derive(Debug)]
+pub struct Namespace(OwnedFd);
+
+impl Namespace {
+    /// The calling thread's.
+    ///
+    /// # Errors
+    /// `/proc` is not mounted.
+    pub fn current() -> io::Result<Self> {
+        Ok(Self(std::fs::File::open("/proc/thread-self/ns/net")?.into()))
+    }
+
+    /// A new and empty one.
+    ///
+    /// # Errors
+    /// The kernel's: not permitted, no more of them.
+    pub fn make() -> io::Result<Self> {
+        in_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            Self::current()
+        })?
+    }
+
+    /// Does something in it. That happens in a thread that ends with it, so there is no way back that could fail.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        in_thread(|| {
+            setns(&self.0, CloneFlags::CLONE_NEWNET)?;
+            Ok(work())
+        })?
+    }
+}
+
+impl AsFd for Namespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Does something in a thread of its own, whose identity it may change.
+pub(super) fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, work)?;
+        thread.join().map_err(|_| io::Error::other("the thread panicked"))
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use nix::sched::{CloneFlags, unshare};
-
     use super::*;
 
     fn file_name(id: &str) -> bool {

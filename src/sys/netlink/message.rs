@@ -13,12 +13,12 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
 const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
+pub(super) const NLM_F_ACK: u16 = 0x4;
 /// In an answer: the list changed while it was made.
 const NLM_F_DUMP_INTR: u16 = 0x10;
-const NLM_F_DUMP: u16 = 0x300;
-const NLM_F_EXCL: u16 = 0x200;
-const NLM_F_CREATE: u16 = 0x400;
+pub(super) const NLM_F_DUMP: u16 = 0x300;
+pub(super) const NLM_F_EXCL: u16 = 0x200;
+pub(super) const NLM_F_CREATE: u16 = 0x400;
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFT_MSG_NEWTABLE: u16 = NFNL_SUBSYS_NFTABLES << 8;
@@ -44,7 +44,7 @@ const IPPROTO_TCP: u8 = 6;
 const TCP_LISTEN: u8 = 10;
 
 /// The upper bits of an attribute's type are flags.
-const NLA_TYPE_MASK: u16 = 0x3fff;
+pub(super) const NLA_TYPE_MASK: u16 = 0x3fff;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -58,19 +58,14 @@ const SEQUENCE: u32 = 1;
 pub(super) struct Request(Vec<u8>);
 
 impl Request {
-    fn new(kind: u16, flags: u16, header: &[u8], attributes: &[(u16, &[u8])]) -> Self {
+    pub(super) fn new(kind: u16, flags: u16, header: &[u8], attributes: &[(u16, &[u8])]) -> Self {
         let mut bytes = vec![0; 4];
         bytes.extend(kind.to_ne_bytes());
         bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
         bytes.extend(SEQUENCE.to_ne_bytes());
         bytes.extend(0u32.to_ne_bytes());
         bytes.extend(header);
-        for (kind, value) in attributes {
-            bytes.extend(u16::try_from(4 + value.len()).unwrap_or(u16::MAX).to_ne_bytes());
-            bytes.extend(kind.to_ne_bytes());
-            bytes.extend(*value);
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
-        }
+        bytes.extend(nest(attributes));
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         bytes[..4].copy_from_slice(&length.to_ne_bytes());
         Self(bytes)
@@ -84,6 +79,18 @@ impl Request {
     pub(super) fn sequence(&self) -> u32 {
         SEQUENCE
     }
+}
+
+/// Attributes one after the other, as a request has them and as one attribute holds others.
+pub(super) fn nest(attributes: &[(u16, &[u8])]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (kind, value) in attributes {
+        bytes.extend(u16::try_from(4 + value.len()).unwrap_or(u16::MAX).to_ne_bytes());
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(*value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+    }
+    bytes
 }
 
 /// The kernel's number of a family.
@@ -132,13 +139,13 @@ fn address(kind: u16, flags: u16, addr_flags: u8, index: u32, addr: Ipv6Addr, pr
 }
 
 /// One message of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Message<'a> {
-    kind: u16,
-    flags: u16,
+    pub(super) kind: u16,
+    pub(super) flags: u16,
     /// The request's number.
     pub(super) sequence: u32,
-    payload: &'a [u8],
+    pub(super) payload: &'a [u8],
 }
 
 impl Message<'_> {
@@ -209,7 +216,7 @@ pub(super) fn listening_port(message: &Message<'_>) -> Option<u16> {
     }
 }
 
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let length = usize::from(u16_at(rest, 0)?);

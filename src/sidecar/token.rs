@@ -1,0 +1,125 @@
+//! Answers with a word that nobody else knows: whoever gets it was here.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Channel, Connection, Service};
+use crate::sys::socket;
+
+/// The service.
+#[derive(Debug)]
+pub struct Tokens {
+    token: Token,
+    /// Original destinations of connections that are answered. All others are somebody else's and are treated as if
+    /// nobody listened.
+    ours: BTreeSet<IpAddr>,
+}
+
+/// A random word of 8 bytes. A datagram that begins with it is no DNS question: a header has 12 bytes, so a real
+/// server that gets one passes over it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Token([u8; 8]);
+
+impl Token {
+    /// A new one.
+    pub fn random() -> Self {
+        // Keys of a map's hasher are random, and there is no need for more than that.
+        Self(RandomState::new().build_hasher().finish().to_ne_bytes())
+    }
+
+    /// What to ask with.
+    pub fn question(self) -> [u8; 8] {
+        self.0
+    }
+
+    /// What is answered to it.
+    pub fn answer(self) -> [u8; 8] {
+        self.0.map(|byte| !byte)
+    }
+
+    /// It as text.
+    fn word(self) -> String {
+        format!("{:016x}", u64::from_be_bytes(self.0))
+    }
+
+    /// The line for a connection.
+    fn line(self, channel: Channel, original: &str) -> String {
+        let channel = match channel {
+            Channel::Outbound => "outbound",
+            Channel::Inbound => "inbound",
+        };
+        format!("{} {channel} {original}\n", self.word())
+    }
+
+    /// What such a line says; `None` if it is somebody else's.
+    pub fn read_line(self, line: &str) -> Option<(Channel, Option<SocketAddr>)> {
+        let mut words = line.trim_end().split(' ');
+        if words.next()? != self.word() {
+            return None;
+        }
+        let channel = match words.next()? {
+            "outbound" => Channel::Outbound,
+            "inbound" => Channel::Inbound,
+            _ => return None,
+        };
+        Some((channel, words.next()?.parse().ok()))
+    }
+}
+
+impl Tokens {
+    /// Answers connections that were to go to one of these addresses.
+    pub fn new(token: Token, ours: BTreeSet<IpAddr>) -> Self {
+        Self { token, ours }
+    }
+}
+
+impl Service for Tokens {
+    fn connection(&self, connection: Connection) {
+        let Connection { channel, mut stream, original, .. } = connection;
+        let original = match original {
+            Ok(addr) if !self.ours.contains(&addr.ip()) => {
+                let _ = socket::reset_on_close(&stream);
+                return;
+            }
+            Ok(addr) => addr.to_string(),
+            Err(_) => "unknown".to_owned(),
+        };
+        // A probe that is gone already has no use for it.
+        let _ = stream.write_all(self.token.line(channel, &original).as_bytes());
+    }
+
+    fn question(&self, question: &[u8], _: SocketAddr) -> Option<Vec<u8>> {
+        (question == self.token.question()).then(|| self.token.answer().to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_say_which_port_and_where_to() {
+        let token = Token::random();
+        for (channel, original) in
+            [(Channel::Outbound, "192.0.2.1:80"), (Channel::Inbound, "[2001:db8::1]:80")]
+        {
+            let line = token.line(channel, original);
+            assert_eq!(token.read_line(&line), Some((channel, Some(original.parse().unwrap()))));
+            assert_eq!(Token::random().read_line(&line), None, "somebody else's");
+        }
+        assert_eq!(token.read_line(&token.line(Channel::Inbound, "unknown")), Some((Channel::Inbound, None)));
+        assert_eq!(token.read_line("SSH-2.0-OpenSSH_9.2\r\n"), None);
+    }
+
+    #[test]
+    fn only_the_own_question_is_answered() {
+        let token = Token::random();
+        let tokens = Tokens::new(token, BTreeSet::new());
+        let from = "127.0.0.1:1".parse().unwrap();
+        assert_eq!(tokens.question(&token.question(), from), Some(token.answer().to_vec()));
+        assert_eq!(tokens.question(b"anything", from), None);
+        assert_ne!(token.answer(), token.question());
+    }
+}

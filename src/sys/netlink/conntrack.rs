@@ -1,0 +1,155 @@
+//! What connection tracking knows of one flow: where its packets really go.
+//!
+//! Layouts are those of the kernel's `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use nix::errno::Errno;
+use nix::sys::socket::SockProtocol;
+
+use super::message::{Message, NLM_F_ACK, Request, attributes, nest, number};
+use super::{Socket, absent};
+use crate::config::values::Protocol;
+use crate::plan::Family;
+
+const NFNL_SUBSYS_CTNETLINK: u16 = 1;
+const IPCTNL_MSG_CT_NEW: u16 = NFNL_SUBSYS_CTNETLINK << 8;
+const IPCTNL_MSG_CT_GET: u16 = IPCTNL_MSG_CT_NEW | 1;
+
+const NESTED: u16 = 0x8000;
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_ZONE: u16 = 18;
+const CTA_TUPLE_IP: u16 = 1;
+const CTA_TUPLE_PROTO: u16 = 2;
+const CTA_IP_V4_SRC: u16 = 1;
+const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
+const CTA_PROTO_NUM: u16 = 1;
+const CTA_PROTO_SRC_PORT: u16 = 2;
+const CTA_PROTO_DST_PORT: u16 = 3;
+
+/// From where the answers to a flow come, and so where its packets go, whatever destination they carried at first.
+/// `None`: the flow is not tracked, or not in this zone. Looks in the network namespace of the calling thread.
+///
+/// # Errors
+/// The kernel's; [`io::ErrorKind::Unsupported`] where it cannot tell of connections at all.
+pub fn answers_from(
+    protocol: Protocol,
+    from: SocketAddr,
+    to: SocketAddr,
+    zone: u16,
+) -> io::Result<Option<SocketAddr>> {
+    let mut found = None;
+    let asked = Socket::open(SockProtocol::NetlinkNetFilter).and_then(|socket| {
+        socket.ask(&get(protocol, from, to, zone), |message| found = reply_source(message))
+    });
+    match asked {
+        Ok(()) => Ok(found),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) if absent(errno) => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this kernel does not tell of tracked connections",
+        )),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn get(protocol: Protocol, from: SocketAddr, to: SocketAddr, zone: u16) -> Request {
+    let (family, source, destination) = match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            (Family::V4, (CTA_IP_V4_SRC, from.octets().to_vec()), (CTA_IP_V4_DST, to.octets().to_vec()))
+        }
+        (from, to) => (
+            Family::V6,
+            (CTA_IP_V6_SRC, six(from).octets().to_vec()),
+            (CTA_IP_V6_DST, six(to).octets().to_vec()),
+        ),
+    };
+    let number_of = match protocol {
+        Protocol::Tcp => 6u8,
+        Protocol::Udp => 17,
+    };
+    let addresses = nest(&[(source.0, &source.1), (destination.0, &destination.1)]);
+    let ports = nest(&[
+        (CTA_PROTO_NUM, &[number_of]),
+        (CTA_PROTO_SRC_PORT, &from.port().to_be_bytes()),
+        (CTA_PROTO_DST_PORT, &to.port().to_be_bytes()),
+    ]);
+    let tuple = nest(&[(CTA_TUPLE_IP | NESTED, &addresses), (CTA_TUPLE_PROTO | NESTED, &ports)]);
+    let zone = zone.to_be_bytes();
+    let mut all: Vec<(u16, &[u8])> = vec![(CTA_TUPLE_ORIG | NESTED, &tuple)];
+    // A kernel without zones refuses even the number of the only one.
+    if zone != [0, 0] {
+        all.push((CTA_ZONE, &zone));
+    }
+    Request::new(IPCTNL_MSG_CT_GET, NLM_F_ACK, &[number(family), 0, 0, 0], &all)
+}
+
+fn six(addr: IpAddr) -> Ipv6Addr {
+    match addr {
+        IpAddr::V4(four) => four.to_ipv6_mapped(),
+        IpAddr::V6(six) => six,
+    }
+}
+
+fn reply_source(message: &Message<'_>) -> Option<SocketAddr> {
+    if message.kind != IPCTNL_MSG_CT_NEW {
+        return None;
+    }
+    let reply = find(message.payload.get(4..)?, CTA_TUPLE_REPLY)?;
+    let addresses = find(reply, CTA_TUPLE_IP)?;
+    let addr = match find(addresses, CTA_IP_V4_SRC) {
+        Some(octets) => Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?).into(),
+        None => Ipv6Addr::from(<[u8; 16]>::try_from(find(addresses, CTA_IP_V6_SRC)?).ok()?).into(),
+    };
+    let port = find(find(reply, CTA_TUPLE_PROTO)?, CTA_PROTO_SRC_PORT)?;
+    Some(SocketAddr::new(addr, u16::from_be_bytes(port.try_into().ok()?)))
+}
+
+fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(of, _)| *of == kind).map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(from: &str, to: &str) -> Request {
+        get(Protocol::Tcp, from.parse().unwrap(), to.parse().unwrap(), 2)
+    }
+
+    #[test]
+    fn a_question_has_the_kernels_layout() {
+        let request = flow("192.0.2.1:7", "198.51.100.9:80");
+        let bytes = request.bytes();
+        assert_eq!(bytes[4..6], 0x101u16.to_ne_bytes());
+        assert_eq!(bytes[16..20], [2, 0, 0, 0]);
+        let tuple = find(&bytes[20..], CTA_TUPLE_ORIG).unwrap();
+        assert_eq!(find(find(tuple, CTA_TUPLE_IP).unwrap(), CTA_IP_V4_DST), Some(&[198, 51, 100, 9][..]));
+        assert_eq!(find(find(tuple, CTA_TUPLE_PROTO).unwrap(), CTA_PROTO_DST_PORT), Some(&[0, 80][..]));
+        assert_eq!(find(&bytes[20..], CTA_ZONE), Some(&[0, 2][..]));
+    }
+
+    #[test]
+    fn an_answer_tells_where_it_really_goes() {
+        for (source, size) in [("127.0.0.1:15001", 4), ("[::1]:15001", 16)] {
+            let source: SocketAddr = source.parse().unwrap();
+            let octets = match source.ip() {
+                IpAddr::V4(four) => four.octets().to_vec(),
+                IpAddr::V6(six) => six.octets().to_vec(),
+            };
+            let addresses = nest(&[(if size == 4 { CTA_IP_V4_SRC } else { CTA_IP_V6_SRC }, &octets)]);
+            let ports = nest(&[(CTA_PROTO_SRC_PORT, &15001u16.to_be_bytes())]);
+            let reply = nest(&[(CTA_TUPLE_IP | NESTED, &addresses), (CTA_TUPLE_PROTO | NESTED, &ports)]);
+            let payload = [vec![2, 0, 0, 0], nest(&[(CTA_TUPLE_REPLY | NESTED, &reply)])].concat();
+            let message = Message { kind: IPCTNL_MSG_CT_NEW, payload: &payload, ..Message::default() };
+            assert_eq!(reply_source(&message), Some(source));
+            for cut in 0..payload.len() {
+                reply_source(&Message { payload: &payload[..cut], ..message });
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What the standard library does not do with sockets.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessage, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn,
+    SockaddrIn6, SockaddrStorage, bind, connect, getsockopt, listen, sendmsg, setsockopt, socket, sockopt,
+};
+
+use super::poll;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// The destination that a redirected connection had at first (`SO_ORIGINAL_DST`, and `IP6T_SO_ORIGINAL_DST` for
+/// IPv6), as connection tracking knows it. For a connection that was not redirected that is its own one.
+///
+/// # Errors
+/// The kernel's: the connection is not tracked.
+pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
+    if stream.local_addr()?.is_ipv4() {
+        let addr = getsockopt(stream, sockopt::OriginalDst)?;
+        Ok(SocketAddrV4::from(SockaddrIn::from(addr)).into())
+    } else {
+        let addr = getsockopt(stream, sockopt::Ip6tOriginalDst)?;
+        Ok(SocketAddrV6::from(SockaddrIn6::from(addr)).into())
+    }
+}
+
+fn new(addr: IpAddr, kind: SockType, protocol: SockProtocol) -> io::Result<OwnedFd> {
+    let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, protocol)?;
+    if addr.is_ipv6() {
+        setsockopt(&fd, sockopt::Ipv6V6Only, &true)?;
+    }
+    Ok(fd)
+}
+
+/// A TCP socket that is neither bound nor connected and does not block, of an address's family.
+///
+/// # Errors
+/// The kernel's.
+pub fn tcp(family_of: IpAddr) -> io::Result<OwnedFd> {
+    let fd = new(family_of, SockType::Stream, SockProtocol::Tcp)?;
+    TcpStream::from(fd.try_clone()?).set_nonblocking(true)?;
+    Ok(fd)
+}
+
+/// Binds a socket. TCP ports that an earlier connection left behind can be used again.
+///
+/// # Errors
+/// The kernel's: the address is not this host's, or the port is taken.
+pub fn bind_to(fd: &OwnedFd, addr: SocketAddr) -> io::Result<()> {
+    setsockopt(fd, sockopt::ReuseAddr, &true)?;
+    Ok(bind(fd.as_raw_fd(), &SockaddrStorage::from(addr))?)
+}
+
+/// A listening TCP socket, for IPv6 one that takes nothing but IPv6; on a device only, if one is named.
+///
+/// # Errors
+/// The kernel's: the address is not this host's, or the port is taken.
+pub fn listener(addr: SocketAddr, device: Option<&str>) -> io::Result<TcpListener> {
+    let fd = new(addr.ip(), SockType::Stream, SockProtocol::Tcp)?;
+    if let Some(device) = device {
+        bind_to_device(&fd, device)?;
+    }
+    bind_to(&fd, addr)?;
+    listen(&fd, Backlog::new(BACKLOG)?)?;
+    Ok(fd.into())
+}
+
+/// A UDP socket, for IPv6 one that takes nothing but IPv6. Its port is taken by nobody else.
+///
+/// # Errors
+/// The kernel's: the address is not this host's, or the port is taken.
+pub fn udp(addr: SocketAddr) -> io::Result<UdpSocket> {
+    let fd = new(addr.ip(), SockType::Datagram, SockProtocol::Udp)?;
+    bind(fd.as_raw_fd(), &SockaddrStorage::from(addr))?;
+    Ok(fd.into())
+}
+
+/// Lets a socket send and receive by one interface alone.
+///
+/// # Errors
+/// The kernel's: not permitted, no such interface.
+pub fn bind_to_device(socket: &impl AsFd, device: &str) -> io::Result<()> {
+    Ok(setsockopt(socket, sockopt::BindToDevice, &device.into())?)
+}
+
+/// Lets the packets of a socket live no longer than to their next host.
+///
+/// # Errors
+/// The kernel's.
+pub fn stay_near(socket: &impl AsFd, addr: IpAddr) -> io::Result<()> {
+    match addr {
+        IpAddr::V4(_) => setsockopt(socket, sockopt::Ipv4Ttl, &1)?,
+        IpAddr::V6(_) => setsockopt(socket, sockopt::Ipv6Ttl, &1)?,
+    }
+    Ok(())
+}
+
+/// Makes closing a connection reset it.
+///
+/// # Errors
+/// The kernel's.
+pub fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
+    Ok(setsockopt(stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?)
+}
+
+/// Begins to connect; [`connected`] tells how that went.
+///
+/// # Errors
+/// The kernel's, as far as it knows at once.
+pub fn begin_connect(fd: &OwnedFd, addr: SocketAddr) -> io::Result<()> {
+    match connect(fd.as_raw_fd(), &SockaddrStorage::from(addr)) {
+        Err(Errno::EINPROGRESS) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Waits for a connection that was begun.
+///
+/// # Errors
+/// The kernel's; [`io::ErrorKind::TimedOut`] at the deadline.
+pub fn connected(fd: OwnedFd, deadline: Instant) -> io::Result<TcpStream> {
+    if !poll::wait(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)], Some(deadline))? {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    let stream = TcpStream::from(fd);
+    match stream.take_error()? {
+        Some(error) => Err(error),
+        None => Ok(stream),
+    }
+}
+
+/// Waits until one of some descriptors can be read, and tells which; an empty list at the deadline.
+///
+/// # Errors
+/// The kernel's.
+pub fn readable(fds: &[&dyn AsFd], deadline: Option<Instant>) -> io::Result<Vec<usize>> {
+    let mut waiting: Vec<_> = fds.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
+    poll::wait(&mut waiting, deadline)?;
+    Ok(waiting.iter().enumerate().filter(|(_, fd)| fd.any() == Some(true)).map(|(index, _)| index).collect())
+}
+
+/// Sends a datagram by an interface, without binding the socket to it: what netfilter makes of the datagram may
+/// still leave by another one. The source address is the interface's.
+///
+/// # Errors
+/// The kernel's.
+pub fn send_by(udp: &UdpSocket, bytes: &[u8], to: SocketAddr, interface: u32) -> io::Result<usize> {
+    let any = std::io::IoSlice::new(bytes);
+    let to = SockaddrStorage::from(to);
+    let fd = udp.as_raw_fd();
+    let none = MsgFlags::empty();
+    let size = if udp.local_addr()?.is_ipv4() {
+        let by = libc::in_pktinfo {
+            ipi_ifindex: i32::try_from(interface).unwrap_or_default(),
+            ipi_spec_dst: libc::in_addr { s_addr: 0 },
+            ipi_addr: libc::in_addr { s_addr: 0 },
+        };
+        sendmsg(fd, &[any], &[ControlMessage::Ipv4PacketInfo(&by)], none, Some(&to))
+    } else {
+        let by =
+            libc::in6_pktinfo { ipi6_ifindex: interface, ipi6_addr: libc::in6_addr { s6_addr: [0; 16] } };
+        sendmsg(fd, &[any], &[ControlMessage::Ipv6PacketInfo(&by)], none, Some(&to))
+    };
+    Ok(size?)
+}
