@@ -24,6 +24,9 @@ use crate::sys::netns;
 /// Where state and locks are, in memory: what they describe does not survive a restart either.
 const DIRECTORY: &str = "/run/tproxy";
 
+/// How often the directory is made again that somebody removed at the same time.
+const DIRECTORY_TRIES: usize = 100;
+
 /// How far a run came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -111,14 +114,17 @@ impl Store {
     /// Another run holds the lock ([`Exit::Busy`]). A directory that cannot be written is no error.
     pub fn open(wait: Duration) -> Result<Self, Failure> {
         let mut store = Self::unlocked()?;
-        if let Err(error) = private_directory(&store.directory) {
-            tracing::info!(
-                "no lock and no record of this run: {} cannot be written ({error})",
-                store.directory.display()
-            );
-            return Ok(store);
-        }
-        match FileLock::acquire(&store.lock_path(), wait) {
+        let path = store.lock_path();
+        let lock = || {
+            private_directory(&store.directory)
+                .map_err(|source| LockError::Io { path: path.clone(), source })
+                .and_then(|()| FileLock::acquire(&path, wait))
+        };
+        // An uninstall that ends just now takes the directory away under whoever waits for its lock.
+        let gone = |error: &LockError| matches!(error, LockError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
+        let mut tries = std::iter::repeat_with(lock).take(DIRECTORY_TRIES);
+        let locked = tries.find(|result| !result.as_ref().is_err_and(gone)).unwrap_or_else(lock);
+        match locked {
             Ok(lock) => {
                 store.lock = Some(lock);
                 store.usable = true;
