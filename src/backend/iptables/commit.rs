@@ -85,7 +85,14 @@ pub fn commit(
     command.stdin = script.as_bytes().to_vec();
     // Looked for only when it matters, and while the holder is likely to be there still.
     let holder = || (variant == Variant::Legacy).then(|| lock::holder(&xtables_lock())).flatten();
-    let output = run::run(&command).map_err(|source| CommitError::Run { source, holder: holder() })?;
+    let run =
+        |command: &Command| run::run(command).map_err(|source| CommitError::Run { source, holder: holder() });
+    let mut output = run(&command)?;
+    if variant == Variant::Legacy && cannot_open_lock(&output) {
+        tracing::info!("the xtables lock cannot be made; the network namespace itself is locked instead");
+        command.env.push(("XTABLES_LOCKFILE".into(), NAMESPACE_LOCK.into()));
+        output = run(&command)?;
+    }
     if output.success() {
         return Ok(());
     }
@@ -94,6 +101,14 @@ pub fn commit(
         return Err(CommitError::Busy { holder: holder(), words: refusal.words });
     }
     Err(CommitError::Refused { program: programs.restore.clone(), ending: output.ending(), refusal })
+}
+
+/// What can be locked where no file can be made, as on a read-only /run: it is the same for every process that could
+/// change the same rules. Programs older than 1.8.6 do not know the variable, and do not insist on the lock either.
+const NAMESPACE_LOCK: &str = "/proc/self/ns/net";
+
+fn cannot_open_lock(output: &run::Output) -> bool {
+    !output.success() && String::from_utf8_lossy(&output.stderr).contains("can't open lock file")
 }
 
 /// Where the legacy programs lock (`XT_LOCK_NAME` in their source).
