@@ -32,7 +32,7 @@ impl Passthrough {
 
     /// Whether something has to be done for it to be there, or not to be there if it is ours.
     pub fn differs(&self, wanted: bool) -> bool {
-        if wanted { !self.present } else { self.present && self.recorded }
+        if wanted { !self.present } else { self.present && (self.recorded || self.added_now) }
     }
 
     /// Whether, with this wanted, its being there is our doing.
@@ -52,6 +52,7 @@ impl Passthrough {
             self.added_now = netlink::add_address(&self.interface, ADDRESS, PREFIX)?;
         } else {
             netlink::remove_address(&self.interface, ADDRESS, PREFIX)?;
+            self.added_now = false;
         }
         self.present = wanted;
         Ok(())
