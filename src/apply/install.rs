@@ -72,6 +72,7 @@ impl<'a> Install<'a> {
         stop::if_unclaimed(&situation)?;
         stop::if_chains_in_use_elsewhere(&situation, variant)?;
         show::warn_of_intruders(&situation);
+        stop::if_asked_to()?;
 
         let degraded = Degraded::new(config);
         let run = Self { request, store, session, variant, facts, degraded };

@@ -24,6 +24,17 @@ pub fn hold_signals() -> Result<(), Failure> {
     signal::install().map_err(|error| Failure::new(Exit::Failed, format!("signals cannot be held: {error}")))
 }
 
+/// Asked to stop while nothing is changed yet, a run does.
+pub fn if_asked_to() -> Result<(), Failure> {
+    match signal::interrupted() {
+        Some(number) => Err(Failure::new(
+            Exit::Failed,
+            format!("stopped by {} before anything was changed", signal::name(number)),
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Rules without comments that look like an installation's: only the user can say whose they are.
 pub fn if_unclaimed(situation: &Situation) -> Result<(), Failure> {
     let unclaimed = situation.unclaimed();

@@ -45,6 +45,7 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     stop::if_unclaimed(&situation)?;
     stop::if_chains_in_use(&situation)?;
     show::warn_of_intruders(&situation);
+    stop::if_asked_to()?;
 
     let interface = host::loopback()?;
     let undo = Undo::new(&situation, &interface, old.as_ref());
