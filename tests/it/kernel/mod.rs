@@ -1,6 +1,7 @@
 //! What the program does to a machine. Each test has one of its own, made of namespaces.
 
 mod counts;
+mod faults;
 mod gap;
 mod golden;
 mod harness;

@@ -1,0 +1,112 @@
+//! Machines that are not what they should be.
+
+use crate::support::command::must;
+use crate::support::lab::each_variant;
+use crate::support::snapshot::{Snapshot, loopback};
+use crate::support::wrappers::Wrappers;
+use crate::support::{Family, Lab, Variant, firewall};
+
+each_variant! {
+    fn a_run_that_cannot_be_written_costs_a_note(lab, variant) {
+        must("mount", &["-o", "remount,ro", "/run"]);
+        lab.install(variant, &["--redirect-dns"]).succeeds().says("/run/tproxy");
+        for family in Family::BOTH {
+            assert!(firewall::rules(variant, family).has_ours());
+        }
+        lab.install(variant, &["--redirect-all-dns-traffic"]).succeeds();
+        lab.uninstall(variant, &[]).succeeds();
+        for family in Family::BOTH {
+            assert!(!firewall::rules(variant, family).has_ours());
+        }
+    }
+
+    fn without_ipv6_it_says_so_every_time(lab, variant) {
+        must("ip", &["-6", "addr", "flush", "dev", "eth0"]);
+        let addresses = loopback();
+        for _ in 0..2 {
+            lab.install(variant, &[]).succeeds().says("IPv6");
+        }
+        assert!(!firewall::rules(variant, Family::V6).has_ours());
+        assert_eq!(loopback(), addresses);
+        lab.uninstall(variant, &[]).succeeds();
+        lab.install(variant, &["--strict"]).exits(3).says("IPv6");
+        assert!(!firewall::rules(variant, Family::V4).has_ours());
+        lab.install(variant, &["--strict", "--ip-family-mode", "ipv4"]).succeeds();
+    }
+
+    fn named_tools_that_cannot_be_used_are_an_error(lab, variant) {
+        let before = Snapshot::take();
+        let good = firewall::executables(variant);
+        for bad in ["/bin/true", "/nowhere/iptables-restore", "/etc/passwd"] {
+            let named = good
+                .split(',')
+                .map(|pair| if pair.starts_with("iptables-restore:") { format!("iptables-restore:{bad}") } else { pair.to_owned() })
+                .collect::<Vec<_>>()
+                .join(",");
+            let run = lab.program().args(["install", "--kuma-dp-user", "kuma-dp", "--iptables-executables", &named]).run();
+            let _ = run.exits(3).says(bad);
+            Snapshot::take().assert_unchanged_since(&before);
+        }
+    }
+
+    fn tools_of_any_name_are_asked_what_they_are(lab, variant) {
+        let dir = lab.dir().join("plain");
+        std::fs::create_dir(&dir).expect("a directory in the private /run");
+        let wrappers = Wrappers::new(variant);
+        let mut named = Vec::new();
+        for pair in wrappers.flag().split(',') {
+            let (name, path) = pair.split_once(':').expect("a name and a path");
+            // No name says which variant it is, and no link leads to one that does.
+            let script = dir.join(name);
+            std::fs::write(&script, format!("#!/bin/sh\nexec {path} \"$@\"\n")).expect("a script");
+            must("chmod", &["755", &script.to_string_lossy()]);
+            named.push(format!("{name}:{}", script.display()));
+        }
+        lab.program()
+            .args(["install", "--kuma-dp-user", "kuma-dp", "--wait", "7", "--wait-interval", "900"])
+            .args(["--iptables-executables", &named.join(",")])
+            .run()
+            .succeeds();
+        for family in Family::BOTH {
+            assert!(firewall::rules(variant, family).has_ours());
+            assert!(!firewall::rules(variant.other(), family).has_ours());
+        }
+        let waited = wrappers.log().iter().filter(|line| line.contains("-restore --wait=7 --wait-interval=900 ")).count();
+        assert_eq!(waited > 0, variant == Variant::Legacy, "{:?}", wrappers.log());
+    }
+}
+
+#[test]
+fn without_any_iptables_it_names_the_packages() {
+    Lab::enter(|lab| {
+        for dir in ["/usr/sbin", "/usr/local/sbin"] {
+            must("mount", &["-t", "tmpfs", "tmpfs", dir]);
+        }
+        let install = lab.program().args(["install", "--kuma-dp-user", "kuma-dp"]).run();
+        let uninstall = lab.program().arg("uninstall").run();
+        let show = lab.program().args(["install", "--kuma-dp-user", "kuma-dp", "--dry-run"]).run();
+        for dir in ["/usr/sbin", "/usr/local/sbin"] {
+            must("umount", &[dir]);
+        }
+        install.exits(3).says("apt-get install iptables").says("dnf").says("apk add iptables");
+        uninstall.exits(3);
+        show.succeeds();
+    });
+}
+
+#[test]
+fn an_unknown_user_stops_the_run() {
+    Lab::enter(|lab| {
+        let before = Snapshot::take();
+        lab.program()
+            .args(["install", "--kuma-dp-user", "nobody-of-that-name"])
+            .run()
+            .exits(3)
+            .says("nobody-of-that-name");
+        lab.replace("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\n");
+        lab.program().arg("install").run().exits(3).says("kuma-dp");
+        Snapshot::take().assert_unchanged_since(&before);
+        // A number needs no name.
+        lab.program().args(["install", "--kuma-dp-user", "5678"]).run().succeeds().says("5678");
+    });
+}

@@ -1,0 +1,160 @@
+//! Somebody else is at it: the xtables lock, and another run of ours.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use super::{FIRST, SECOND, their_rules};
+use crate::support::lab::each_variant;
+use crate::support::snapshot::Snapshot;
+use crate::support::wrappers::{Fault, Wrappers};
+use crate::support::{Lab, Variant};
+
+const LOCK: &str = "/run/xtables.lock";
+
+/// Somebody who holds the xtables lock until the value goes.
+struct Holder(Child);
+
+impl Holder {
+    fn new() -> Self {
+        let child = Command::new("flock")
+            .args([LOCK, "sh", "-c", "echo held; read line"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("flock runs");
+        let mut holder = Self(child);
+        let mut line = [0; 5];
+        std::io::Read::read_exact(holder.0.stdout.as_mut().expect("a pipe"), &mut line).expect("it says so");
+        holder
+    }
+
+    fn release(mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_held_xtables_lock_ends_in_words_about_its_holder() {
+    Lab::enter(|lab| {
+        their_rules(Variant::Legacy);
+        lab.install(Variant::Legacy, &FIRST).succeeds();
+        let before = Snapshot::take();
+        let holder = Holder::new();
+        let tools = Wrappers::new(Variant::Legacy);
+        let run = lab
+            .program()
+            .args(["install", "--kuma-dp-user", "kuma-dp", "--wait", "1", "--max-retries", "2"])
+            .args(["--sleep-between-retries", "10ms"])
+            .args(tools.flags())
+            .args(SECOND)
+            .run();
+        let run = run.exits(4).says(&holder.0.id().to_string()).says("flock");
+        let tries = tools.log().iter().filter(|line| line.starts_with("iptables-restore --wait=1")).count();
+        assert_eq!(tries, 3, "{run}");
+        holder.release();
+        Snapshot::take().assert_unchanged_since(&before);
+    });
+}
+
+#[test]
+fn a_lock_that_is_released_in_time_is_waited_for() {
+    Lab::enter(|lab| {
+        let holder = Holder::new();
+        let tools = Wrappers::new(Variant::Legacy);
+        let install = lab
+            .program()
+            .args(["install", "--kuma-dp-user", "kuma-dp", "--wait", "60"])
+            .args(tools.flags())
+            .start();
+        while !tools.log().iter().any(|line| line.starts_with("iptables-restore --wait=60")) {
+            thread::yield_now();
+        }
+        holder.release();
+        install.finish().succeeds();
+    });
+}
+
+#[test]
+fn the_nft_variant_does_not_mind_the_xtables_lock() {
+    Lab::enter(|lab| {
+        let holder = Holder::new();
+        lab.install(Variant::Nft, &FIRST).succeeds();
+        holder.release();
+    });
+}
+
+each_variant! {
+    fn many_installs_at_once_end_as_one_of_them(lab, variant) {
+        their_rules(variant);
+        let wanted = [&FIRST[..], &SECOND].map(|flags| {
+            lab.install(variant, flags).succeeds();
+            Snapshot::take().without_counters()
+        });
+        lab.uninstall(variant, &[]).succeeds();
+        let runs: Vec<_> = (0..8)
+            .map(|number| lab.installing(variant, if number % 2 == 0 { &FIRST } else { &SECOND }).start())
+            .collect();
+        for run in runs {
+            run.finish().succeeds();
+        }
+        let now = Snapshot::take().without_counters();
+        assert!(wanted.contains(&now), "{now}");
+    }
+
+    fn an_install_and_an_uninstall_at_once_do_not_mix(lab, variant) {
+        their_rules(variant);
+        let before = Snapshot::take().without_counters();
+        lab.install(variant, &SECOND).succeeds();
+        let wanted = Snapshot::take().without_counters();
+        for _ in 0..5 {
+            let runs = [lab.uninstalling(variant, &[]).start(), lab.installing(variant, &SECOND).start()];
+            for run in runs {
+                run.finish().succeeds();
+            }
+            let now = Snapshot::take().without_counters();
+            if now != before {
+                now.assert_unchanged_since(&wanted);
+            }
+        }
+    }
+
+    /// The second one works only when the first one is done.
+    fn a_second_install_waits_for_the_first(lab, variant) {
+        let gate = Path::new("/run/lab/gate");
+        crate::support::command::must("mkfifo", &[&gate.to_string_lossy()]);
+        let slow = Wrappers::new(variant)
+            .at(&("iptables-restore".to_owned(), 1), &Fault::Before(format!("read -r x < {}", gate.display())));
+        let first = lab.program().args(["install", "--kuma-dp-user", "kuma-dp"]).args(slow.flags()).args(FIRST).start();
+        while !slow.log().iter().any(|line| line.starts_with("iptables-restore ")) {
+            thread::yield_now();
+        }
+        let second = lab.installing(variant, &SECOND).start();
+        // It stands at the lock, which the kernel shows.
+        let waits = |pid: u32| {
+            fs::read_to_string("/proc/locks")
+                .unwrap_or_default()
+                .lines()
+                .any(|line| line.contains("-> FLOCK") && line.contains(&format!(" {pid} ")))
+        };
+        while !waits(second.pid) {
+            thread::yield_now();
+        }
+        fs::write(gate, "go\n").expect("somebody reads");
+        first.finish().succeeds();
+        second.finish().succeeds();
+        let now = Snapshot::take().without_counters();
+        lab.uninstall(variant, &[]).succeeds();
+        lab.install(variant, &SECOND).succeeds();
+        now.assert_unchanged_since(&Snapshot::take().without_counters());
+    }
+}
