@@ -5,39 +5,35 @@ use std::time::Duration;
 
 use crate::lab::{Lab, Variant, peak_memory, timed};
 use crate::report::{Report, median};
-use crate::restore::{Rules, create_tables, crowd, kumactl, restore, save};
+use crate::restore::{Rules, crowd, kumactl, restore, save};
 
 /// The flags by which the changed configuration differs.
 const CHANGED: &[&str] = &["--exclude-outbound-ports", "22,3306", "--exclude-inbound-ports", "22"];
 
 /// Measures everything with one variant.
 pub fn measure(lab: &Lab, variant: Variant, runs: usize, report: &mut Report) -> Result<(), String> {
-    Lab::host(variant)?;
-    let (rules, changed) = (Rules::of(lab, &[])?, Rules::of(lab, CHANGED)?);
+    Lab::host()?;
+    let (rules, changed) = (Rules::of(lab, variant, &[])?, Rules::of(lab, variant, CHANGED)?);
     let case = Case {
         lab,
         variant,
         first: rules.files(lab, "first")?,
         replace: changed.replacing(&rules, lab, "replace")?,
     };
-    let fresh = || Lab::host(variant);
-    let used = || Lab::host(variant).and_then(|()| create_tables(lab, variant));
-    let crowded = || Lab::host(variant).and_then(|()| crowd(lab, variant));
+    let used = || Lab::used_host(variant);
+    let crowded = || used().and_then(|()| crowd(lab, variant));
     let name = variant.name();
 
-    let clean =
-        compare(runs, || used().and_then(|()| case.install(&[])), || used().and_then(|()| case.bare()))?;
-    report.ratio(name, "clean install / two restores", clean, Some(1.5));
-    let ratio =
-        compare(runs, || fresh().and_then(|()| case.install(&[])), || fresh().and_then(|()| case.bare()))?;
-    report.ratio(name, "the same where no table exists yet", ratio, Some(1.5));
+    let ours = || Lab::host().and_then(|()| case.install(&[]));
+    let theirs = || Lab::host().and_then(|()| case.bare());
+    report.ratio(name, "clean install / two restores", compare(runs, ours, theirs)?, Some(1.5));
 
-    let unchanged = || used().and_then(|()| case.install(&[])).and_then(|_| case.install(&[]));
-    let ratio = compare(runs, unchanged, || used().and_then(|()| case.bare()))?;
-    report.ratio(name, "unchanged install / two restores", ratio, Some(0.8));
+    let ours = || Lab::host().and_then(|()| case.install(&[])).and_then(|_| case.install(&[]));
+    let theirs = || Lab::host().and_then(|()| case.bare());
+    report.ratio(name, "unchanged install / two restores", compare(runs, ours, theirs)?, Some(0.8));
 
-    let ours = || used().and_then(|()| case.install(&[])).and_then(|_| case.install(CHANGED));
-    let theirs = || used().and_then(|()| case.bare()).and_then(|_| restore(variant, &case.replace));
+    let ours = || Lab::host().and_then(|()| case.install(&[])).and_then(|_| case.install(CHANGED));
+    let theirs = || Lab::host().and_then(|()| case.bare()).and_then(|_| restore(variant, &case.replace));
     report.ratio(
         name,
         "changed install / two restores that replace",
@@ -45,21 +41,24 @@ pub fn measure(lab: &Lab, variant: Variant, runs: usize, report: &mut Report) ->
         Some(1.5),
     );
 
+    let ours = || used().and_then(|()| case.install(&[]));
+    let theirs = || used().and_then(|()| Ok(save(variant)? + case.bare()?));
+    report.ratio(name, "beside one rule / save and restore", compare(runs, ours, theirs)?, Some(1.5));
+
     // Putting 20,000 rules there takes far longer than what is measured.
     let few = runs.div_ceil(3);
     let ours = || crowded().and_then(|()| case.install(&[]));
     let theirs = || crowded().and_then(|()| Ok(save(variant)? + case.bare()?));
-    let ratio = compare(few, ours, theirs)?;
-    report.ratio(name, "beside 10,000 rules / save and restore", ratio, Some(1.5));
+    report.ratio(name, "beside 10,000 rules / save and restore", compare(few, ours, theirs)?, Some(1.5));
 
-    let ours = || fresh().and_then(|()| case.install(&[]));
-    let theirs = || fresh().and_then(|()| kumactl(variant, &case.first));
+    let ours = || Lab::host().and_then(|()| case.install(&[]));
+    let theirs = || Lab::host().and_then(|()| kumactl(variant, &case.first));
     report.ratio(name, "clean install / kumactl's 49 processes", compare(few, ours, theirs)?, None);
 
-    fresh()?;
-    report.memory(name, "memory of a clean install", peak_memory(&mut lab.tproxy(&["install"]))?);
+    Lab::host()?;
+    report.memory(name, "memory of a clean install", peak_memory(&mut lab.tproxy(variant, &["install"]))?);
     crowded()?;
-    report.memory(name, "memory beside 10,000 rules", peak_memory(&mut lab.tproxy(&["install"]))?);
+    report.memory(name, "memory beside 10,000 rules", peak_memory(&mut lab.tproxy(variant, &["install"]))?);
     Ok(())
 }
 
@@ -74,7 +73,7 @@ struct Case<'a> {
 impl Case<'_> {
     /// Time of an install with further flags.
     fn install(&self, flags: &[&str]) -> Result<Duration, String> {
-        let mut command = self.lab.tproxy(&["install"]);
+        let mut command = self.lab.tproxy(self.variant, &["install"]);
         command.args(flags);
         timed(&mut command).map(|(_, took)| took)
     }

@@ -41,6 +41,8 @@ pub const FAMILIES: [&str; 2] = ["iptables", "ip6tables"];
 pub struct Lab {
     dir: PathBuf,
     sidecar: &'static str,
+    /// The legacy programs as `--iptables-executables` takes them.
+    legacy: String,
 }
 
 impl Lab {
@@ -66,19 +68,38 @@ impl Lab {
         let dir = PathBuf::from("/run/bench");
         fs::create_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         write("/run/bench/resolv.conf", "nameserver 10.96.0.10\nnameserver fd00:96::a\n")?;
+        let users = "root:x:0:0:root:/root:/bin/sh\nkuma-dp:x:5678:5678::/:/usr/sbin/nologin\n";
+        write("/run/bench/passwd", users)?;
+        must("mount", ["--bind", "/run/bench/passwd", "/etc/passwd"])?;
         // Only users of the user namespace exist for the owner match.
-        let sidecar = if Uid::is_root(uid) { "5678" } else { "0" };
-        Ok(Self { dir, sidecar })
+        let sidecar = if Uid::is_root(uid) { "kuma-dp" } else { "root" };
+        Ok(Self { dir, sidecar, legacy: legacy()? })
     }
 
-    /// A fresh network namespace with a dual-stack host in it, on which somebody uses this variant.
-    pub fn host(variant: Variant) -> Result<(), String> {
+    /// A fresh network namespace with a dual-stack host in it, without any rule or table.
+    pub fn host() -> Result<(), String> {
         unshare(CloneFlags::CLONE_NEWNET).map_err(|e| format!("cannot make a network namespace: {e}"))?;
         must("ip", ["link", "set", "lo", "up"])?;
         must("ip", ["link", "add", "eth0", "type", "veth", "peer", "name", "wire"])?;
         must("ip", ["addr", "add", "192.0.2.1/24", "dev", "eth0"])?;
         must("ip", ["-6", "addr", "add", "2001:db8::1/64", "dev", "eth0", "nodad"])?;
+        Ok(())
+    }
+
+    /// The same with every table that an install writes to, and a rule of somebody else.
+    pub fn used_host(variant: Variant) -> Result<(), String> {
+        Self::host()?;
         for family in FAMILIES {
+            for table in ["raw", "mangle", "nat"] {
+                must(
+                    variant.program(family, ""),
+                    ["-t", table, "-A", "OUTPUT", "-p", "udp", "-j", "RETURN"],
+                )?;
+                must(
+                    variant.program(family, ""),
+                    ["-t", table, "-D", "OUTPUT", "-p", "udp", "-j", "RETURN"],
+                )?;
+            }
             must(
                 variant.program(family, ""),
                 ["-t", "nat", "-A", "POSTROUTING", "-p", "udp", "-j", "RETURN"],
@@ -88,11 +109,12 @@ impl Lab {
     }
 
     /// The command under test. Every run is that of a VM: dual stack, DNS on.
-    pub fn tproxy(&self, args: &[&str]) -> Command {
+    pub fn tproxy(&self, variant: Variant, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tproxy"));
-        command.args(args);
-        if args.first() == Some(&"install") {
-            command.args(["--kuma-dp-user", self.sidecar, "--redirect-dns"]);
+        command.args(args).args(["--kuma-dp-user", self.sidecar, "--redirect-dns"]);
+        if variant == Variant::Legacy {
+            // Where nothing else decides, the other variant is taken.
+            command.args(["--iptables-executables", &self.legacy]);
         }
         command.env("KUMA_TRANSPARENT_PROXY_REDIRECT_DNS_RESOLV_CONFIG_PATH", self.file("resolv.conf"));
         command
@@ -109,6 +131,19 @@ impl Lab {
         write(&path, text)?;
         Ok(path)
     }
+}
+
+/// Every legacy program with its path.
+fn legacy() -> Result<String, String> {
+    let mut pairs = Vec::new();
+    for family in FAMILIES {
+        for role in ["", "save", "restore"] {
+            let program = Variant::Legacy.program(family, role);
+            let path = must("sh", ["-c", &format!("command -v {program}")])?;
+            pairs.push(format!("{}:{}", program.replace("-legacy", ""), path.trim()));
+        }
+    }
+    Ok(pairs.join(","))
 }
 
 fn network() -> Result<PathBuf, String> {

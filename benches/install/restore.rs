@@ -12,10 +12,10 @@ pub struct Rules(Vec<String>);
 
 impl Rules {
     /// Asks for the rules of an install with these further flags.
-    pub fn of(lab: &Lab, flags: &[&str]) -> Result<Self, String> {
+    pub fn of(lab: &Lab, variant: Variant, flags: &[&str]) -> Result<Self, String> {
         let mut args = vec!["install", "--dry-run"];
         args.extend(flags);
-        let (text, _) = timed(&mut lab.tproxy(&args))?;
+        let (text, _) = timed(&mut lab.tproxy(variant, &args))?;
         let (_, text) = text.split_once("### IPv4 ###").ok_or("the dry run shows no IPv4 rules")?;
         let (v4, v6) = text.split_once("### IPv6 ###").ok_or("the dry run shows no IPv6 rules")?;
         Ok(Self(vec![format!("{}\n", v4.trim()), format!("{}\n", v6.trim())]))
@@ -107,12 +107,6 @@ pub fn kumactl(variant: Variant, files: &[PathBuf]) -> Result<Duration, String> 
     took += save(variant)?;
     took += restore(variant, files)?;
     Ok(took)
-}
-
-/// Makes the tables that an install writes to exist, as they do on a host where they were ever used.
-pub fn create_tables(lab: &Lab, variant: Variant) -> Result<(), String> {
-    let file = lab.keep("tables", "*raw\nCOMMIT\n*mangle\nCOMMIT\n*nat\nCOMMIT\n")?;
-    restore(variant, &[file.clone(), file]).map(drop)
 }
 
 /// Adds 10,000 rules of somebody else to nat, in a chain that is called, for each family.
