@@ -21,6 +21,7 @@ pub mod host;
 pub mod plan;
 pub mod present;
 pub mod sidecar;
+pub mod status;
 pub mod stdout;
 pub mod sys;
 pub mod text;

@@ -7,6 +7,7 @@ mod install;
 pub mod log;
 mod read;
 mod retired;
+mod status;
 
 use std::ffi::OsString;
 
@@ -48,6 +49,7 @@ pub fn command() -> Command {
         .subcommand(install::install_command())
         .subcommand(install::uninstall_command())
         .subcommand(install::confirm_command())
+        .subcommand(status::command())
         .subcommand(config::command())
         .subcommand(generate::completions_command())
         .subcommand(generate::man_command());
@@ -62,6 +64,8 @@ Exit codes:
   3  the host cannot do it: a tool, a kernel feature, a user or root is missing
   4  somebody else holds a lock
   5  failed, and so did the way back; the message says what is left
+  10  status: nothing is installed
+  11  status: something is not as wanted
 
 Results go to standard output, everything else to standard error. TPROXY_LOG=debug prints more, TPROXY_LOG=error less.";
 
@@ -93,6 +97,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
         Some(("install", matches)) => install::install(matches)?,
         Some(("uninstall", matches)) => install::uninstall(matches)?,
         Some(("confirm", _)) => confirm::confirm()?,
+        Some(("status", matches)) => status::run(matches)?,
         Some(("config", matches)) => config::run(matches)?,
         Some(("completions", matches)) => generate::completions(matches)?,
         Some(("man", matches)) => generate::man(matches)?,

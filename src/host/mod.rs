@@ -1,6 +1,7 @@
 //! What is there: users, interfaces, IPv6, DNS servers. Reads only.
 
 mod facts;
+mod listeners;
 mod net;
 mod resolv_conf;
 mod user;
@@ -9,6 +10,7 @@ use std::path::Path;
 
 use crate::exit::{Exit, Failure};
 pub use facts::{HostFacts, Ipv6Support, Resolver};
+pub use listeners::listeners;
 pub use net::{ipv6_support, listening_tcp_ports, loopback};
 pub use resolv_conf::parse as parse_resolv_conf;
 pub use user::{User, sidecar_user};

@@ -3,10 +3,14 @@
 mod diff;
 mod plan;
 mod receipt;
+mod status;
+mod status_json;
 
 pub use diff::{diff_json, diff_text};
 pub use plan::plan_json;
 pub use receipt::{Action, Receipt};
+pub use status::status_text;
+pub use status_json::status_json;
 
 /// One JSON document on lines of its own.
 fn pretty(value: &serde_json::Value) -> String {

@@ -53,6 +53,20 @@ fn heir(device: u64, inode: u64) -> Option<u32> {
     })
 }
 
+/// A process with an open socket of this inode; seen only by those who may look into other users' processes.
+pub fn socket_holder(inode: u32) -> Option<Holder> {
+    let link = format!("socket:[{inode}]");
+    let numbers =
+        std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let pid = numbers.into_iter().find(|pid: &u32| {
+        let Ok(files) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+        files
+            .filter_map(|file| std::fs::read_link(file.ok()?.path()).ok())
+            .any(|to| to.as_os_str() == link.as_str())
+    })?;
+    Some(Holder { pid, command: command(pid) })
+}
+
 /// Reads lines such as `3: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF`; `->` in the second column marks those who
 /// wait (`lock_get_status` in the kernel's `fs/locks.c`).
 fn pid_of(locks: &str, device: u64, inode: u64) -> Option<u32> {
@@ -113,6 +127,16 @@ mod tests {
         assert!(!ours.command.is_empty() && !ours.command.contains('\0'));
         assert_eq!(Holder { pid: 7, command: "iptables -w".into() }.to_string(), "process 7 (iptables -w)");
         assert_eq!(Holder { pid: 7, command: String::new() }.to_string(), "whoever process 7 left it to");
+    }
+
+    #[test]
+    fn sockets_have_holders() {
+        use std::os::fd::AsRawFd;
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let link = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
+        let inode = link.to_str().unwrap().trim_start_matches("socket:[").trim_end_matches(']');
+        assert_eq!(socket_holder(inode.parse().unwrap()).unwrap().pid, std::process::id());
+        assert_eq!(socket_holder(u32::MAX), None);
     }
 
     proptest! {

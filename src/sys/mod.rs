@@ -15,4 +15,6 @@ pub mod watch;
 mod holder;
 mod poll;
 
+pub use holder::socket_holder;
+
 pub(crate) use crate::text::escape;

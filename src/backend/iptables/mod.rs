@@ -2,6 +2,7 @@
 
 pub mod commit;
 pub mod decode;
+pub mod infer;
 pub mod observe;
 pub mod owned;
 mod piecewise;
@@ -13,3 +14,4 @@ pub mod situation;
 pub mod syntax;
 pub mod tools;
 pub mod transition;
+pub mod typed;

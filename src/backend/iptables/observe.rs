@@ -25,18 +25,47 @@ pub type Observation = BTreeMap<(Variant, Family), Saved>;
 /// # Errors
 /// A save program is missing for a variant and family that has tables, or failed.
 pub fn observe(tools: &Tools) -> Result<Observation, Failure> {
-    let mut asked = Vec::new();
+    observe_with(tools, &[])
+}
+
+/// The same with the packets that each rule met so far.
+///
+/// # Errors
+/// As those of [`observe`].
+pub fn observe_with_counters(tools: &Tools) -> Result<Observation, Failure> {
+    observe_with(tools, &["-c"])
+}
+
+/// Where there are tables, but no program to read them.
+///
+/// # Errors
+/// The kernel does not list its tables.
+pub fn unreadable(tools: &Tools) -> Result<Vec<(Variant, Family)>, Failure> {
+    let mut places = with_tables()?;
+    places.retain(|(variant, family)| tools.of(*variant).programs(*family).is_none());
+    Ok(places)
+}
+
+fn with_tables() -> Result<Vec<(Variant, Family)>, Failure> {
+    let mut places = Vec::new();
     for variant in Variant::BOTH {
         for family in Family::BOTH {
             if has_tables(variant, family)? {
-                asked.push((variant, family));
+                places.push((variant, family));
             }
         }
     }
+    Ok(places)
+}
+
+fn observe_with(tools: &Tools, args: &[&'static str]) -> Result<Observation, Failure> {
+    let asked = with_tables()?;
     let answers: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = asked
             .iter()
-            .map(|&(variant, family)| (variant, family, scope.spawn(move || save(tools, variant, family))))
+            .map(|&(variant, family)| {
+                (variant, family, scope.spawn(move || save(tools, variant, family, args)))
+            })
             .collect();
         threads
             .into_iter()
@@ -49,15 +78,14 @@ pub fn observe(tools: &Tools) -> Result<Observation, Failure> {
     answers.into_iter().map(|(key, saved)| Ok((key, saved?))).collect()
 }
 
-fn save(tools: &Tools, variant: Variant, family: Family) -> Result<Saved, Failure> {
+fn save(tools: &Tools, variant: Variant, family: Family, args: &[&'static str]) -> Result<Saved, Failure> {
     let Some(programs) = tools.of(variant).programs(family) else {
         // Tables of a variant that no program here can read: nothing of ours is in them, or it was put there by
         // another machine's tools (an init container's) that are not ours to replace.
         tracing::warn!("there are {family} tables of the {variant} variant, but no program to read them");
         return Ok(Saved::default());
     };
-    let none: [&str; 0] = [];
-    let output = run::run(&Command::new(&programs.save, none, SAVE_DEADLINE))
+    let output = run::run(&Command::new(&programs.save, args.iter().copied(), SAVE_DEADLINE))
         .map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
     if !output.success() {
         let words = Refusal::read(&String::from_utf8_lossy(&output.stderr), "").words;

@@ -37,6 +37,9 @@ pub struct SavedChain {
 pub struct SavedRule {
     /// Everything behind the chain's name, as printed: what `-D` and `-A` take back.
     pub args: String,
+    /// How many packets it met, where the program was asked for that. In nat tables that is the first packet of
+    /// each connection.
+    pub packets: Option<u64>,
 }
 
 impl Saved {
@@ -59,7 +62,7 @@ impl Saved {
                 let builtin = fields.next().is_some_and(|policy| policy != "-");
                 index.insert(name, table.chains.len());
                 table.chains.push(SavedChain { name: name.to_owned(), builtin, rules: Vec::new() });
-            } else if let Some((name, args)) = rule_line(line) {
+            } else if let Some((packets, name, args)) = rule_line(line) {
                 let at = *index.entry(name).or_insert_with(|| {
                     table.chains.push(SavedChain {
                         name: name.to_owned(),
@@ -68,7 +71,7 @@ impl Saved {
                     });
                     table.chains.len() - 1
                 });
-                table.chains[at].rules.push(SavedRule::new(args));
+                table.chains[at].rules.push(SavedRule { packets, ..SavedRule::new(args) });
             }
         }
         saved
@@ -98,7 +101,7 @@ impl SavedTable {
 impl SavedRule {
     /// A rule from its text, as behind `-A CHAIN`.
     pub fn new(args: &str) -> Self {
-        Self { args: args.to_owned() }
+        Self { args: args.to_owned(), packets: None }
     }
 
     /// The text as the words that a shell would make of it.
@@ -143,15 +146,18 @@ pub fn incompatible(text: &str) -> Vec<Table> {
     names.filter_map(|name| Table::ALL.into_iter().find(|table| table.name() == name)).collect()
 }
 
-/// Chain and arguments of a line `[12:720] -A CHAIN …`, with or without the counters.
-fn rule_line(line: &str) -> Option<(&str, &str)> {
-    let line = match line.strip_prefix('[') {
-        Some(rest) => rest.split_once("] ")?.1,
-        None => line,
+/// Packets, chain and arguments of a line `[12:720] -A CHAIN …`, with or without the counters.
+fn rule_line(line: &str) -> Option<(Option<u64>, &str, &str)> {
+    let (packets, line) = match line.strip_prefix('[') {
+        Some(rest) => {
+            let (counters, line) = rest.split_once("] ")?;
+            (counters.split(':').next().and_then(|packets| packets.parse().ok()), line)
+        }
+        None => (None, line),
     };
     let rest = line.strip_prefix("-A ")?;
     let (chain, args) = rest.split_once(' ').unwrap_or((rest, ""));
-    (!chain.is_empty()).then_some((chain, args))
+    (!chain.is_empty()).then_some((packets, chain, args))
 }
 
 /// Splits at spaces, but not within double quotes; a backslash takes the next character as it is, within quotes
@@ -191,7 +197,9 @@ mod tests {
         let mine = nat.chain("MINE").expect("chain");
         assert!(!mine.builtin);
         assert_eq!(mine.rules[0].comment().as_deref(), Some("a \"b\" 'c'"));
-        assert_eq!(nat.chain("OUTPUT").expect("chain").rules[0].args, "-p tcp -j MINE");
+        let jump = &nat.chain("OUTPUT").expect("chain").rules[0];
+        assert_eq!((jump.args.as_str(), jump.packets), ("-p tcp -j MINE", Some(1)));
+        assert_eq!(mine.rules[0].packets, None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::owned::{Ownership, RecordedRule, SharedRule};
 use super::save::Saved;
 use super::tools::{Tools, Variant};
 use super::transition::{self, TableChange, Wanted};
+use super::typed::{self, TypedRule};
 
 /// One variant's rules of one family.
 pub type Place = (Variant, Family);
@@ -52,6 +53,19 @@ impl Situation {
     /// Whose rules are whose, by place.
     pub fn ownership(&self) -> impl Iterator<Item = (Place, &Ownership)> {
         self.ownership.iter().map(|(place, own)| (*place, own))
+    }
+
+    /// Everything that was read at a place.
+    pub fn saved(&self, place: Place) -> Option<&Saved> {
+        self.observation.get(&place)
+    }
+
+    /// The rules of ours at a place that can be read as data.
+    pub fn own_rules(&self, place: Place) -> Vec<TypedRule> {
+        match (self.observation.get(&place), self.ownership.get(&place)) {
+            (Some(saved), Some(own)) => typed::own_rules(saved, own),
+            _ => Vec::new(),
+        }
     }
 
     /// How many rules are ours, by family.

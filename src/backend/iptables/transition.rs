@@ -25,6 +25,14 @@ enum Place {
     At(usize),
 }
 
+/// Whether rules with other comments are other rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Comments {
+    #[default]
+    Count,
+    Ignored,
+}
+
 /// What makes two rules the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Key {
@@ -36,6 +44,14 @@ enum Key {
 impl Key {
     fn of(rule: &SavedRule) -> Self {
         Canonical::read(rule).map_or_else(|| Self::Text(rule.args.clone()), Self::Rule)
+    }
+
+    /// Without the comment, where that shall not count.
+    fn counting(self, comments: Comments) -> Self {
+        match (self, comments) {
+            (Self::Rule(rule), Comments::Ignored) => Self::Rule(rule.uncommented()),
+            (key, _) => key,
+        }
     }
 }
 
@@ -52,6 +68,7 @@ pub struct Wanted {
     shared: BTreeMap<(Table, String), Vec<WantedRule>>,
     /// A chain that is not in it shall not exist.
     own: BTreeMap<OwnChain, Vec<WantedRule>>,
+    comments: Comments,
 }
 
 impl Wanted {
@@ -113,6 +130,16 @@ impl Wanted {
         wanted
     }
 
+    /// The same where it does not matter how rules are commented: to look, not to change.
+    #[must_use]
+    pub fn whatever_comments(mut self) -> Self {
+        self.comments = Comments::Ignored;
+        for rule in self.shared.values_mut().chain(self.own.values_mut()).flatten() {
+            rule.key = rule.key.clone().counting(Comments::Ignored);
+        }
+        self
+    }
+
     /// How many rules that is.
     pub fn rule_count(&self) -> usize {
         self.shared.values().chain(self.own.values()).map(Vec::len).sum()
@@ -168,6 +195,8 @@ pub struct TableChange {
     pub script: String,
     /// The same for people.
     pub diff: Vec<DiffLine>,
+    /// Rules that are there, but not where they belong among ours or before others'.
+    pub moved: Vec<DiffLine>,
 }
 
 /// What a family needs to come from `saved` to `wanted`, in the order in which it is to be committed: what
@@ -187,7 +216,7 @@ pub fn script(changes: &[TableChange]) -> String {
 }
 
 fn table_change(table: Table, saved: &Saved, ownership: &Ownership, wanted: &Wanted) -> Option<TableChange> {
-    let mut block = Block::default();
+    let mut block = Block { comments: wanted.comments, ..Block::default() };
     if table == Table::Nat {
         block.own_chains(saved, ownership, wanted);
     }
@@ -200,7 +229,7 @@ fn table_change(table: Table, saved: &Saved, ownership: &Ownership, wanted: &Wan
         let present: Vec<_> =
             ownership.shared.iter().filter(|r| r.table == table && r.chain == chain).collect();
         let rules = wanted.shared.get(&(table, chain.to_owned())).map(Vec::as_slice).unwrap_or_default();
-        if !is_in_place(&present, rules) {
+        if !is_in_place(&present, rules, wanted.comments) {
             block.shared_chain(chain, &present, rules);
         }
     }
@@ -208,7 +237,7 @@ fn table_change(table: Table, saved: &Saved, ownership: &Ownership, wanted: &Wan
 }
 
 /// Whether a shared chain holds the wanted rules already: all of them, in order, those for the head first of all.
-fn is_in_place(present: &[&SharedRule], wanted: &[WantedRule]) -> bool {
+fn is_in_place(present: &[&SharedRule], wanted: &[WantedRule], comments: Comments) -> bool {
     present.len() == wanted.len()
         && present.iter().zip(wanted).enumerate().all(|(nth, (present, wanted))| {
             let at = match wanted.place {
@@ -216,7 +245,7 @@ fn is_in_place(present: &[&SharedRule], wanted: &[WantedRule]) -> bool {
                 Place::At(index) => Some(index),
                 Place::Tail => None,
             };
-            at.is_none_or(|at| at == present.index) && Key::of(&present.rule) == wanted.key
+            at.is_none_or(|at| at == present.index) && Key::of(&present.rule).counting(comments) == wanted.key
         })
 }
 
@@ -229,6 +258,8 @@ struct Block {
     add: String,
     delete: String,
     diff: Vec<DiffLine>,
+    moved: Vec<DiffLine>,
+    comments: Comments,
 }
 
 impl Block {
@@ -241,15 +272,18 @@ impl Block {
             let present = present.map(|chain| chain.rules.as_slice()).unwrap_or_default();
             let rules = wanted.own.get(&name);
             let same = rules.is_some_and(|rules| {
-                rules.len() == present.len() && present.iter().zip(rules).all(|(p, w)| Key::of(p) == w.key)
+                rules.len() == present.len() && present.iter().zip(rules).all(|(p, w)| self.key(p) == w.key)
             });
             if (exists && same) || (!exists && rules.is_none()) {
                 continue;
             }
             for rule in present {
-                self.note(false, name.name(), &rule.args, Some(Key::of(rule)));
+                self.note(false, name.name(), &rule.args, Some(self.key(rule)));
             }
             if let Some(rules) = rules {
+                let present: Vec<_> =
+                    present.iter().enumerate().map(|(at, rule)| (at, self.key(rule))).collect();
+                self.note_moved(name.name(), &present, rules);
                 let _ = writeln!(self.declare, ":{} - [0:0]", name.name());
                 if !exists {
                     self.note(true, name.name(), "", None);
@@ -270,8 +304,10 @@ impl Block {
     fn shared_chain(&mut self, chain: &str, present: &[&SharedRule], wanted: &[WantedRule]) {
         for shared in present {
             let _ = writeln!(self.remove, "-D {chain} {}", shared.rule.args);
-            self.note(false, chain, &shared.rule.args, Some(Key::of(&shared.rule)));
+            self.note(false, chain, &shared.rule.args, Some(self.key(&shared.rule)));
         }
+        let places: Vec<_> = present.iter().map(|shared| (shared.index, self.key(&shared.rule))).collect();
+        self.note_moved(chain, &places, wanted);
         let mut head = 0;
         for rule in wanted {
             let _ = match rule.place {
@@ -283,6 +319,17 @@ impl Block {
                 Place::At(index) => writeln!(self.add, "-I {chain} {} {}", index + 1, rule.args),
             };
             self.note(true, chain, &rule.args, Some(rule.key.clone()));
+        }
+    }
+
+    fn key(&self, rule: &SavedRule) -> Key {
+        Key::of(rule).counting(self.comments)
+    }
+
+    fn note_moved(&mut self, chain: &str, present: &[(usize, Key)], wanted: &[WantedRule]) {
+        for rule in misplaced(present, wanted).into_iter().map(|nth| &wanted[nth]) {
+            let (chain, args) = (chain.to_owned(), rule.args.clone());
+            self.moved.push(DiffLine { added: true, chain, args, key: None });
         }
     }
 
@@ -298,12 +345,41 @@ impl Block {
     }
 
     fn finish(self, table: Table) -> Option<TableChange> {
-        let Self { declare, remove, add, delete, diff } = self;
+        let Self { declare, remove, add, delete, diff, moved, .. } = self;
         let body = format!("{declare}{remove}{add}{delete}");
         (!body.is_empty()).then(|| TableChange {
             table,
             script: format!("*{}\n{body}COMMIT\n", table.name()),
             diff,
+            moved,
         })
     }
+}
+
+/// Which of the wanted rules are there already, but not in the wanted order, or behind others' although they belong
+/// before them. `present` are ours with their places in the chain.
+fn misplaced(present: &[(usize, Key)], wanted: &[WantedRule]) -> Vec<usize> {
+    let mut free: Vec<bool> = vec![true; present.len()];
+    let mut pairs = Vec::new();
+    for (nth, rule) in wanted.iter().enumerate() {
+        if let Some(at) = (0..present.len()).find(|at| free[*at] && present[*at].1 == rule.key) {
+            free[at] = false;
+            pairs.push((nth, at));
+        }
+    }
+    // The longest run of rules that are in order among themselves stays; what is not in it has moved.
+    let mut runs: Vec<(usize, Option<usize>)> = Vec::with_capacity(pairs.len());
+    for (i, (_, at)) in pairs.iter().enumerate() {
+        let before = (0..i).filter(|j| pairs[*j].1 < *at).max_by_key(|j| (runs[*j].0, usize::MAX - j));
+        runs.push((before.map_or(1, |j| runs[j].0 + 1), before));
+    }
+    let mut stays = vec![false; pairs.len()];
+    let mut next = (0..pairs.len()).max_by_key(|i| (runs[*i].0, usize::MAX - i));
+    while let Some(i) = next {
+        stays[i] = true;
+        next = runs[i].1;
+    }
+    let behind_others = |nth: usize, at: usize| wanted[nth].place == Place::Head && present[at].0 > at;
+    let moved = pairs.iter().zip(stays).filter(|((nth, at), stays)| !stays || behind_others(*nth, *at));
+    moved.map(|((nth, _), _)| *nth).collect()
 }

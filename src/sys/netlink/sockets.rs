@@ -3,10 +3,11 @@
 //! Layouts are those of the kernel's `include/uapi/linux/inet_diag.h`.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::sys::socket::SockProtocol;
 
-use super::message::{Message, NLM_F_DUMP, Request, number};
+use super::message::{Message, NLM_F_DUMP, Request, attributes, number, u32_at};
 use super::{Socket, absent};
 use crate::config::values::Protocol;
 use crate::plan::Family;
@@ -17,14 +18,24 @@ const TCP_CLOSE: u8 = 7;
 const TCP_LISTEN: u8 = 10;
 /// Behind family, state and timers (4), the addresses (48) and three counters (12).
 const UID: usize = 64;
+const INODE: usize = 68;
+/// The size of `struct inet_diag_msg`; attributes follow.
+const ANSWER: usize = 72;
+const INET_DIAG_SKV6ONLY: u16 = 11;
 
 /// A socket that waits for whoever comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waiting {
+    /// The address that it is bound to; the unspecified one takes all.
+    pub address: IpAddr,
     /// Its port.
     pub port: u16,
+    /// Whether it takes IPv4 too although its address is an IPv6 one.
+    pub both_families: bool,
     /// The user who made it.
     pub uid: u32,
+    /// Its number, by which `/proc/PID/fd` names it.
+    pub inode: u32,
 }
 
 /// The listening TCP sockets, or the unconnected UDP ones, of a family in the calling thread's network namespace.
@@ -54,10 +65,25 @@ pub fn waiting(family: Family, protocol: Protocol) -> io::Result<Vec<Waiting>> {
 }
 
 fn read(message: &Message<'_>, wanted: u8) -> Option<Waiting> {
-    let [_, state, _, _, high, low, ..] = message.payload else { return None };
-    let uid = message.payload.get(UID..)?.first_chunk()?;
-    (message.kind == SOCK_DIAG_BY_FAMILY && *state == wanted)
-        .then_some(Waiting { port: u16::from_be_bytes([*high, *low]), uid: u32::from_ne_bytes(*uid) })
+    let bytes = message.payload;
+    let [family, state, _, _, high, low, _, _, address @ ..] = bytes else { return None };
+    if message.kind != SOCK_DIAG_BY_FAMILY || *state != wanted {
+        return None;
+    }
+    let address: &[u8; 16] = address.first_chunk()?;
+    let six = *family == number(Family::V6);
+    let mut flags = attributes(bytes.get(ANSWER..)?).filter(|(kind, _)| *kind == INET_DIAG_SKV6ONLY);
+    Some(Waiting {
+        address: if six {
+            Ipv6Addr::from(*address).into()
+        } else {
+            Ipv4Addr::new(address[0], address[1], address[2], address[3]).into()
+        },
+        port: u16::from_be_bytes([*high, *low]),
+        both_families: six && flags.next().is_none_or(|(_, value)| value.first() == Some(&0)),
+        uid: u32_at(bytes, UID)?,
+        inode: u32_at(bytes, INODE)?,
+    })
 }
 
 #[cfg(test)]
@@ -79,8 +105,19 @@ mod tests {
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => return,
                 other => other.unwrap(),
             };
-            assert!(found.contains(&Waiting { port, uid }), "{protocol:?} {port}: {found:?}");
+            let ours = found.iter().find(|socket| socket.port == port).expect("our own socket");
+            assert_eq!((ours.uid, ours.address.is_loopback(), ours.both_families), (uid, true, false));
+            assert!(ours.inode > 0);
         }
+    }
+
+    #[test]
+    fn sockets_of_both_families_are_told() {
+        let both = TcpListener::bind("[::]:0").unwrap();
+        let port = both.local_addr().unwrap().port();
+        let Ok(found) = waiting(Family::V6, Protocol::Tcp) else { return };
+        let ours = found.iter().find(|socket| socket.port == port).expect("our own socket");
+        assert_eq!((ours.address.is_unspecified(), ours.both_families), (true, true));
     }
 
     #[test]

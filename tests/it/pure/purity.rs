@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 14] = [
+const PURE: [&str; 21] = [
     "src/plan",
     "src/config",
     "src/present",
@@ -18,6 +18,13 @@ const PURE: [&str; 14] = [
     "src/backend/iptables/shape.rs",
     "src/backend/iptables/syntax.rs",
     "src/backend/iptables/transition.rs",
+    "src/backend/iptables/infer.rs",
+    "src/backend/iptables/typed.rs",
+    "src/status/compare.rs",
+    "src/status/listen.rs",
+    "src/status/model.rs",
+    "src/status/source.rs",
+    "src/status/words.rs",
 ];
 
 const DOORS: [&str; 8] =

@@ -1,0 +1,248 @@
+//! What `tproxy status` found, for people.
+
+use std::fmt::Write as _;
+
+use crate::plan::Family;
+use crate::status::model::{
+    Ahead, Compared, Difference, Finding, Hits, Installer, Listening, Report, Resolvers, Verdict, Who,
+};
+use crate::status::words::{time, wrapped};
+use crate::text::escape;
+
+/// Columns that a terminal is sure to have.
+const WIDTH: usize = 80;
+
+/// For people: 80 columns are enough for it.
+pub fn status_text(report: &Report) -> String {
+    let mut text = String::new();
+    line(&mut text, "", headline(report.verdict));
+    if report.verdict != Verdict::NotInstalled {
+        summary(&mut text, report);
+        ports(&mut text, report);
+    }
+    if let Some(resolvers) = report.resolvers.as_ref().filter(|resolvers| !resolvers.as_captured()) {
+        section(&mut text, "DNS servers");
+        resolver_lines(&mut text, resolvers);
+    }
+    if !report.differences.is_empty() {
+        section(&mut text, "Rules that are not as wanted");
+        differences(&mut text, &report.differences);
+        fix(&mut text, "run 'tproxy install' with the wanted configuration; it changes only what differs");
+    }
+    if !report.ahead.is_empty() {
+        section(&mut text, "Rules that take traffic before ours see it");
+        for ahead in &report.ahead {
+            ahead_lines(&mut text, ahead);
+        }
+    }
+    findings(&mut text, "Problems", &report.problems);
+    findings(&mut text, "Notes", &report.notes);
+    if report.verdict == Verdict::NotInstalled && report.notes.is_empty() {
+        fix(&mut text, "run 'tproxy install'; 'tproxy install --dry-run' shows what it would do");
+    }
+    text
+}
+
+fn headline(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Installed => "installed, as wanted",
+        Verdict::Differs => "installed, but not as wanted",
+        Verdict::NotInstalled => "not installed",
+    }
+}
+
+fn summary(text: &mut String, report: &Report) {
+    let rules: Vec<_> =
+        report.families.iter().map(|family| format!("{} for {}", family.rules, family.family)).collect();
+    let variant = report.variant.as_deref().unwrap_or("unknown");
+    let rules = if rules.is_empty() { "none".to_owned() } else { rules.join(" and ") };
+    field(text, "rules", &format!("{rules}, through iptables ({variant})"));
+    if let Some(installer) = &report.installer {
+        field(text, "installed", &installed(installer));
+    }
+    field(text, "compared", compared(report.compared));
+    if let Some(sidecar) = &report.sidecar {
+        let name = sidecar.name.as_ref().map_or(String::new(), |name| format!(" ({})", escape(name)));
+        field(text, "sidecar", &format!("UID {}{name}", sidecar.uid));
+    }
+}
+
+fn installed(installer: &Installer) -> String {
+    let since = installer.since.map_or(String::new(), |since| format!(" on {}", time(since)));
+    let version = installer.version.as_ref().map_or(String::new(), |version| format!(" {}", escape(version)));
+    let doubt = if installer.program == "tproxy" { "" } else { ", going by its rules: there is no record" };
+    format!("by {}{version}{since}{doubt}", installer.program)
+}
+
+fn compared(compared: Compared) -> &'static str {
+    match compared {
+        Compared::Given => "with the configuration given to this command",
+        Compared::Recorded => "with the configuration that the installation recorded",
+        Compared::Inferred => "with a configuration read off the rules, as none was given or recorded",
+        Compared::Nothing => "with nothing",
+    }
+}
+
+/// A table: a line for each port, a column for each family.
+fn ports(text: &mut String, report: &Report) {
+    let hits = report.hits();
+    let rows = [
+        ("outbound", report.ports.outbound, hits.outbound),
+        ("inbound", report.ports.inbound, hits.inbound),
+        ("dns", report.ports.dns, hits.dns),
+    ];
+    let mut families: Vec<Family> = report.listeners.iter().map(|listening| listening.family).collect();
+    families.sort_unstable();
+    families.dedup();
+    text.push('\n');
+    let heads: Vec<_> = families.iter().map(|family| format!("{:<21}", format!("on {family}"))).collect();
+    let heads = heads.join(" ");
+    line(text, "", format!("{:<11}port   redirected  {heads}", "").trim_end());
+    for (name, port, redirected) in rows {
+        let Some(port) = port else { continue };
+        let cells: Vec<_> = families
+            .iter()
+            .map(|family| {
+                let here = |l: &&Listening| l.name == name && l.family == *family;
+                let who = report.listeners.iter().find(here).map_or("", |l| short(&l.who));
+                format!("{who:<21}")
+            })
+            .collect();
+        let row = format!("  {name:<9}{port:<7}{:<12}{}", number(redirected), cells.join(" "));
+        line(text, "", row.trim_end());
+    }
+    let Hits { excluded, invalid_dropped, .. } = hits;
+    let rest = format!(
+        "excluded {}, dropped as invalid {} (connections, counted by their first packet; invalid packets one by one)",
+        number(excluded),
+        number(invalid_dropped)
+    );
+    paragraph(text, "  ", "  ", &rest);
+    for listening in &report.listeners {
+        if let Some(warning) = warning(listening) {
+            paragraph(text, "  ", "    ", &warning);
+        }
+    }
+}
+
+fn number(count: Option<u64>) -> String {
+    count.map_or_else(|| "-".to_owned(), |count| count.to_string())
+}
+
+fn short(who: &Who) -> &'static str {
+    match who {
+        Who::Sidecar => "the sidecar listens",
+        Who::Other { .. } => "SOMEBODY ELSE",
+        Who::Elsewhere(_) => "not at that address",
+        Who::Nobody => "nobody listens",
+        Who::Unknown => "unknown",
+    }
+}
+
+fn warning(listening: &Listening) -> Option<String> {
+    let Listening { name, port, family, who } = listening;
+    match who {
+        Who::Other { uid, process } => {
+            let process = process.as_ref().map_or(String::new(), |process| format!(", {}", escape(process)));
+            Some(format!(
+                "{family} port {port} ({name}) is taken by user {uid}{process}: stop that program, or install with \
+                 another port for the sidecar"
+            ))
+        }
+        Who::Elsewhere(address) => Some(format!(
+            "{family} port {port} ({name}) is listened on at {address} alone, where redirected traffic does not go: \
+             let the sidecar listen on all addresses"
+        )),
+        _ => None,
+    }
+}
+
+fn resolver_lines(text: &mut String, resolvers: &Resolvers) {
+    let file = escape(&resolvers.file);
+    if let Err(why) = &resolvers.current {
+        paragraph(
+            text,
+            "  ",
+            "    ",
+            &format!("{} - so the redirected servers cannot be compared with it", escape(why)),
+        );
+        fix(text, "restore that file, or install with --redirect-all-dns-traffic, which needs none");
+        return;
+    }
+    for addr in &resolvers.not_captured {
+        paragraph(
+            text,
+            "  ",
+            "    ",
+            &format!("{addr} is in {file}, but questions to it are not redirected"),
+        );
+    }
+    for addr in &resolvers.gone {
+        paragraph(text, "  ", "    ", &format!("{addr} is redirected, but no longer in {file}"));
+    }
+    fix(text, "run 'tproxy install' again; it takes the servers of today");
+}
+
+fn differences(text: &mut String, differences: &[Difference]) {
+    let mut place = String::new();
+    for difference in differences {
+        let Difference { kind, variant, family, table, chain, rule } = difference;
+        let here = format!("{family} {table} {} ({variant})", escape(chain));
+        if here != place {
+            line(text, "  ", &here);
+            place = here;
+        }
+        let rule = match (rule.as_str(), chain.as_str()) {
+            ("", "") => "the order of the rules".to_owned(),
+            ("", chain) => format!("the chain {}", escape(chain)),
+            (rule, _) => escape(rule),
+        };
+        paragraph(text, &format!("    {:<11}", kind.name()), &" ".repeat(15), &rule);
+    }
+}
+
+fn ahead_lines(text: &mut String, ahead: &Ahead) {
+    let Ahead { whose, family, hook, place, rule, takes, packets, fix: next } = ahead;
+    let met = packets.map_or(String::new(), |packets| format!(", {packets} packets so far"));
+    let what = format!("{}, {family} {hook}: takes {takes}{met}", escape(whose));
+    paragraph(text, "  ", "    ", &what);
+    paragraph(text, "    ", "      ", &format!("{}: {}", escape(place), escape(rule)));
+    fix(text, next);
+}
+
+fn findings(text: &mut String, title: &str, findings: &[Finding]) {
+    if findings.is_empty() {
+        return;
+    }
+    section(text, title);
+    for finding in findings {
+        paragraph(text, "  ", "    ", &escape(&finding.what));
+        if let Some(next) = &finding.fix {
+            fix(text, next);
+        }
+    }
+}
+
+fn section(text: &mut String, title: &str) {
+    text.push('\n');
+    line(text, "", &format!("{title}:"));
+}
+
+fn field(text: &mut String, name: &str, value: &str) {
+    paragraph(text, &format!("  {name:<11}"), &" ".repeat(13), value);
+}
+
+fn fix(text: &mut String, next: &str) {
+    paragraph(text, "  fix: ", "       ", next);
+}
+
+// Writing to a String cannot fail.
+fn line(text: &mut String, indent: &str, content: &str) {
+    let _ = writeln!(text, "{indent}{content}");
+}
+
+fn paragraph(text: &mut String, first: &str, further: &str, content: &str) {
+    for (nth, part) in wrapped(content, WIDTH - further.len()).iter().enumerate() {
+        line(text, if nth == 0 { first } else { further }, part);
+    }
+}

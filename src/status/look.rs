@@ -1,0 +1,386 @@
+//! Looks at the host and puts the report together. Reads only.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::apply::store::{Phase, State, Store};
+use crate::backend::iptables::infer::{self, Inferred};
+use crate::backend::iptables::observe;
+use crate::backend::iptables::situation::{Place, Situation};
+use crate::backend::iptables::tools::{self, Tools, Variant};
+use crate::backend::iptables::transition::Wanted;
+use crate::backend::iptables::typed::{Purpose, TypedRule};
+use crate::config::values::Protocol;
+use crate::config::{Config, Resolved};
+use crate::exit::{Exit, Failure};
+use crate::host::{self, HostFacts, Ipv6Support, Resolver};
+use crate::plan::{self, Family};
+
+use super::listen::{self, Socket};
+use super::model::{Compared, FamilyReport, Finding, Hits, Installer, Ports, Report, Resolvers, Sidecar};
+use super::{ahead, compare, source, words};
+
+/// What is there, and what it should be.
+struct Look {
+    state: Option<State>,
+    config: Config,
+    compared: Compared,
+    tools: Tools,
+    problems: Vec<Finding>,
+    notes: Vec<Finding>,
+}
+
+/// Looks at everything.
+///
+/// # Errors
+/// The rules cannot be read, or, with a configuration given, the sidecar's user does not exist.
+pub fn report(resolved: &Resolved) -> Result<Report, Failure> {
+    Look::begin(resolved)?.report()
+}
+
+impl Look {
+    /// Finds out where to look and with what to compare.
+    fn begin(resolved: &Resolved) -> Result<Self, Failure> {
+        if !host::is_root() {
+            return Err(Failure::new(
+                Exit::Host,
+                "only root can see firewall rules, so whether anything is installed cannot be told",
+            )
+            .hint("run 'sudo tproxy status'"));
+        }
+        let state = Store::unlocked()?.load();
+        let (config, compared) = source::effective(resolved, state.as_ref().map(|s| s.config.as_str()));
+        let mut problems = Vec::new();
+        let path = std::env::var_os("PATH");
+        let tools = match Tools::find(&config.iptables_executables, path.as_ref()) {
+            Ok(tools) => tools,
+            Err(failure) if compared == Compared::Recorded => {
+                problems.push(Finding::new(
+                    format!("a program of the recorded configuration is gone: {failure}"),
+                    "run 'tproxy install' with the programs to use from now on",
+                ));
+                Tools::find(&crate::config::Executables::default(), path.as_ref())?
+            }
+            Err(failure) => return Err(failure),
+        };
+        Ok(Self { state, config, compared, tools, problems, notes: Vec::new() })
+    }
+
+    /// Puts the report together.
+    fn report(mut self) -> Result<Report, Failure> {
+        let recorded = self.state.as_ref().map(State::recorded).unwrap_or_default();
+        let unreadable = observe::unreadable(&self.tools)?;
+        let mut situation = Situation::new(observe::observe_with_counters(&self.tools)?, &recorded);
+        let uncommented = !situation.unclaimed().is_empty();
+        situation.adopt();
+        if !situation.is_installed() {
+            return self.nothing(&unreadable);
+        }
+        if uncommented {
+            self.notes.push(Finding::new(
+                "the rules carry no comments, so they are known as an installation's by their shape alone",
+                "'tproxy install --adopt' replaces them with rules that can be told apart",
+            ));
+        }
+        let Some(variant) = self.variant(&situation) else { return Err(tools::none_found()) };
+        let rules = Family::BOTH.map(|family| (family, situation.own_rules((variant, family))));
+        let inferred = infer::infer(&rules, !uncommented);
+        if self.compared == Compared::Inferred {
+            self.config = Config {
+                iptables_executables: self.config.iptables_executables.clone(),
+                ..inferred.config.clone()
+            };
+        }
+        let mut report = Report { variant: Some(variant.to_string()), ..Report::nothing() };
+        report.compared = self.compared;
+        report.installer = Some(self.installer(&rules, uncommented));
+        report.families = families(&situation);
+
+        let current = self.current_resolvers();
+        let mut facts = self.facts(variant, &inferred, &rules, current.as_ref().map(|c| c.as_deref()))?;
+        facts.docker_dns = situation.has_docker_dns(variant);
+        let plan = self.plan(&facts);
+        let wanted = self.wanted(&plan, variant);
+        let changes = situation.changes(&wanted);
+        report.differences = compare::differences(&situation, &changes);
+
+        let planned: Vec<Family> = plan.families.iter().map(|plan| plan.family).collect();
+        report.resolvers = current.map(|current| {
+            let file = self.config.redirect.dns.resolv_config_path.display().to_string();
+            let captured = rules.iter().flat_map(|(_, rules)| infer::captured_resolvers(rules)).collect();
+            Resolvers::compare(file, current, captured, &planned)
+        });
+        report.sidecar = Some(sidecar(facts.sidecar_uid));
+        report.ports = self.ports(&rules);
+        report.listeners = listen::listening(
+            report.ports,
+            &planned,
+            Some(facts.sidecar_uid),
+            sockets().as_deref(),
+            |inode| crate::sys::socket_holder(inode).map(|holder| holder.to_string()),
+        );
+        report.ahead =
+            ahead::of_ours(&situation, variant, facts.sidecar_uid, self.config.redirect.dns.enabled);
+        self.say_more(&situation, variant, &plan);
+        report.problems = self.problems;
+        report.notes = self.notes;
+        report.judge();
+        Ok(report)
+    }
+
+    /// Nothing of ours is there.
+    fn nothing(self, unreadable: &[Place]) -> Result<Report, Failure> {
+        if let Some((variant, family)) = unreadable.first() {
+            return Err(Failure::new(
+                Exit::Host,
+                format!(
+                    "there are {family} rules of the {variant} variant, but no {variant} iptables to read them, so \
+                     whether anything is installed cannot be told"
+                ),
+            )
+            .hint(format!("install the {variant} variant of iptables")));
+        }
+        let mut report = Report::nothing();
+        if let Some(state) = &self.state {
+            report.notes.push(Finding::new(
+                format!(
+                    "tproxy {} installed here on {}, but none of its rules is left: something flushed them",
+                    state.version,
+                    words::time(state.installed_at)
+                ),
+                "run 'tproxy install' again; 'tproxy status --watch' shows who flushes rules",
+            ));
+        }
+        if self.tools.nft.v4.is_none() && self.tools.legacy.v4.is_none() {
+            let Failure { message, hint, .. } = tools::none_found();
+            report.notes.push(Finding { what: message, fix: hint });
+        }
+        Ok(report)
+    }
+
+    /// The variant in which the rules should be.
+    fn variant(&self, situation: &Situation) -> Option<Variant> {
+        if let Some(named) = self.tools.named {
+            return Some(named);
+        }
+        let recorded = self.state.as_ref().filter(|_| self.compared != Compared::Inferred);
+        let recorded = recorded
+            .and_then(|state| Variant::BOTH.into_iter().find(|variant| variant.to_string() == state.variant));
+        let holds =
+            |variant: Variant| situation.ownership().any(|((of, _), own)| of == variant && !own.is_empty());
+        recorded
+            .or_else(|| Variant::BOTH.into_iter().find(|variant| holds(*variant)))
+            .or_else(|| situation.choose(&self.tools).map(|(variant, _)| variant))
+    }
+
+    fn installer(&self, rules: &[(Family, Vec<TypedRule>)], uncommented: bool) -> Installer {
+        match &self.state {
+            Some(state) => Installer {
+                program: "tproxy",
+                version: Some(state.version.clone()),
+                since: Some(state.installed_at),
+            },
+            None => Installer {
+                program: "kumactl",
+                version: infer::kumactl_version(rules, uncommented).map(str::to_owned),
+                since: None,
+            },
+        }
+    }
+
+    /// The servers of resolv.conf, where questions to them are to be redirected one by one.
+    fn current_resolvers(&self) -> Option<Result<Vec<IpAddr>, String>> {
+        let dns = &self.config.redirect.dns;
+        (dns.enabled && !dns.capture_all).then(|| {
+            host::resolvers(&dns.resolv_config_path)
+                .map(|(resolvers, _)| resolvers.into_iter().map(|resolver| resolver.addr).collect())
+                .map_err(|failure| failure.message)
+        })
+    }
+
+    fn facts(
+        &mut self,
+        variant: Variant,
+        inferred: &Inferred,
+        rules: &[(Family, Vec<TypedRule>)],
+        current: Option<Result<&[IpAddr], &String>>,
+    ) -> Result<HostFacts, Failure> {
+        let known: Vec<IpAddr> = rules.iter().flat_map(|(_, rules)| infer::known_resolvers(rules)).collect();
+        // Servers that changed are told of as such; the rules are compared with those for which they were made.
+        let resolvers = match current {
+            Some(Ok(current)) if known.is_empty() => current.to_vec(),
+            Some(_) => known,
+            None => Vec::new(),
+        };
+        let mut facts = HostFacts {
+            sidecar_uid: self.sidecar_uid(inferred)?,
+            loopback: host::loopback()?,
+            ipv6: host::ipv6_support(),
+            resolvers: resolvers.into_iter().map(|addr| Resolver { addr, zone: None }).collect(),
+            docker_dns: false,
+        };
+        if facts.ipv6 == Ipv6Support::Available && self.tools.of(variant).v6.is_none() {
+            facts.ipv6 = Ipv6Support::Unavailable(format!("no ip6tables of the {variant} variant was found"));
+        }
+        let six = rules.iter().any(|(family, rules)| *family == Family::V6 && !rules.is_empty());
+        if let (Ipv6Support::Unavailable(why), true) = (&facts.ipv6, six) {
+            self.notes.push(Finding::note(format!("the IPv6 rules have nothing to do: {why}")));
+            facts.ipv6 = Ipv6Support::Available;
+        }
+        Ok(facts)
+    }
+
+    fn sidecar_uid(&mut self, inferred: &Inferred) -> Result<u32, Failure> {
+        let found = host::sidecar_user(self.config.kuma_dp_user.as_ref(), self.config.cni_mode);
+        match self.compared {
+            Compared::Given => found.map(|user| user.uid),
+            Compared::Inferred | Compared::Nothing => {
+                Ok(inferred.sidecar_uid.or(found.ok().map(|user| user.uid)).unwrap_or_default())
+            }
+            Compared::Recorded => {
+                let recorded = self.state.as_ref().map(|state| state.sidecar_uid).unwrap_or_default();
+                let fix =
+                    "run 'tproxy install' again, with --kuma-dp-user if the sidecar has another user now";
+                match found {
+                    Ok(user) if user.uid == recorded => {}
+                    Ok(user) => self.problems.push(Finding::new(
+                        format!(
+                            "the sidecar's user has UID {} now, but the rules are for UID {recorded}",
+                            user.uid
+                        ),
+                        fix,
+                    )),
+                    Err(failure) => self.problems.push(Finding::new(
+                        format!("the sidecar's user is gone (the rules are for UID {recorded}): {failure}"),
+                        fix,
+                    )),
+                }
+                Ok(recorded)
+            }
+        }
+    }
+
+    fn plan(&mut self, facts: &HostFacts) -> plan::Plan {
+        let plan = plan::build(&self.config, facts);
+        self.notes.extend(plan.notes.iter().map(Finding::note));
+        plan
+    }
+
+    fn wanted(&self, plan: &plan::Plan, variant: Variant) -> BTreeMap<Place, Wanted> {
+        let recorded = self.state.as_ref().map(State::recorded).unwrap_or_default();
+        let families = plan.families.iter().map(|plan| {
+            // A kernel without comments got rules without; the record knows them.
+            let degraded = self.compared == Compared::Recorded
+                && recorded.get(&plan.family).is_some_and(|rules| !rules.is_empty());
+            let wanted = Wanted::plan(plan, !self.config.comments.disabled && !degraded);
+            let wanted =
+                if self.compared == Compared::Inferred { wanted.whatever_comments() } else { wanted };
+            ((variant, plan.family), wanted)
+        });
+        families.collect()
+    }
+
+    fn ports(&self, rules: &[(Family, Vec<TypedRule>)]) -> Ports {
+        let redirect = &self.config.redirect;
+        let installed = |purpose, wanted: u16| {
+            let found = rules.iter().flat_map(|(_, rules)| rules);
+            let mut found = found.filter(|rule| rule.purpose() == Some(purpose));
+            Some(found.find_map(TypedRule::redirect_port).unwrap_or(wanted))
+        };
+        let (out, inbound, dns) = (&redirect.outbound, &redirect.inbound, &redirect.dns);
+        Ports {
+            outbound: out.enabled.then(|| installed(Purpose::Outbound, out.port.get())).flatten(),
+            inbound: inbound.enabled.then(|| installed(Purpose::Inbound, inbound.port.get())).flatten(),
+            dns: dns.enabled.then(|| installed(Purpose::Dns, dns.port.get())).flatten(),
+        }
+    }
+
+    fn say_more(&mut self, situation: &Situation, variant: Variant, plan: &plan::Plan) {
+        let reinstall = "run 'tproxy install' again: it brings everything to one variant";
+        for ((of, family), own) in situation.ownership() {
+            if of != variant && !own.is_empty() {
+                let why = format!(
+                    "{family} rules of the transparent proxy are in the {of} variant, where none should be"
+                );
+                self.problems.push(Finding::new(why, reinstall));
+            }
+        }
+        if self.state.as_ref().is_some_and(|state| state.phase == Phase::Changing) {
+            self.problems.push(Finding::new(
+                "a run of tproxy is under way, or was killed before its end",
+                "run 'tproxy install' again; it starts from what is there",
+            ));
+        }
+        for ((_, family), rule) in situation.jumps() {
+            let text = crate::text::escape(&rule.text());
+            self.notes
+                .push(Finding::note(format!("somebody else's {family} rule leads to our chains: {text}")));
+        }
+        if plan.families.len() < 2 && self.compared != Compared::Inferred && plan.notes.is_empty() {
+            self.notes.push(Finding::note("IPv6 is not redirected, as configured (ip-family-mode ipv4)"));
+        }
+    }
+}
+
+fn sidecar(uid: u32) -> Sidecar {
+    let spec = uid.to_string().parse().ok();
+    let user = spec.and_then(|spec| host::sidecar_user(Some(&spec), false).ok());
+    Sidecar { uid, name: user.and_then(|user| user.name) }
+}
+
+fn families(situation: &Situation) -> Vec<FamilyReport> {
+    let counts = situation.own_rule_counts();
+    Family::BOTH
+        .into_iter()
+        .filter_map(|family| {
+            let foreign: usize = situation
+                .ownership()
+                .filter(|((_, of), _)| *of == family)
+                .map(|(_, own)| own.intruders.len())
+                .sum();
+            let rules = counts.get(&family).copied()?.saturating_sub(foreign);
+            if rules == 0 {
+                return None;
+            }
+            let all = Variant::BOTH.into_iter().flat_map(|variant| situation.own_rules((variant, family)));
+            Some(FamilyReport { family, rules, hits: hits(all) })
+        })
+        .collect()
+}
+
+fn hits(rules: impl Iterator<Item = TypedRule>) -> Hits {
+    rules.fold(Hits::default(), |hits, rule| {
+        let packets = rule.packets;
+        let none = Hits::default();
+        hits.plus(match rule.purpose() {
+            Some(Purpose::Outbound) => Hits { outbound: packets, ..none },
+            Some(Purpose::Inbound) => Hits { inbound: packets, ..none },
+            Some(Purpose::Dns) => Hits { dns: packets, ..none },
+            Some(Purpose::Excluded) => Hits { excluded: packets, ..none },
+            Some(Purpose::Invalid) => Hits { invalid_dropped: packets, ..none },
+            None => none,
+        })
+    })
+}
+
+/// Every listening socket; `None` where neither netlink nor `/proc` tells.
+fn sockets() -> Option<Vec<Socket>> {
+    let mut all = Vec::new();
+    for (protocol, udp) in [(Protocol::Tcp, false), (Protocol::Udp, true)] {
+        for family in Family::BOTH {
+            all.extend(host::listeners(protocol, family).ok()?.into_iter().map(|listener| Socket {
+                udp,
+                families: if listener.both_families && listener.address.is_unspecified() {
+                    Family::BOTH.to_vec()
+                } else {
+                    vec![family]
+                },
+                address: listener.address,
+                port: listener.port,
+                uid: listener.uid,
+                inode: listener.inode,
+            }));
+        }
+    }
+    Some(all)
+}

@@ -1,0 +1,326 @@
+//! What `tproxy status` found, as data. Pure.
+
+use std::net::IpAddr;
+
+use crate::plan::Family;
+
+/// The whole answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// In one word.
+    pub verdict: Verdict,
+    /// Where the rules are.
+    pub variant: Option<String>,
+    /// Who put them there.
+    pub installer: Option<Installer>,
+    /// What they were compared with.
+    pub compared: Compared,
+    /// What is there of each family.
+    pub families: Vec<FamilyReport>,
+    /// The sidecar's user.
+    pub sidecar: Option<Sidecar>,
+    /// The sidecar's ports.
+    pub ports: Ports,
+    /// Who listens on them.
+    pub listeners: Vec<Listening>,
+    /// The DNS servers, where questions to them are redirected one by one.
+    pub resolvers: Option<Resolvers>,
+    /// Where the rules are not what they should be.
+    pub differences: Vec<Difference>,
+    /// What takes traffic before our rules see it.
+    pub ahead: Vec<Ahead>,
+    /// What else is wrong; each makes the verdict [`Verdict::Differs`].
+    pub problems: Vec<Finding>,
+    /// What is worth knowing.
+    pub notes: Vec<Finding>,
+}
+
+/// In one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// All is as wanted.
+    Installed,
+    /// Something is there, and something is not as it should be.
+    Differs,
+    /// There is nothing of ours.
+    NotInstalled,
+}
+
+/// Who installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installer {
+    /// `tproxy` or `kumactl`.
+    pub program: &'static str,
+    /// Its version, or what the rules tell of it.
+    pub version: Option<String>,
+    /// When, in seconds since 1970.
+    pub since: Option<u64>,
+}
+
+/// What the rules were compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compared {
+    /// The configuration of this command's flags, files and variables.
+    Given,
+    /// The one that the installation recorded.
+    Recorded,
+    /// One read off the rules themselves.
+    Inferred,
+    /// None: there is nothing to compare.
+    Nothing,
+}
+
+/// One address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FamilyReport {
+    /// Which.
+    pub family: Family,
+    /// How many rules are ours.
+    pub rules: usize,
+    /// How often they were hit.
+    pub hits: Hits,
+}
+
+/// Packets that rules met: in nat tables, which redirect and exclude, the first of each connection. `None` where
+/// nothing counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Hits {
+    /// To the outbound port.
+    pub outbound: Option<u64>,
+    /// To the inbound port.
+    pub inbound: Option<u64>,
+    /// To the DNS port.
+    pub dns: Option<u64>,
+    /// Left alone because the configuration excludes them.
+    pub excluded: Option<u64>,
+    /// Dropped as INVALID.
+    pub invalid_dropped: Option<u64>,
+}
+
+impl Hits {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let sum = |a: Option<u64>, b: Option<u64>| match (a, b) {
+            (None, None) => None,
+            (a, b) => Some(a.unwrap_or(0).saturating_add(b.unwrap_or(0))),
+        };
+        Self {
+            outbound: sum(self.outbound, other.outbound),
+            inbound: sum(self.inbound, other.inbound),
+            dns: sum(self.dns, other.dns),
+            excluded: sum(self.excluded, other.excluded),
+            invalid_dropped: sum(self.invalid_dropped, other.invalid_dropped),
+        }
+    }
+}
+
+/// The sidecar's user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sidecar {
+    /// As the rules have it.
+    pub uid: u32,
+    /// Its name, where it has one.
+    pub name: Option<String>,
+}
+
+/// The ports to which traffic is redirected; `None` where none is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ports {
+    /// TCP out.
+    pub outbound: Option<u16>,
+    /// TCP in.
+    pub inbound: Option<u16>,
+    /// DNS over UDP.
+    pub dns: Option<u16>,
+}
+
+/// Who listens on one of the ports, for one family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listening {
+    /// `outbound`, `inbound` or `dns`.
+    pub name: &'static str,
+    /// Which port.
+    pub port: u16,
+    /// Which family.
+    pub family: Family,
+    /// Who.
+    pub who: Who,
+}
+
+/// Who listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// A process of the sidecar's user.
+    Sidecar,
+    /// Somebody else.
+    Other {
+        /// Whose process.
+        uid: u32,
+        /// Which, where it can be found out.
+        process: Option<String>,
+    },
+    /// Somebody, but only at an address that redirected traffic does not go to.
+    Elsewhere(IpAddr),
+    /// Nobody.
+    Nobody,
+    /// The kernel does not tell.
+    Unknown,
+}
+
+/// The DNS servers of resolv.conf, and those whose questions are redirected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolvers {
+    /// Which file.
+    pub file: String,
+    /// Its servers, or why it cannot be read.
+    pub current: Result<Vec<IpAddr>, String>,
+    /// Those of the rules.
+    pub captured: Vec<IpAddr>,
+    /// In the file, but not in the rules.
+    pub not_captured: Vec<IpAddr>,
+    /// In the rules, but no longer in the file.
+    pub gone: Vec<IpAddr>,
+}
+
+impl Resolvers {
+    /// Compares; only servers of redirected families count.
+    pub fn compare(
+        file: String,
+        current: Result<Vec<IpAddr>, String>,
+        captured: Vec<IpAddr>,
+        families: &[Family],
+    ) -> Self {
+        let concerns =
+            |addr: &IpAddr| families.iter().any(|family| (*family == Family::V4) == addr.is_ipv4());
+        let listed: &[IpAddr] = current.as_deref().unwrap_or_default();
+        let not_captured =
+            listed.iter().filter(|addr| concerns(addr) && !captured.contains(addr)).copied().collect();
+        let gone = captured.iter().filter(|addr| current.is_ok() && !listed.contains(addr)).copied();
+        Self { gone: gone.collect(), not_captured, file, captured, current }
+    }
+
+    /// Whether questions to all of today's servers are redirected, and to no others.
+    pub fn as_captured(&self) -> bool {
+        self.current.is_ok() && self.not_captured.is_empty() && self.gone.is_empty()
+    }
+}
+
+/// One place in which the rules are not what they should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// In what way.
+    pub kind: DifferenceKind,
+    /// Where the rules are kept.
+    pub variant: String,
+    /// Of which family.
+    pub family: Family,
+    /// In which table.
+    pub table: &'static str,
+    /// In which chain.
+    pub chain: String,
+    /// Which rule; empty for the chain itself.
+    pub rule: String,
+}
+
+/// In what way something differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DifferenceKind {
+    /// Wanted, and not there.
+    Missing,
+    /// Ours, there, and not wanted.
+    Extra,
+    /// There, but in another place than wanted.
+    Reordered,
+    /// Somebody else's, in a chain of ours.
+    Foreign,
+}
+
+impl DifferenceKind {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Extra => "extra",
+            Self::Reordered => "reordered",
+            Self::Foreign => "foreign",
+        }
+    }
+}
+
+/// Something that takes traffic before our rules see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ahead {
+    /// Whose it most likely is.
+    pub whose: String,
+    /// Of which family.
+    pub family: Family,
+    /// `prerouting` or `output`.
+    pub hook: &'static str,
+    /// Table and chain, in the words of whoever keeps them.
+    pub place: String,
+    /// The rule, as far as it can be shown.
+    pub rule: String,
+    /// Which of our traffic.
+    pub takes: &'static str,
+    /// How many packets it has met.
+    pub packets: Option<u64>,
+    /// How to come first.
+    pub fix: String,
+}
+
+/// Something worth a sentence, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What was found.
+    pub what: String,
+    /// The one next step.
+    pub fix: Option<String>,
+}
+
+impl Finding {
+    /// With a next step.
+    pub fn new(what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { what: what.into(), fix: Some(fix.into()) }
+    }
+
+    /// Without one.
+    pub fn note(what: impl Into<String>) -> Self {
+        Self { what: what.into(), fix: None }
+    }
+}
+
+impl Report {
+    /// Of a host without anything of ours.
+    pub fn nothing() -> Self {
+        Self {
+            verdict: Verdict::NotInstalled,
+            variant: None,
+            installer: None,
+            compared: Compared::Nothing,
+            families: Vec::new(),
+            sidecar: None,
+            ports: Ports::default(),
+            listeners: Vec::new(),
+            resolvers: None,
+            differences: Vec::new(),
+            ahead: Vec::new(),
+            problems: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The hits of all families together.
+    pub fn hits(&self) -> Hits {
+        self.families.iter().fold(Hits::default(), |sum, family| sum.plus(family.hits))
+    }
+
+    /// Decides the verdict of a host that has something of ours.
+    pub fn judge(&mut self) {
+        let well = self.differences.is_empty()
+            && self.ahead.is_empty()
+            && self.problems.is_empty()
+            && self.resolvers.as_ref().is_none_or(Resolvers::as_captured);
+        self.verdict = if well { Verdict::Installed } else { Verdict::Differs };
+    }
+}
