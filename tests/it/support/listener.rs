@@ -94,7 +94,9 @@ impl Drop for Listener {
     }
 }
 
-fn bound(ip: IpAddr, port: u16, kind: SockType) -> OwnedFd {
+/// A socket bound to this address alone: IPv6 without IPv4.
+#[track_caller]
+pub fn bound(ip: IpAddr, port: u16, kind: SockType) -> OwnedFd {
     let family = if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
     setsockopt(&socket, sockopt::ReuseAddr, &true).expect("an address that can be had again");
