@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::support::lab::each_variant;
-use crate::support::load::{Load, Report};
+use crate::support::load::{Load, PATIENCE, Report};
 use crate::support::mesh::{APP_PORT, Mesh};
 use crate::support::{APP, Family, Lab, as_user};
 
@@ -36,8 +36,10 @@ impl Loads {
     }
 
     /// What became of those that went out, and of those that came in.
-    fn finish(self) -> (Family, Report, Report) {
-        (self.family, self.out.finish(), self.into.finish())
+    fn finish(self, patience: Duration) -> (Family, Report, Report) {
+        self.out.stop();
+        self.into.stop();
+        (self.family, self.out.finish(patience), self.into.finish(patience))
     }
 }
 
@@ -49,7 +51,7 @@ each_variant! {
             let run = lab.install(variant, if number % 2 == 0 { &SECOND } else { &FIRST }).succeeds();
             assert!(!run.stdout.contains("nothing was written"), "{run}");
         }
-        let reports = loads.map(Loads::finish);
+        let reports = loads.map(|loads| loads.finish(PATIENCE));
         for (family, out, into) in &reports {
             println!("{} {family:?} out: {out}", variant.name());
             println!("{} {family:?} in:  {into}", variant.name());
@@ -68,7 +70,9 @@ each_variant! {
             lab.uninstall(variant, &[]).succeeds();
             lab.install(variant, &FIRST).succeeds();
         }
-        let (_, out, into) = loads.finish();
+        let (_, out, into) = loads.finish(Duration::ZERO);
+        println!("{} with holes, out: {out}", variant.name());
+        println!("{} with holes, in:  {into}", variant.name());
         assert!(out.escaped("outbound") > 0, "{out}");
         assert!(into.escaped("inbound") > 0, "{into}");
     }

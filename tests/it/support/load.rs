@@ -24,8 +24,8 @@ use nix::sys::socket::{
 /// From here on an answer is late: the first repetition of a lost SYN comes after a second.
 const STALL: Duration = Duration::from_millis(500);
 
-/// What is not answered by then, is not answered: several repetitions fit in.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// What is not answered so long after the last start, is not answered: several repetitions fit in.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Open {
     stream: TcpStream,
@@ -36,7 +36,8 @@ struct Shared {
     epoll: Epoll,
     open: Mutex<HashMap<u64, Open>>,
     stop: AtomicBool,
-    done: AtomicBool,
+    /// Until when answers are waited for; nobody knows before the last start.
+    end: Mutex<Option<Instant>>,
 }
 
 /// Load under way.
@@ -69,7 +70,7 @@ impl Load {
             epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).expect("an epoll descriptor"),
             open: Mutex::default(),
             stop: AtomicBool::new(false),
-            done: AtomicBool::new(false),
+            end: Mutex::default(),
         });
         let (starting, reaping) = (shared.clone(), shared.clone());
         let starter =
@@ -78,11 +79,16 @@ impl Load {
         Self { shared, starter: starter.expect("a thread"), reaper: reaper.expect("a thread") }
     }
 
-    /// Starts no more, and waits for what is under way.
-    pub fn finish(self) -> Report {
+    /// Starts no more.
+    pub fn stop(&self) {
         self.shared.stop.store(true, Ordering::SeqCst);
+    }
+
+    /// Starts no more, and waits so long for what is under way.
+    pub fn finish(self, patience: Duration) -> Report {
+        self.stop();
         let started = self.starter.join().expect("the load ends");
-        self.shared.done.store(true, Ordering::SeqCst);
+        *self.shared.end.lock().expect("no panic") = Some(Instant::now() + patience);
         let mut report = self.reaper.join().expect("the load ends");
         report.started = started.started;
         for (failure, times) in started.failures {
@@ -132,10 +138,8 @@ fn start_one(shared: &Shared, to: SocketAddr, number: u64) -> io::Result<()> {
 fn reap_all(shared: &Shared) -> Report {
     let mut report = Report::default();
     let mut events = [EpollEvent::empty(); 256];
-    let mut end = None;
     loop {
-        if shared.done.load(Ordering::SeqCst) {
-            let end = *end.get_or_insert_with(|| Instant::now() + PATIENCE);
+        if let Some(end) = *shared.end.lock().expect("no panic") {
             let open = shared.open.lock().expect("no panic");
             if open.is_empty() {
                 return report;

@@ -126,7 +126,7 @@ impl Wrappers {
     /// Waits until no call is under way: a tool whose caller was killed ends by itself.
     pub fn settle(&self) {
         for pid in self.pids() {
-            while Path::new(&format!("/proc/{pid}")).exists() {
+            while is_running(pid) {
                 std::thread::yield_now();
             }
         }
@@ -157,6 +157,12 @@ impl Wrappers {
             fs::rename(&new, &path).expect("a file in the private /run");
         }
     }
+}
+
+/// Whether a process still does something; one whose parent died is a zombie until init gets round to it.
+fn is_running(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
 }
 
 fn tools() -> impl Iterator<Item = (Family, &'static str)> {
