@@ -1,5 +1,6 @@
 //! What the program does to a machine. Each test has one of its own, made of namespaces.
 
+mod bad_input;
 mod counts;
 mod faults;
 mod gap;
