@@ -90,7 +90,7 @@ impl Session {
     ) -> Result<(), Refused> {
         let mut situation = situation.clone();
         for attempt in 0..=self.max_retries {
-            let Err(refused) = self.commit_all(&situation.changes(wanted)) else { return Ok(()) };
+            let Err(refused) = self.commit_all(&situation.changes(wanted), wanted) else { return Ok(()) };
             if attempt == self.max_retries {
                 return Err(refused);
             }
@@ -152,10 +152,14 @@ impl Session {
         ))
     }
 
-    /// Commits every place. The nft variant's two families go side by side: their transactions are independent, and
-    /// each waits mostly for the kernel. The legacy ones would only wait for each other's lock.
-    fn commit_all(&self, changes: &Changes) -> Result<(), Refused> {
-        for variant in Variant::BOTH {
+    /// Commits every place; where rules move from one variant to the other, the new ones first, so that traffic is
+    /// redirected at every moment. The nft variant's two families go side by side: their transactions are
+    /// independent, and each waits mostly for the kernel. The legacy ones would only wait for each other's lock.
+    fn commit_all(&self, changes: &Changes, wanted: &BTreeMap<Place, Wanted>) -> Result<(), Refused> {
+        let redirects = |of: Variant| wanted.iter().any(|((variant, _), w)| *variant == of && w.redirects());
+        let mut variants = Variant::BOTH;
+        variants.sort_by_key(|variant| !redirects(*variant));
+        for variant in variants {
             let scripts: Vec<(Family, String)> = changes
                 .iter()
                 .filter(|((of, _), _)| *of == variant)

@@ -140,6 +140,11 @@ impl Wanted {
         self
     }
 
+    /// Whether anything is redirected by it: only our own chains do that.
+    pub fn redirects(&self) -> bool {
+        !self.own.is_empty()
+    }
+
     /// How many rules that is.
     pub fn rule_count(&self) -> usize {
         self.shared.values().chain(self.own.values()).map(Vec::len).sum()
@@ -204,7 +209,7 @@ pub struct TableChange {
 pub fn changes(saved: &Saved, ownership: &Ownership, wanted: &Wanted) -> Vec<TableChange> {
     let mut changes: Vec<_> =
         Table::ALL.into_iter().filter_map(|table| table_change(table, saved, ownership, wanted)).collect();
-    if wanted.own.is_empty() {
+    if !wanted.redirects() {
         changes.reverse();
     }
     changes

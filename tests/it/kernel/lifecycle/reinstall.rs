@@ -1,12 +1,12 @@
 //! A second install: nothing to do, or something else to do.
 
 use super::{RICH, assert_fresh};
+use crate::support::Family;
 use crate::support::firewall;
 use crate::support::generation::nft_generation;
 use crate::support::lab::each_variant;
 use crate::support::snapshot::{Snapshot, loopback};
-use crate::support::wrappers::Wrappers;
-use crate::support::{Family, Variant};
+use crate::support::wrappers::{Fault, Wrappers};
 
 each_variant! {
     fn an_identical_one_writes_nothing_and_says_so(lab, variant) {
@@ -52,9 +52,14 @@ each_variant! {
 
     fn into_the_other_variant_takes_the_rules_along(lab, variant) {
         lab.install(variant, &RICH).succeeds();
-        let flags: Vec<String> = ["--iptables-executables".to_owned(), firewall::executables(variant.other())].into();
-        let other: Vec<&str> = flags.iter().map(String::as_str).chain(RICH).collect();
-        lab.install(Variant::Nft, &other).succeeds();
+        // The old ones have to stand until the new ones do, or traffic would go by between them.
+        let save = firewall::path(variant, Family::V4, "-save");
+        let gap = lab.dir().join("gap");
+        let old = format!("{} | grep -q -e '-j KUMA_MESH_OUTBOUND$' || : > {}", save.display(), gap.display());
+        let tools = Wrappers::new(variant.other()).every("iptables-restore", &Fault::Before(old));
+        let install = lab.program().args(["install", "--kuma-dp-user", "kuma-dp"]).args(tools.flags());
+        install.args(RICH).run().succeeds();
+        assert!(!gap.exists(), "the rules were taken away before the new ones were there");
         for family in Family::BOTH {
             assert!(!firewall::rules(variant, family).has_ours());
             assert!(firewall::rules(variant.other(), family).has_ours());
