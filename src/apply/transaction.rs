@@ -148,7 +148,7 @@ impl Session {
             format!("the way back failed too: {}; still different from before:{left}", refused.error),
         )
         .hint(
-            "run 'tproxy uninstall', or correct the lines above by hand ('-' is too few, '+' is to be added)",
+            "run 'tproxy uninstall', or correct the lines above by hand ('-' is to be removed, '+' to be added)",
         ))
     }
 

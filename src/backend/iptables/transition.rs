@@ -235,7 +235,9 @@ fn table_change(table: Table, saved: &Saved, ownership: &Ownership, wanted: &Wan
             ownership.shared.iter().filter(|r| r.table == table && r.chain == chain).collect();
         let rules = wanted.shared.get(&(table, chain.to_owned())).map(Vec::as_slice).unwrap_or_default();
         if !is_in_place(&present, rules, wanted.comments) {
-            block.shared_chain(chain, &present, rules);
+            let all = saved.table(table.name()).and_then(|table| table.chain(chain));
+            let others = all.map_or(0, |chain| chain.rules.len().saturating_sub(present.len()));
+            block.shared_chain(chain, others, &present, rules);
         }
     }
     block.finish(table)
@@ -306,7 +308,8 @@ impl Block {
         }
     }
 
-    fn shared_chain(&mut self, chain: &str, present: &[&SharedRule], wanted: &[WantedRule]) {
+    /// `others` is how many rules in it are not ours.
+    fn shared_chain(&mut self, chain: &str, others: usize, present: &[&SharedRule], wanted: &[WantedRule]) {
         for shared in present {
             let _ = writeln!(self.remove, "-D {chain} {}", shared.rule.args);
             self.note(false, chain, &shared.rule.args, Some(self.key(&shared.rule)));
@@ -314,14 +317,15 @@ impl Block {
         let places: Vec<_> = present.iter().map(|shared| (shared.index, self.key(&shared.rule))).collect();
         self.note_moved(chain, &places, wanted);
         let mut head = 0;
-        for rule in wanted {
+        for (length, rule) in (others..).zip(wanted) {
             let _ = match rule.place {
                 Place::Head => {
                     head += 1;
                     writeln!(self.add, "-I {chain} {head} {}", rule.args)
                 }
                 Place::Tail => writeln!(self.add, "-A {chain} {}", rule.args),
-                Place::At(index) => writeln!(self.add, "-I {chain} {} {}", index + 1, rule.args),
+                // Others may have taken rules away since the place was counted.
+                Place::At(index) => writeln!(self.add, "-I {chain} {} {}", index.min(length) + 1, rule.args),
             };
             self.note(true, chain, &rule.args, Some(rule.key.clone()));
         }

@@ -150,6 +150,37 @@ proptest! {
     }
 }
 
+/// Others take rules away while an installation is under way: the way back is open all the same.
+#[test]
+fn the_way_back_does_not_depend_on_others_rules() {
+    let mut config = Config::default();
+    config.redirect.dns.enabled = true;
+    config.redirect.dns.capture_all = true;
+    let facts = HostFacts {
+        sidecar_uid: 5678,
+        loopback: "lo".into(),
+        ipv6: tproxy::host::Ipv6Support::Available,
+        resolvers: vec![],
+        docker_dns: false,
+    };
+    let theirs = "-p udp --dport 1 -j ACCEPT";
+    let mut kernel = kernel(&[&format!("*raw\n-A OUTPUT {theirs}\n-A OUTPUT {theirs}\nCOMMIT\n")]);
+    let first = wish(&config, &facts, &kernel, &[]);
+    bring(&mut kernel, &first.wanted, &[]);
+    let mut before = kernel.clone();
+    let saved = Saved::parse(&kernel.save());
+    let back = Wanted::before(&saved, &Ownership::of(&saved, &[]));
+    config.redirect.dns.port = "15055".parse().expect("a port");
+    let second = wish(&config, &facts, &kernel, &[]);
+    bring(&mut kernel, &second.wanted, &[]);
+    let gone = format!("*raw\n-D OUTPUT {theirs}\n-D OUTPUT {theirs}\nCOMMIT\n");
+    for kernel in [&mut kernel, &mut before] {
+        kernel.restore(&gone).expect("their rules");
+    }
+    bring(&mut kernel, &back, &[]);
+    assert_eq!(kernel.save(), before.save());
+}
+
 /// The uncommented rules of one installation are not the next one's, unless somebody says so.
 #[test]
 fn rules_without_comments_are_unclaimed_until_recorded_or_adopted() {
