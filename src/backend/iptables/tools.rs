@@ -134,27 +134,28 @@ impl Tools {
         ];
         for (family, programs) in families {
             let [Some(main), Some(save), Some(restore)] = programs else { continue };
-            for program in [main, save, restore] {
+            for program in [restore, save, main] {
                 check_usable(program)?;
+                let variant = variant_by_name(program).map_or_else(|| ask_variant(program), Ok)?;
+                match self.named.replace(variant) {
+                    Some(other) if other != variant => return Err(mixed(program, variant, other)),
+                    _ => {}
+                }
             }
-            let variant = match variant_by_name(restore) {
-                Some(variant) => variant,
-                None => ask_variant(restore)?,
-            };
-            if let Some(other) = self.named.filter(|other| *other != variant) {
-                return Err(Failure::new(
-                    Exit::Usage,
-                    format!(
-                        "the programs named for IPv4 are of the {other} variant, those for IPv6 of the {variant} one"
-                    ),
-                )
-                .hint("name programs of one variant in --iptables-executables"));
-            }
-            self.named = Some(variant);
+            let Some(variant) = self.named else { continue };
             let programs = Programs { save: save.clone(), restore: restore.clone() };
             self.of_mut(variant).set(family, Some(programs));
         }
-        Ok(())
+        match self.named {
+            Some(named) if self.of(named).v4.is_none() => Err(Failure::new(
+                Exit::Host,
+                format!(
+                    "the programs named for IPv6 are of the {named} variant, and none of it are found for IPv4"
+                ),
+            )
+            .hint("name programs of that variant for IPv4 too in --iptables-executables")),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -193,6 +194,18 @@ fn check_usable(program: &Path) -> Result<(), Failure> {
         .hint("correct --iptables-executables, or leave it out to use the host's own programs"))
 }
 
+/// With one program reading where another does not write, every run would find nothing there.
+fn mixed(program: &Path, variant: Variant, other: Variant) -> Failure {
+    Failure::new(
+        Exit::Usage,
+        format!(
+            "{} is of the {variant} variant, but the programs named before it are of the {other} one",
+            program.display()
+        ),
+    )
+    .hint("name programs of one variant in --iptables-executables")
+}
+
 /// The variant, where a program's name or the file that it links to says it.
 fn variant_by_name(program: &Path) -> Option<Variant> {
     let says = |path: &Path| {
@@ -227,7 +240,7 @@ fn ask_variant(program: &Path) -> Result<Variant, Failure> {
                 crate::sys::escape(text.trim())
             ),
         )
-        .hint("name the restore program of an iptables package"))
+        .hint("name a program of an iptables package"))
     }
 }
 

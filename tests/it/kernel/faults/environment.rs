@@ -37,16 +37,28 @@ each_variant! {
     fn named_tools_that_cannot_be_used_are_an_error(lab, variant) {
         let before = Snapshot::take();
         let good = firewall::executables(variant);
-        for bad in ["/bin/true", "/nowhere/iptables-restore", "/etc/passwd"] {
-            let named = good
-                .split(',')
-                .map(|pair| if pair.starts_with("iptables-restore:") { format!("iptables-restore:{bad}") } else { pair.to_owned() })
-                .collect::<Vec<_>>()
-                .join(",");
+        let with = |role: &str, path: &str| {
+            let pair = |pair: &str| if pair.starts_with(role) { format!("{role}{path}") } else { pair.to_owned() };
+            good.split(',').map(pair).collect::<Vec<_>>().join(",")
+        };
+        for (role, bad) in [
+            ("iptables-restore:", "/bin/true"),
+            ("iptables-restore:", "/nowhere/iptables-restore"),
+            ("ip6tables-restore:", "/etc/passwd"),
+            ("iptables-save:", "/bin/true"),
+            ("iptables:", "/bin/true"),
+        ] {
+            let named = with(role, bad);
             let run = lab.program().args(["install", "--kuma-dp-user", "kuma-dp", "--iptables-executables", &named]).run();
             let _ = run.exits(3).says(bad);
             Snapshot::take().assert_unchanged_since(&before);
         }
+        // It would never find what the other one wrote.
+        let other = firewall::path(variant.other(), Family::V6, "-save").display().to_string();
+        let named = with("ip6tables-save:", &other);
+        let run = lab.program().args(["install", "--kuma-dp-user", "kuma-dp", "--iptables-executables", &named]).run();
+        let _ = run.exits(2).says(&other);
+        Snapshot::take().assert_unchanged_since(&before);
     }
 
     fn tools_of_any_name_are_asked_what_they_are(lab, variant) {
