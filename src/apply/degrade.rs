@@ -86,7 +86,7 @@ fn suspects(refusal: &Refusal) -> Vec<Part> {
         Some(Table::Raw) => vec![Part::Zones],
         Some(Table::Mangle) => vec![Part::Invalid],
         Some(Table::Nat) if rule_is(" -j LOG") || refusal.mentions("LOG") => vec![Part::Log],
-        Some(Table::Nat) if refusal.rule.is_some() => vec![],
+        Some(Table::Nat) if refusal.rule.is_some() || refusal.is_missing_table() => vec![],
         Some(Table::Nat) => vec![Part::Log, Part::Comments],
         None => vec![Part::Log, Part::Invalid, Part::Zones, Part::Comments],
     }

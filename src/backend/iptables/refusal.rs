@@ -37,16 +37,20 @@ impl Refusal {
         self.words.contains("xtables lock")
     }
 
-    /// Whether the kernel has no such family or table at all, so that nothing could ever have been redirected by it.
+    /// Whether the kernel has no such family at all, or no nat table for it, so that nothing could ever have been
+    /// redirected by it.
     pub fn is_missing_family(&self) -> bool {
-        [
-            "Address family not supported",
-            "Table does not exist",
-            "can't initialize ip6tables table",
-            "Protocol not supported",
-        ]
-        .iter()
-        .any(|words| self.words.contains(words))
+        let family = ["Address family not supported", "Protocol not supported"];
+        family.iter().any(|words| self.mentions(words))
+            || (self.is_missing_table() && matches!(self.table, None | Some(Table::Nat)))
+    }
+
+    /// Whether the kernel has no such table, in the words of the legacy variant's programs (`iptc_strerror` in
+    /// libiptc, and `iptables-restore.c`) or of the nft variant's ones, for which a chain's type is missing then.
+    pub fn is_missing_table(&self) -> bool {
+        let table = ["Table does not exist", "can't initialize", "unable to initialize table"];
+        table.iter().any(|words| self.mentions(words))
+            || (self.mentions("CHAIN_ADD failed") && self.mentions("No such file or directory"))
     }
 }
 
