@@ -202,9 +202,15 @@ fn differences(text: &mut String, differences: &[Difference]) {
 }
 
 fn ahead_lines(text: &mut String, ahead: &Ahead) {
-    let Ahead { whose, family, hook, place, rule, takes, packets, fix: next } = ahead;
+    let Ahead { whose, family, place, rule, traffic, all, packets, fix: next, .. } = ahead;
     let met = packets.map_or(String::new(), |packets| format!(", {packets} packets so far"));
-    let what = format!("{}, {family} {hook}: takes {takes}{met}", escape(whose));
+    let part = if *all { "all" } else { "some" };
+    let traffic = match *traffic {
+        "outbound" => "outgoing TCP",
+        "inbound" => "incoming TCP",
+        _ => "DNS questions",
+    };
+    let what = format!("{} takes {part} {family} {traffic}{met}", escape(whose));
     paragraph(text, "  ", "    ", &what);
     paragraph(text, "    ", "      ", &format!("{}: {}", escape(place), escape(rule)));
     fix(text, next);

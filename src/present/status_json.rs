@@ -132,7 +132,8 @@ fn ahead(ahead: &Ahead) -> Value {
         "hook": ahead.hook,
         "place": ahead.place,
         "rule": ahead.rule,
-        "takes": ahead.takes,
+        "traffic": ahead.traffic,
+        "takes": if ahead.all { "all" } else { "part" },
         "packets": ahead.packets,
         "fix": ahead.fix,
     })

@@ -15,7 +15,9 @@ use crate::config::{Config, Resolved};
 use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Ipv6Support, Resolver};
 use crate::plan::{self, Family};
+use crate::sys::netlink::ruleset;
 
+use super::ahead::{Dns, Ours};
 use super::listen::{self, Socket};
 use super::model::{Compared, FamilyReport, Finding, Hits, Installer, Ports, Report, Resolvers, Sidecar};
 use super::{ahead, compare, source, words};
@@ -119,8 +121,13 @@ impl Look {
             sockets().as_deref(),
             |inode| crate::sys::socket_holder(inode).map(|holder| holder.to_string()),
         );
-        report.ahead =
-            ahead::of_ours(&situation, variant, facts.sidecar_uid, self.config.redirect.dns.enabled);
+        let native = ruleset::read().unwrap_or_else(|error| {
+            let what =
+                format!("the kernel does not list its nftables chains ({error}); some may be ahead of ours");
+            self.notes.push(Finding::note(what));
+            ruleset::Ruleset::default()
+        });
+        report.ahead = ahead::of_ours(&situation, variant, &native, &self.ours(&facts));
         self.say_more(&situation, variant, &plan);
         report.problems = self.problems;
         report.notes = self.notes;
@@ -292,6 +299,22 @@ impl Look {
             outbound: out.enabled.then(|| installed(Purpose::Outbound, out.port.get())).flatten(),
             inbound: inbound.enabled.then(|| installed(Purpose::Inbound, inbound.port.get())).flatten(),
             dns: dns.enabled.then(|| installed(Purpose::Dns, dns.port.get())).flatten(),
+        }
+    }
+
+    /// The traffic that the rules are about.
+    fn ours(&self, facts: &HostFacts) -> Ours {
+        let redirect = &self.config.redirect;
+        let servers = || facts.resolvers.iter().map(|resolver| resolver.addr).collect();
+        Ours {
+            sidecar: facts.sidecar_uid,
+            outbound: redirect.outbound.enabled,
+            inbound: redirect.inbound.enabled,
+            dns: match (redirect.dns.enabled, redirect.dns.capture_all) {
+                (false, _) => Dns::Off,
+                (true, true) => Dns::All,
+                (true, false) => Dns::Servers(servers()),
+            },
         }
     }
 

@@ -261,8 +261,10 @@ pub struct Ahead {
     pub place: String,
     /// The rule, as far as it can be shown.
     pub rule: String,
-    /// Which of our traffic.
-    pub takes: &'static str,
+    /// Which traffic of ours it takes: `outbound`, `inbound` or `dns`.
+    pub traffic: &'static str,
+    /// All of it, and not only a part.
+    pub all: bool,
     /// How many packets it has met.
     pub packets: Option<u64>,
     /// How to come first.

@@ -4,6 +4,7 @@
 pub mod conntrack;
 pub mod link;
 mod message;
+pub mod ruleset;
 pub mod sockets;
 
 use std::io;

@@ -1,0 +1,153 @@
+//! What takes traffic before our rules see it. Pure but for the types of what was read.
+//!
+//! In one nat chain the first rule that decides wins, so what stands before our jump counts. Between two chains at
+//! the same hook, of the other variant or of a native table, whichever redirects first wins, so there only what
+//! redirects or drops counts. What is about the host's own addresses or about loopback alone is not our traffic.
+
+mod native;
+mod rules;
+
+use std::net::IpAddr;
+
+use crate::backend::iptables::situation::Situation;
+use crate::backend::iptables::tools::Variant;
+use crate::plan::Family;
+use crate::sys::netlink::ruleset::Ruleset;
+
+use super::model::Ahead;
+
+/// The traffic that is ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ours {
+    /// The sidecar's user, whose traffic is left alone anyway.
+    pub sidecar: u32,
+    /// Whether TCP that leaves is redirected.
+    pub outbound: bool,
+    /// Whether TCP that arrives is.
+    pub inbound: bool,
+    /// Whose questions are.
+    pub dns: Dns,
+}
+
+/// Whose DNS questions are redirected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dns {
+    /// Nobody's.
+    Off,
+    /// Those to these servers.
+    Servers(Vec<IpAddr>),
+    /// All.
+    All,
+}
+
+impl Dns {
+    /// Whether a question to this network could be one of them.
+    fn could_go_to(&self, net: &ipnet::IpNet) -> bool {
+        match self {
+            Self::Off => false,
+            Self::Servers(servers) => servers.iter().any(|server| net.contains(server)),
+            Self::All => true,
+        }
+    }
+}
+
+/// One kind of traffic of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traffic {
+    /// TCP that leaves.
+    Outbound,
+    /// TCP that arrives.
+    Inbound,
+    /// DNS questions that leave.
+    Dns,
+}
+
+impl Traffic {
+    const ALL: [Self; 3] = [Self::Outbound, Self::Inbound, Self::Dns];
+
+    /// The hook at which it is redirected.
+    pub const fn hook(self) -> &'static str {
+        match self {
+            Self::Inbound => "prerouting",
+            Self::Outbound | Self::Dns => "output",
+        }
+    }
+
+    /// The chain of iptables at that hook.
+    const fn chain(self) -> &'static str {
+        match self {
+            Self::Inbound => "PREROUTING",
+            Self::Outbound | Self::Dns => "OUTPUT",
+        }
+    }
+
+    /// Its name in the report.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+            Self::Dns => "dns",
+        }
+    }
+
+    fn is_ours(self, ours: &Ours) -> bool {
+        match self {
+            Self::Outbound => ours.outbound,
+            Self::Inbound => ours.inbound,
+            Self::Dns => ours.dns != Dns::Off,
+        }
+    }
+}
+
+/// Everything ahead of our rules in `variant`.
+pub fn of_ours(situation: &Situation, variant: Variant, native: &Ruleset, ours: &Ours) -> Vec<Ahead> {
+    let mut found = Vec::new();
+    for family in Family::BOTH {
+        let installed =
+            situation.ownership().any(|(place, own)| place == (variant, family) && !own.is_empty());
+        if !installed {
+            continue;
+        }
+        for traffic in Traffic::ALL.into_iter().filter(|traffic| traffic.is_ours(ours)) {
+            found.extend(rules::same_chain(situation, (variant, family), traffic, ours));
+            found.extend(rules::untracked(situation, family, traffic, ours));
+            found.extend(rules::other_variant(situation, (variant, family), traffic, ours));
+            found.extend(native::ahead(native, family, traffic, ours));
+        }
+    }
+    found
+}
+
+/// What of a traffic something is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    None,
+    Some,
+    All,
+}
+
+/// Whose chains begin so.
+const NAMES: [(&str, &str); 14] = [
+    ("DOCKER", "Docker"),
+    ("KUBE-", "kube-proxy"),
+    ("CNI-", "a CNI plugin"),
+    ("NETAVARK", "Podman"),
+    ("CILIUM_", "Cilium"),
+    ("cali-", "Calico"),
+    ("ISTIO_", "Istio"),
+    ("PROXY_INIT_", "Linkerd"),
+    ("CONSUL_PROXY_", "Consul"),
+    ("LIBVIRT_", "libvirt"),
+    ("POST_public", "firewalld"),
+    ("PREROUTING_", "firewalld"),
+    ("OUTPUT_", "firewalld"),
+    ("ufw-", "ufw"),
+];
+
+/// Whose a rule most likely is, by the names in it.
+fn whose<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut names = names.into_iter();
+    let known = names
+        .find_map(|name| NAMES.iter().find(|(start, _)| name.starts_with(start)).map(|(_, whose)| *whose));
+    known.unwrap_or("somebody").to_owned()
+}

@@ -1,0 +1,389 @@
+//! Native `nf_tables` chains that translate addresses, and what their rules do, as far as we need to know it: enough
+//! to see whether they are about traffic of ours. Any bytes are read; what is not understood is "something".
+//!
+//! Layouts and numbers are those of the kernel's `include/uapi/linux/netfilter/nf_tables.h`.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::list;
+use super::message::{Message, NLM_F_DUMP, Request, attributes};
+
+const NEWCHAIN: u16 = 0x0a03;
+const GETCHAIN: u16 = 0x0a04;
+const NEWRULE: u16 = 0x0a06;
+const GETRULE: u16 = 0x0a07;
+/// `struct nfgenmsg`.
+const HEADER: usize = 4;
+const AF_UNSPEC: u8 = 0;
+
+/// All that was read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ruleset {
+    /// Chains that a hook calls and that translate addresses.
+    pub hooked: Vec<HookedChain>,
+    /// The rules of their tables.
+    pub rules: Vec<NativeRule>,
+}
+
+/// A table's family as the kernel numbers it: 1 both, 2 IPv4, 10 IPv6, others.
+pub type FamilyNumber = u8;
+
+/// A chain of the type `nat`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HookedChain {
+    /// Its table's family.
+    pub family: FamilyNumber,
+    /// Its table.
+    pub table: String,
+    /// Its name.
+    pub name: String,
+    /// 0 prerouting, 1 input, 3 output, 4 postrouting.
+    pub hook: u32,
+    /// Lower ones come first; that of iptables is -100 before routing.
+    pub priority: i32,
+}
+
+/// A rule, as far as we need to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NativeRule {
+    /// Its table's family.
+    pub family: FamilyNumber,
+    /// Its table.
+    pub table: String,
+    /// Its chain.
+    pub chain: String,
+    /// What a packet has to be.
+    pub conditions: Vec<Condition>,
+    /// What happens to it then.
+    pub action: Action,
+    /// How many packets met it, if it counts.
+    pub packets: Option<u64>,
+}
+
+/// What a packet has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// Of this transport protocol.
+    Protocol(u8),
+    /// Of this family.
+    Family(u8),
+    /// For this address or, with fewer bits, network.
+    Destination(IpAddr, u8),
+    /// For this port.
+    Port(u16),
+    /// For an address of the host itself.
+    OwnAddress,
+    /// From a socket of this user.
+    User(u32),
+    /// Something else.
+    Something,
+}
+
+/// What a rule does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Changes the destination.
+    Redirect,
+    /// Drops.
+    Drop,
+    /// Goes on in this chain, and may come back.
+    Jump(String),
+    /// Looks up what to do in a map.
+    Map,
+    /// Nothing that redirects.
+    Other,
+}
+
+/// Reads the native chains that translate addresses and the rules of their tables. Empty where the kernel has no
+/// `nf_tables`.
+///
+/// # Errors
+/// The kernel's.
+pub fn read() -> io::Result<Ruleset> {
+    let header = [AF_UNSPEC, 0, 0, 0];
+    let hooked = list(&Request::new(GETCHAIN, NLM_F_DUMP, &header, &[]), hooked_chain)?;
+    let mut rules = Vec::new();
+    let mut asked: Vec<(FamilyNumber, &str)> = Vec::new();
+    for chain in hooked.iter().filter(|chain| !is_compat(chain.family, &chain.table)) {
+        let table = (chain.family, chain.table.as_str());
+        if asked.contains(&table) {
+            continue;
+        }
+        asked.push(table);
+        let name = format!("{}\0", chain.table);
+        let request = Request::new(GETRULE, NLM_F_DUMP, &[chain.family, 0, 0, 0], &[(1, name.as_bytes())]);
+        rules.extend(list(&request, rule)?);
+    }
+    Ok(Ruleset { hooked, rules })
+}
+
+/// Whether it is the nat table of iptables, which its own programs read.
+pub fn is_compat(family: FamilyNumber, table: &str) -> bool {
+    matches!(family, 2 | 10) && table == "nat"
+}
+
+fn hooked_chain(message: &Message<'_>) -> Option<HookedChain> {
+    if message.kind != NEWCHAIN {
+        return None;
+    }
+    let body = message.payload.get(HEADER..)?;
+    let hook = find(body, 4)?;
+    (text(find(body, 7)?) == "nat").then_some(())?;
+    Some(HookedChain {
+        family: *message.payload.first()?,
+        table: text(find(body, 1)?),
+        name: text(find(body, 3)?),
+        hook: be32(find(hook, 1)?)?,
+        priority: be32(find(hook, 2)?)?.cast_signed(),
+    })
+}
+
+fn rule(message: &Message<'_>) -> Option<NativeRule> {
+    if message.kind != NEWRULE {
+        return None;
+    }
+    let body = message.payload.get(HEADER..)?;
+    let mut reader =
+        Reader { conditions: Vec::new(), action: Action::Other, packets: None, loaded: None, bits: None };
+    for (_, expression) in attributes(find(body, 4).unwrap_or_default()) {
+        reader.read(&text(find(expression, 1).unwrap_or_default()), find(expression, 2).unwrap_or_default());
+    }
+    let Reader { conditions, action, packets, .. } = reader;
+    Some(NativeRule {
+        family: *message.payload.first()?,
+        table: text(find(body, 1)?),
+        chain: text(find(body, 2)?),
+        conditions,
+        action,
+        packets,
+    })
+}
+
+/// What a register holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loaded {
+    Protocol,
+    Family,
+    Destination,
+    Port,
+    AddressType,
+    User,
+    Something,
+}
+
+struct Reader {
+    conditions: Vec<Condition>,
+    action: Action,
+    packets: Option<u64>,
+    loaded: Option<Loaded>,
+    /// Of a mask over what was loaded.
+    bits: Option<u8>,
+}
+
+impl Reader {
+    fn read(&mut self, name: &str, data: &[u8]) {
+        match name {
+            "meta" => {
+                self.load(match number(data, 2) {
+                    Some(15) => Loaded::Family,
+                    Some(16) => Loaded::Protocol,
+                    Some(10) => Loaded::User,
+                    _ => Loaded::Something,
+                });
+            }
+            "payload" => {
+                self.load(match (number(data, 2), number(data, 3), number(data, 4)) {
+                    (Some(1), Some(9 | 6), Some(1)) => Loaded::Protocol,
+                    (Some(1), Some(16), Some(4)) | (Some(1), Some(24), Some(16)) => Loaded::Destination,
+                    // A short prefix is compared byte by byte.
+                    (Some(1), Some(16), Some(1..=3)) | (Some(1), Some(24), Some(1..=15)) => {
+                        Loaded::Destination
+                    }
+                    (Some(2), Some(2), Some(2)) => Loaded::Port,
+                    _ => Loaded::Something,
+                });
+            }
+            "fib" => {
+                let kind = if number(data, 2) == Some(3) { Loaded::AddressType } else { Loaded::Something };
+                self.load(kind);
+            }
+            "bitwise" => {
+                let mask = find(data, 4).and_then(|mask| find(mask, 1)).unwrap_or_default();
+                let ones: u32 = mask.iter().map(|byte| byte.count_ones()).sum();
+                self.bits = u8::try_from(ones).ok();
+            }
+            "cmp" => self.compare(data),
+            "lookup" if number(data, 3) == Some(0) => self.action = Action::Map,
+            "counter" => {
+                let packets =
+                    find(data, 2).and_then(|bytes| bytes.first_chunk()).map(|b| u64::from_be_bytes(*b));
+                self.packets = packets;
+            }
+            "immediate" => self.verdict(data),
+            "redir" => self.action = Action::Redirect,
+            "nat" if number(data, 1) == Some(1) => self.action = Action::Redirect,
+            "target" => {
+                let target = text(find(data, 1).unwrap_or_default());
+                if matches!(target.as_str(), "DNAT" | "REDIRECT" | "NETMAP") {
+                    self.action = Action::Redirect;
+                }
+            }
+            "nat" | "masq" | "log" | "notrack" | "byteorder" => {}
+            _ => self.conditions.push(Condition::Something),
+        }
+    }
+
+    fn load(&mut self, loaded: Loaded) {
+        self.loaded = Some(loaded);
+        self.bits = None;
+    }
+
+    fn compare(&mut self, data: &[u8]) {
+        let value = find(data, 3).and_then(|data| find(data, 1)).unwrap_or_default();
+        let equal = number(data, 2) == Some(0);
+        let bits = self.bits.or_else(|| u8::try_from(value.len() * 8).ok());
+        let native = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+        let condition = match self.loaded {
+            Some(Loaded::Protocol) if equal => value.first().map(|number| Condition::Protocol(*number)),
+            Some(Loaded::Family) if equal => value.first().map(|number| Condition::Family(*number)),
+            Some(Loaded::Port) if equal => {
+                value.first_chunk().map(|port| Condition::Port(u16::from_be_bytes(*port)))
+            }
+            Some(Loaded::AddressType) if equal && native(value) == Some(2) => Some(Condition::OwnAddress),
+            Some(Loaded::User) if equal => native(value).map(Condition::User),
+            Some(Loaded::Destination) if equal => {
+                address(value).zip(bits).map(|(a, b)| Condition::Destination(a, b))
+            }
+            _ => None,
+        };
+        self.conditions.push(condition.unwrap_or(Condition::Something));
+    }
+
+    fn verdict(&mut self, data: &[u8]) {
+        // Other immediates are addresses and ports for what follows.
+        let Some(verdict) = find(data, 2).and_then(|data| find(data, 2)) else { return };
+        let chain = || find(verdict, 2).map(text).unwrap_or_default();
+        match number(verdict, 1).map(u32::cast_signed) {
+            Some(0) => self.action = Action::Drop,
+            Some(-3 | -4) => self.action = Action::Jump(chain()),
+            _ => {}
+        }
+    }
+}
+
+/// An address, or the beginning of one.
+fn address(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        1..=4 => {
+            let mut octets = [0; 4];
+            octets[..value.len()].copy_from_slice(value);
+            Some(Ipv4Addr::from(octets).into())
+        }
+        16 => Some(Ipv6Addr::from(*value.first_chunk::<16>()?).into()),
+        _ => None,
+    }
+}
+
+fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(bytes).find(|(of, _)| *of == kind).map(|(_, value)| value)
+}
+
+fn number(bytes: &[u8], kind: u16) -> Option<u32> {
+    be32(find(bytes, kind)?)
+}
+
+fn be32(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(*bytes.first_chunk()?))
+}
+
+fn text(bytes: &[u8]) -> String {
+    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    String::from_utf8_lossy(text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use nix::sched::{CloneFlags, unshare};
+    use proptest::prelude::*;
+
+    use super::Condition::{Destination, Family, OwnAddress, Port, Protocol, Something, User};
+    use super::*;
+    use crate::sys::run::{Command, run};
+
+    const TABLES: &str = "table inet t {
+        chain c {
+            tcp dport 1-9 redirect to :80
+        }
+        chain out {
+            type nat hook output priority -101
+            ip daddr 10.0.0.0/8 tcp dport 80 counter dnat ip to 10.1.1.1
+            ip6 daddr fd00::1 drop
+            fib daddr type local jump c
+            meta skuid 5678 udp dport 53 redirect to :5353
+            tcp dport { 1, 2 } accept
+            tcp dport vmap { 3 : jump c }
+        }
+        chain filter {
+            type filter hook output priority 0
+        }
+    }
+    table ip nat {
+        chain OUTPUT {
+            type nat hook output priority -100
+            tcp dport 1 redirect to :2
+        }
+    }
+    ";
+
+    #[test]
+    fn chains_and_rules_are_read() {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "CI must run these tests as root");
+            eprintln!("skipped: making a network namespace needs root");
+            return;
+        }
+        let inside = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            assert_eq!(read().unwrap(), Ruleset::default());
+            let nft = Command::new("nft", ["-f", "-"], Duration::from_secs(20));
+            let output = run(&Command { stdin: TABLES.into(), ..nft }).unwrap();
+            assert!(output.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            read().unwrap()
+        });
+        let ruleset = inside.join().unwrap();
+        let chains: Vec<_> =
+            ruleset.hooked.iter().map(|c| (c.family, c.table.as_str(), c.priority)).collect();
+        assert_eq!(chains, [(1, "t", -101), (2, "nat", -100)]);
+        assert_eq!((ruleset.hooked[0].hook, ruleset.hooked[0].name.as_str()), (3, "out"));
+        let found: Vec<_> =
+            ruleset.rules.iter().map(|r| (r.conditions.as_slice(), &r.action, r.packets)).collect();
+        let ten = Destination([10, 0, 0, 0].into(), 8);
+        let six = Destination("fd00::1".parse().unwrap(), 128);
+        assert_eq!(
+            found,
+            [
+                (&[Protocol(6), Something, Something][..], &Action::Redirect, None),
+                (&[Family(2), ten, Protocol(6), Port(80)], &Action::Redirect, Some(0)),
+                (&[Family(10), six], &Action::Drop, None),
+                (&[OwnAddress], &Action::Jump("c".into()), None),
+                (&[User(5678), Protocol(17), Port(53)], &Action::Redirect, None),
+                (&[Protocol(6), Something], &Action::Other, None),
+                (&[Protocol(6)], &Action::Map, None),
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_break_it(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            for kind in [NEWCHAIN, NEWRULE] {
+                let message = Message { kind, payload: &bytes, ..Message::default() };
+                hooked_chain(&message);
+                rule(&message);
+            }
+        }
+    }
+}
