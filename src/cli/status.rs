@@ -33,13 +33,23 @@ pub fn command() -> Command {
         let hide = idle.iter().chain(&more).any(|name| arg.get_id() == *name);
         if hide { arg.hide(true) } else { arg }
     });
-    command.arg(flags::output_arg())
+    command.arg(flags::output_arg()).arg(
+        flags::plain_switch(
+            "watch",
+            "Go on and print a line whenever something changes the firewall, with the program that did it",
+        )
+        .help_heading("Output"),
+    )
 }
 
 /// Runs it.
 pub fn run(matches: &ArgMatches) -> Result<(), Stop> {
     let wanted = flags::resolve(matches, false)?;
-    let request = StatusRequest { resolved: wanted.resolved, format: flags::format(matches) };
+    let request = StatusRequest {
+        resolved: wanted.resolved,
+        format: flags::format(matches),
+        watch: flags::is_on(matches, "watch"),
+    };
     match status(&request)? {
         Exit::Done => Ok(()),
         other => Err(Stop::Said(other as u8)),

@@ -5,12 +5,14 @@ mod plan;
 mod receipt;
 mod status;
 mod status_json;
+mod watch;
 
 pub use diff::{diff_json, diff_text};
 pub use plan::plan_json;
 pub use receipt::{Action, Receipt};
 pub use status::status_text;
 pub use status_json::status_json;
+pub use watch::{change_json, change_text, in_short, state_json, state_text};
 
 /// One JSON document on lines of its own.
 fn pretty(value: &serde_json::Value) -> String {

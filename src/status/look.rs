@@ -32,6 +32,18 @@ struct Look {
     notes: Vec<Finding>,
 }
 
+/// Only root can see the rules; without that nothing can be told, not even that nothing is there.
+pub fn check_root() -> Result<(), Failure> {
+    if !host::is_root() {
+        return Err(Failure::new(
+            Exit::Host,
+            "only root can see firewall rules, so whether anything is installed cannot be told",
+        )
+        .hint("run 'sudo tproxy status'"));
+    }
+    Ok(())
+}
+
 /// Looks at everything.
 ///
 /// # Errors
@@ -43,13 +55,7 @@ pub fn report(resolved: &Resolved) -> Result<Report, Failure> {
 impl Look {
     /// Finds out where to look and with what to compare.
     fn begin(resolved: &Resolved) -> Result<Self, Failure> {
-        if !host::is_root() {
-            return Err(Failure::new(
-                Exit::Host,
-                "only root can see firewall rules, so whether anything is installed cannot be told",
-            )
-            .hint("run 'sudo tproxy status'"));
-        }
+        check_root()?;
         let state = Store::unlocked()?.load();
         let (config, compared) = source::effective(resolved, state.as_ref().map(|s| s.config.as_str()));
         let mut problems = Vec::new();

@@ -1,11 +1,13 @@
 //! `tproxy status`: what is installed, whether it is what is wanted, and who takes traffic first. Reads only.
 
 mod ahead;
+pub mod change;
 mod compare;
 mod listen;
 mod look;
 pub mod model;
 mod source;
+mod watch;
 pub mod words;
 
 use crate::apply::Format;
@@ -23,6 +25,8 @@ pub struct StatusRequest {
     pub resolved: Resolved,
     /// For whom the result is printed.
     pub format: Format,
+    /// Go on and print what changes.
+    pub watch: bool,
 }
 
 /// Looks and prints; what the process shall exit with.
@@ -30,6 +34,9 @@ pub struct StatusRequest {
 /// # Errors
 /// The host cannot be looked at.
 pub fn status(request: &StatusRequest) -> Result<Exit, Failure> {
+    if request.watch {
+        return watch::watch(request).map(|()| Exit::Done);
+    }
     let report = look::report(&request.resolved)?;
     print(&match request.format {
         Format::Json => present::status_json(&report),

@@ -67,6 +67,21 @@ pub fn socket_holder(inode: u32) -> Option<Holder> {
     Some(Holder { pid, command: command(pid) })
 }
 
+/// The command line of a process, if it still runs a program of that name (cut off after 15 bytes, as the kernel
+/// keeps it) and its number is the same in our PID namespace; a line of its parent's in brackets behind.
+pub fn process_command(pid: u32, name: Option<&str>) -> Option<String> {
+    let read = |pid: u32, file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
+    if read(pid, "comm")?.trim_end() != name? {
+        return None;
+    }
+    let status = read(pid, "status").unwrap_or_default();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok());
+    let parent = parent
+        .filter(|parent: &u32| *parent > 1)
+        .map(|parent| format!(" [by {}: {}]", parent, command(parent)));
+    Some(command(pid) + &parent.unwrap_or_default())
+}
+
 /// Reads lines such as `3: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF`; `->` in the second column marks those who
 /// wait (`lock_get_status` in the kernel's `fs/locks.c`).
 fn pid_of(locks: &str, device: u64, inode: u64) -> Option<u32> {

@@ -15,6 +15,6 @@ pub mod watch;
 mod holder;
 mod poll;
 
-pub use holder::socket_holder;
+pub use holder::{process_command, socket_holder};
 
 pub(crate) use crate::text::escape;

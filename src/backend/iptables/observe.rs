@@ -36,6 +36,16 @@ pub fn observe_with_counters(tools: &Tools) -> Result<Observation, Failure> {
     observe_with(tools, &["-c"])
 }
 
+/// The rules of one variant alone.
+///
+/// # Errors
+/// As those of [`observe`].
+pub fn observe_variant(tools: &Tools, variant: Variant) -> Result<Observation, Failure> {
+    let mut places = with_tables()?;
+    places.retain(|(of, _)| *of == variant);
+    observe_places(tools, &places, &[])
+}
+
 /// Where there are tables, but no program to read them.
 ///
 /// # Errors
@@ -59,7 +69,14 @@ fn with_tables() -> Result<Vec<(Variant, Family)>, Failure> {
 }
 
 fn observe_with(tools: &Tools, args: &[&'static str]) -> Result<Observation, Failure> {
-    let asked = with_tables()?;
+    observe_places(tools, &with_tables()?, args)
+}
+
+fn observe_places(
+    tools: &Tools,
+    asked: &[(Variant, Family)],
+    args: &[&'static str],
+) -> Result<Observation, Failure> {
     let answers: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = asked
             .iter()

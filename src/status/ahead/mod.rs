@@ -149,5 +149,5 @@ fn whose<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let mut names = names.into_iter();
     let known = names
         .find_map(|name| NAMES.iter().find(|(start, _)| name.starts_with(start)).map(|(_, whose)| *whose));
-    known.unwrap_or("somebody").to_owned()
+    known.unwrap_or("somebody else").to_owned()
 }

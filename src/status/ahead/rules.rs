@@ -307,7 +307,7 @@ mod tests {
         let inbound =
             found("-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 1", "", Traffic::Inbound);
         assert!(inbound.len() == 1 && !inbound[0].all, "{inbound:?}");
-        assert_eq!(inbound[0].whose, "somebody");
+        assert_eq!(inbound[0].whose, "somebody else");
     }
 
     #[test]
