@@ -160,7 +160,7 @@ impl Wrappers {
 }
 
 /// Whether a process still does something; one whose parent died is a zombie until init gets round to it.
-fn is_running(pid: u32) -> bool {
+pub fn is_running(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with(['Z', 'X']))
 }

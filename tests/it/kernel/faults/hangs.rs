@@ -2,12 +2,11 @@
 //!
 //! The deadline is ten seconds beyond the wait for the lock, so all of these run side by side.
 
-use std::path::Path;
 use std::thread;
 
 use super::{FIRST, install_second, their_rules};
 use crate::support::snapshot::Snapshot;
-use crate::support::wrappers::{Fault, Wrappers};
+use crate::support::wrappers::{Fault, Wrappers, is_running};
 use crate::support::{Lab, Variant};
 
 fn hangs(variant: Variant, tool: &'static str, fault: Fault) -> thread::JoinHandle<()> {
@@ -26,7 +25,7 @@ fn hangs(variant: Variant, tool: &'static str, fault: Fault) -> thread::JoinHand
             );
             assert!(run.stderr.contains("10 s"), "the error names the deadline: {run}");
             for pid in tools.pids() {
-                assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{tool} ({pid}) still runs");
+                assert!(!is_running(pid), "{tool} ({pid}) still runs");
             }
             Snapshot::take().assert_put_back_since(&before);
         });
@@ -39,7 +38,7 @@ fn a_tool_that_hangs_is_given_up_on() {
     Lab::enter(|_| {
         let sleep = || Fault::Instead("exec sleep 600".to_owned());
         // A grandchild keeps the pipes open, and dies with its group.
-        let family = || Fault::Instead("sleep 600 & sleep 600".to_owned());
+        let family = || Fault::Instead("sleep 600 & echo $! >> \"$dir/pids\"; sleep 600".to_owned());
         let late = || Fault::After("sleep 600".to_owned());
         let threads = Variant::BOTH.into_iter().flat_map(|variant| {
             [

@@ -1,6 +1,6 @@
 //! A tool fails, or dies, at any of its calls.
 
-use super::{FIRST, SECOND, assert_not_between, at_each_call, install_second, their_rules, wanted};
+use super::{FIRST, SECOND, Start, assert_not_between, at_each_call, install_second, their_rules, wanted};
 use crate::support::lab::each_variant;
 use crate::support::ruleset::TAG;
 use crate::support::snapshot::Snapshot;
@@ -39,6 +39,32 @@ each_variant! {
 
     fn a_tool_is_killed_after_it_worked(lab, variant) {
         one_call_goes_wrong(lab, variant, &Fault::After("kill -9 $$".to_owned()));
+    }
+
+    fn a_tool_that_always_fails_changes_nothing(lab, variant) {
+        their_rules(variant);
+        for tool in ["iptables-save", "ip6tables-save", "iptables-restore", "ip6tables-restore"] {
+            for start in Start::BOTH {
+                start.prepare(lab, variant);
+                let before = Snapshot::take();
+                let tools = Wrappers::new(variant).every(tool, &Fault::fails(1, "it is not my day"));
+                install_second(lab, &tools, &["--strict"]).exits(3).says("it is not my day");
+                Snapshot::take().assert_put_back_since(&before);
+            }
+        }
+    }
+
+    /// Between the look at the rules and the change somebody takes one of ours away, so the change cannot remove it.
+    fn rules_that_changed_meanwhile_are_looked_at_again(lab, variant) {
+        let wanted = wanted_beside_theirs(variant);
+        their_rules(variant);
+        lab.install(variant, &FIRST).succeeds();
+        let meanwhile = Fault::Before("\"${real%-restore}\" -t nat -D OUTPUT 1".to_owned());
+        let tools = Wrappers::new(variant).at(&("iptables-restore".to_owned(), 1), &meanwhile);
+        install_second(lab, &tools, &["--strict"]).succeeds();
+        let restores = tools.log().iter().filter(|line| line.starts_with("iptables-restore ")).count();
+        assert!(restores > 1, "{:?}", tools.log());
+        Snapshot::take().without_counters().assert_unchanged_since(&wanted);
     }
 
     fn the_tools_own_words_are_in_the_error(lab, variant) {
