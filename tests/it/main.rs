@@ -7,5 +7,6 @@ mod kernel;
 mod laws;
 mod pure;
 mod readme;
+mod status;
 mod support;
 mod sys;

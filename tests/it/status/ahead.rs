@@ -1,0 +1,93 @@
+//! Who takes traffic before our rules see it.
+
+use serde_json::Value;
+
+use crate::support::lab::each_variant;
+use crate::support::mesh::Mesh;
+use crate::support::{APP, Family, firewall};
+
+use super::{install, report, status};
+
+const DOCKER: &str = "*nat
+:DOCKER - [0:0]
+:DOCKER_OUTPUT - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+-A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER
+-A OUTPUT -d 127.0.0.11/32 -j DOCKER_OUTPUT
+-A DOCKER -i docker0 -j RETURN
+-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80
+-A DOCKER_OUTPUT -d 127.0.0.11/32 -p tcp -m tcp --dport 53 -j DNAT --to-destination 127.0.0.11:41459
+-A DOCKER_OUTPUT -d 127.0.0.11/32 -p udp -m udp --dport 53 -j DNAT --to-destination 127.0.0.11:46737
+COMMIT
+";
+
+const KUBE: &str = "*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-SVC-A - [0:0]
+-A OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
+-A KUBE-SERVICES -d 203.0.113.9/32 -p tcp -m tcp --dport 443 -j KUBE-SVC-A
+-A KUBE-SVC-A -p tcp -j DNAT --to-destination 10.77.0.2:80
+COMMIT
+";
+
+fn whose(report: &Value) -> Vec<&str> {
+    report["ahead"].as_array().expect("a list").iter().map(|a| a["whose"].as_str().expect("a name")).collect()
+}
+
+each_variant! {
+    fn docker_that_keeps_to_itself_does_not_count(lab, variant) {
+        firewall::restore(variant, Family::V4, DOCKER);
+        install(lab, variant);
+        let found = report(lab, 0, &[]);
+        assert_eq!(whose(&found), [""; 0], "{found:#}");
+    }
+
+    fn kube_proxy_takes_services(lab, variant) {
+        firewall::restore(variant, Family::V4, KUBE);
+        install(lab, variant);
+        let mesh = Mesh::new(lab, Family::V4);
+        // That it is really so:
+        assert_eq!(mesh.connect(APP, Family::V4.outside(), 443), "world");
+        assert_eq!(mesh.connect(APP, Family::V4.outside(), 444), "outbound");
+        let found = report(lab, 11, &[]);
+        assert_eq!(whose(&found), ["kube-proxy"], "{found:#}");
+        let ahead = &found["ahead"][0];
+        assert_eq!((ahead["traffic"].as_str(), ahead["takes"].as_str()), (Some("outbound"), Some("part")));
+        assert_eq!(ahead["packets"], 1);
+        let _ = status(lab, &[]).exits(11).prints("kube-proxy takes some IPv4 outgoing TCP").prints("to come first");
+        // The way out that is named is one.
+        let _ = lab.install(variant, &["--redirect-dns", "--redirect-outbound-insert-instead-of-append"]).succeeds();
+        assert_eq!(mesh.connect(APP, Family::V4.outside(), 443), "outbound");
+        report(lab, 0, &[]);
+    }
+
+    fn the_other_variant_takes(lab, variant) {
+        install(lab, variant);
+        let take = "*nat\n-A OUTPUT -p tcp -m tcp --dport 9999 -j REDIRECT --to-ports 1\nCOMMIT\n";
+        firewall::restore(variant.other(), Family::V4, take);
+        let found = report(lab, 11, &[]);
+        assert_eq!(found["ahead"][0]["place"], format!("nat OUTPUT ({})", variant.other().name()), "{found:#}");
+    }
+
+    fn native_chains_count_by_priority_and_rules(lab, variant) {
+        install(lab, variant);
+        let table = |priority: i32, rule: &str| {
+            firewall::nft(&format!(
+                "table inet mine\ndelete table inet mine\ntable inet mine {{\n chain out {{\n \
+                 type nat hook output priority {priority}\n {rule}\n }}\n}}\n"
+            ));
+        };
+        table(-101, "tcp dport 9999 counter redirect to :1");
+        let found = report(lab, 11, &[]);
+        assert_eq!(found["ahead"].as_array().expect("a list").len(), 2, "{found:#}");
+        assert_eq!(found["ahead"][0]["place"], "nftables table inet mine");
+        table(-101, "");
+        report(lab, 0, &[]);
+        table(-99, "tcp dport 9999 redirect to :1");
+        report(lab, 0, &[]);
+        table(-101, "fib daddr type local tcp dport 9999 redirect to :1");
+        report(lab, 0, &[]);
+        table(-101, "udp dport 9999 redirect to :1");
+        report(lab, 0, &[]);
+    }
+}

@@ -1,0 +1,108 @@
+//! Hosts on which something is wrong: each is told as what it is, with the way out and its exit code.
+
+use crate::support::lab::{Lab, each_variant};
+use crate::support::{APP, Family, firewall, network};
+
+use super::{install, report, status};
+
+#[test]
+fn nothing_installed() {
+    Lab::enter(|lab| {
+        let _ = status(lab, &[]).exits(10).prints("not installed").prints("run 'tproxy install'");
+        assert_eq!(report(lab, 10, &[])["status"], "not-installed");
+        // Rules of others are no installation.
+        firewall::restore(
+            crate::support::Variant::Nft,
+            Family::V4,
+            "*nat\n-A OUTPUT -p tcp -j ACCEPT\nCOMMIT\n",
+        );
+        report(lab, 10, &[]);
+    });
+}
+
+#[test]
+fn an_ordinary_user_is_told_that_it_cannot_be_told() {
+    Lab::enter(|lab| {
+        for flags in [&["status"][..], &["status", "--watch"]] {
+            let run = lab.program().args(flags).user(APP).run().exits(3);
+            let _ = run.says("only root can see").says("hint: run 'sudo tproxy status'");
+        }
+    });
+}
+
+each_variant! {
+    fn everything_flushed(lab, variant) {
+        install(lab, variant);
+        for family in Family::BOTH {
+            for table in ["nat", "raw"] {
+                let _ = firewall::iptables(variant, family, &format!("-t {table} -F")).succeeds();
+                let _ = firewall::iptables(variant, family, &format!("-t {table} -X")).succeeds();
+            }
+        }
+        let _ = status(lab, &[]).exits(10).prints("not installed").prints("something flushed them").prints("--watch");
+    }
+
+    fn rules_of_the_other_variant(lab, variant) {
+        install(lab, variant);
+        for family in Family::BOTH {
+            let saved = firewall::save(variant, family);
+            firewall::restore(variant.other(), family, &saved);
+        }
+        let other = variant.other().name();
+        let _ = status(lab, &[]).exits(11).prints(&format!("are in the {other} variant")).prints("one variant");
+        let found = report(lab, 11, &[]);
+        assert!(found["differences"].as_array().expect("a list").iter().all(|d| d["variant"] == other), "{found:#}");
+    }
+
+    fn resolv_conf_changed(lab, variant) {
+        install(lab, variant);
+        lab.resolv_conf("nameserver 10.96.0.99\nnameserver fd00:96::10\n");
+        let found = report(lab, 11, &[]);
+        assert_eq!(found["resolvers"]["asCaptured"], false);
+        assert_eq!(found["resolvers"]["notCaptured"][0], "10.96.0.99");
+        assert_eq!(found["resolvers"]["gone"][0], "10.96.0.10");
+        assert_eq!(found["differences"].as_array().expect("a list").len(), 0, "{found:#}");
+        let _ = status(lab, &[]).prints("10.96.0.99 is in /etc/resolv.conf").prints("run 'tproxy install' again");
+        // The same servers in another order are the same servers.
+        lab.resolv_conf("nameserver fd00:96::10\nnameserver 10.96.0.10\n");
+        report(lab, 0, &[]);
+    }
+
+    fn no_resolv_conf(lab, variant) {
+        let file = lab.dir().join("servers");
+        std::fs::write(&file, "nameserver 10.96.0.10\n").expect("a file of the lab");
+        let config = lab.dir().join("config.yaml");
+        let text = format!("redirect: {{ dns: {{ enabled: true, resolvConfigPath: {} }} }}\n", file.display());
+        std::fs::write(&config, text).expect("a file of the lab");
+        let _ = lab.install(variant, &["--config", &config.to_string_lossy()]).succeeds();
+        report(lab, 0, &[]);
+        std::fs::remove_file(&file).expect("the file");
+        let _ = status(lab, &[]).exits(11).prints("cannot read the DNS servers").prints("restore that file");
+        assert!(report(lab, 11, &[])["resolvers"]["error"].is_string());
+    }
+
+    fn ipv6_off(lab, variant) {
+        network::ip("addr del fd77::1/64 dev eth0\n");
+        std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").expect("a setting of the own namespace");
+        let _ = lab.install(variant, &["--redirect-dns"]).succeeds();
+        let _ = status(lab, &[]).exits(0).prints("IPv6 traffic is not redirected: IPv6 is disabled");
+        // Switched on later, its traffic goes past the sidecar.
+        std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "0").expect("a setting of the own namespace");
+        network::ip("addr add fd77::1/64 dev eth0 nodad\n");
+        let found = report(lab, 11, &[]);
+        let all = found["differences"].as_array().expect("a list");
+        assert!(!all.is_empty() && all.iter().all(|d| d["kind"] == "missing" && d["family"] == "ipv6"), "{found:#}");
+    }
+
+    fn ipv6_switched_off_later(lab, variant) {
+        install(lab, variant);
+        std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").expect("a setting of the own namespace");
+        let _ = status(lab, &[]).exits(0).prints("the IPv6 rules have nothing to do: IPv6 is disabled");
+    }
+
+    fn the_sidecars_user_is_gone(lab, variant) {
+        install(lab, variant);
+        lab.replace("/etc/passwd", "root:x:0:0::/root:/bin/sh\n");
+        let _ = status(lab, &[]).exits(11).prints("the sidecar's user is gone").prints("--kuma-dp-user");
+    }
+}

@@ -1,0 +1,38 @@
+//! `tproxy status`: says what is there, and leaves it alone.
+
+mod ahead;
+mod bad_input;
+mod report;
+mod untouched;
+mod watch;
+
+use serde_json::Value;
+
+use crate::support::{Lab, Run, Variant};
+
+/// `tproxy status` with flags.
+fn status(lab: &Lab, flags: &[&str]) -> Run {
+    lab.program().arg("status").args(flags).run()
+}
+
+/// Its report for programs, of a run that ended with this code.
+#[track_caller]
+fn report(lab: &Lab, code: i32, flags: &[&str]) -> Value {
+    let run = lab.program().args(["status", "-o", "json"]).args(flags).run().exits(code);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run}"));
+    assert_eq!(report["schema"], 1);
+    report
+}
+
+/// The kinds of differences, with the chain of each.
+fn differences(report: &Value) -> Vec<(String, String)> {
+    let all = report["differences"].as_array().expect("a list");
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    all.iter().map(|difference| (text(&difference["kind"]), text(&difference["chain"]))).collect()
+}
+
+/// Installs with DNS.
+#[track_caller]
+fn install(lab: &Lab, variant: Variant) {
+    let _ = lab.install(variant, &["--redirect-dns"]).succeeds();
+}

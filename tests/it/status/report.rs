@@ -1,0 +1,154 @@
+//! What a report says of an installation.
+
+use crate::support::kumactl::{Kumactl, Version};
+use crate::support::lab::{each_stack, each_variant};
+use crate::support::listener::Listener;
+use crate::support::mesh::Mesh;
+use crate::support::{APP, SIDECAR, as_user, client, firewall};
+
+use super::{differences, install, report, status};
+
+each_variant! {
+    fn an_installation_is_as_wanted(lab, variant) {
+        install(lab, variant);
+        let found = report(lab, 0, &[]);
+        assert_eq!(found["status"], "installed");
+        assert_eq!(found["backend"], "iptables");
+        assert_eq!(found["variant"], variant.name());
+        assert_eq!(found["comparedWith"], "recorded");
+        assert_eq!(found["installedBy"]["program"], "tproxy");
+        assert_eq!(found["installedBy"]["version"], env!("CARGO_PKG_VERSION"));
+        assert!(found["installedBy"]["since"].as_str().expect("a time").ends_with('Z'));
+        assert_eq!(found["sidecar"]["uid"], SIDECAR);
+        assert_eq!(found["sidecar"]["name"], "kuma-dp");
+        assert_eq!(found["ports"]["outbound"], 15001);
+        assert_eq!(found["ports"]["inbound"], 15006);
+        assert_eq!(found["ports"]["dns"], 15053);
+        assert_eq!(found["families"].as_array().expect("a list").len(), 2);
+        assert_eq!(found["resolvers"]["asCaptured"], true);
+        for list in ["differences", "ahead", "problems"] {
+            assert_eq!(found[list].as_array().expect("a list").len(), 0, "{list}: {found:#}");
+        }
+        let text = status(lab, &[]).exits(0).prints("installed, as wanted").prints("nobody listens");
+        assert!(text.stdout.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    fn what_was_given_counts_more_than_what_was_recorded(lab, variant) {
+        install(lab, variant);
+        let user = ["--kuma-dp-user", "kuma-dp"];
+        let tools = firewall::executables(variant);
+        let named = ["--iptables-executables", tools.as_str()];
+        let same = report(lab, 0, &[&user[..], &named, &["--redirect-dns"]].concat());
+        assert_eq!(same["comparedWith"], "given");
+        let other = report(lab, 11, &[&user[..], &named, &["--redirect-dns", "--exclude-outbound-ports", "7"]].concat());
+        assert!(differences(&other).contains(&("missing".into(), "KUMA_MESH_OUTBOUND".into())), "{other:#}");
+        // Where to look is not what is wanted.
+        assert_eq!(report(lab, 0, &named)["comparedWith"], "recorded");
+    }
+
+    fn half_removed_rules_are_missing_one_by_one(lab, variant) {
+        install(lab, variant);
+        for family in [firewall::Family::V4, firewall::Family::V6] {
+            let _ = firewall::iptables(variant, family, "-t nat -F OUTPUT").succeeds();
+        }
+        let found = report(lab, 11, &[]);
+        let missing = differences(&found);
+        assert!(missing.len() >= 6 && missing.iter().all(|(kind, chain)| kind == "missing" && chain == "OUTPUT"), "{found:#}");
+        let text = status(lab, &[]).exits(11).prints("not as wanted").prints("missing").prints("fix: run 'tproxy install'");
+        assert!(text.stdout.lines().all(|line| line.chars().count() <= 80), "{text}");
+        install(lab, variant);
+        report(lab, 0, &[]);
+    }
+
+    fn a_flushed_chain_an_extra_rule_and_a_foreign_one(lab, variant) {
+        install(lab, variant);
+        let v4 = firewall::Family::V4;
+        let _ = firewall::iptables(variant, v4, "-t nat -F KUMA_MESH_INBOUND").succeeds();
+        let _ = firewall::iptables(variant, v4, "-t nat -A KUMA_MESH_OUTBOUND_REDIRECT -p tcp -j ACCEPT").succeeds();
+        let _ = firewall::iptables(variant, v4, "-t nat -A PREROUTING -p tcp --dport 1 -m comment --comment kuma/mesh/transparent/proxy -j RETURN").succeeds();
+        let mut found = differences(&report(lab, 11, &[]));
+        found.sort();
+        let wanted = [("extra", "PREROUTING"), ("foreign", "KUMA_MESH_OUTBOUND_REDIRECT"), ("missing", "KUMA_MESH_INBOUND")];
+        assert_eq!(found, wanted.map(|(kind, chain)| (kind.to_owned(), chain.to_owned())));
+    }
+
+    fn rules_in_the_wrong_order(lab, variant) {
+        install(lab, variant);
+        let v4 = firewall::Family::V4;
+        let saved = firewall::rules(variant, v4);
+        let rules = saved.chain("nat", "KUMA_MESH_OUTBOUND");
+        let last = rules.last().expect("a rule").to_string();
+        let args = last.strip_prefix("-A KUMA_MESH_OUTBOUND ").expect("a rule").to_owned();
+        firewall::restore(variant, v4, &format!("*nat\n-D KUMA_MESH_OUTBOUND {args}\n-I KUMA_MESH_OUTBOUND 1 {args}\nCOMMIT\n"));
+        let found = report(lab, 11, &[]);
+        assert_eq!(differences(&found), [("reordered".to_owned(), "KUMA_MESH_OUTBOUND".to_owned())], "{found:#}");
+        assert!(args.ends_with(found["differences"][0]["rule"].as_str().expect("a rule").rsplit(" -j ").next().expect("a target")));
+    }
+
+    fn kumactls_installation_is_read_off_its_rules(lab, variant) {
+        Kumactl { version: Version::V2_14, dns: true }.install(variant);
+        let found = report(lab, 0, &[]);
+        assert_eq!(found["comparedWith"], "inferred");
+        assert_eq!(found["installedBy"]["program"], "kumactl");
+        assert_eq!(found["installedBy"]["version"], "2.14 or newer");
+        assert_eq!(found["variant"], variant.name());
+        assert_eq!(found["sidecar"]["uid"], SIDECAR);
+        let _ = firewall::iptables(variant, firewall::Family::V4, "-t nat -F KUMA_MESH_OUTBOUND").succeeds();
+        assert!(differences(&report(lab, 11, &[])).contains(&("missing".into(), "KUMA_MESH_OUTBOUND".into())));
+    }
+
+    fn older_kumactls_are_told_apart(lab, variant) {
+        let _ = lab;
+        for (version, dns, said) in [
+            (Version::V2_9, true, "2.9 to 2.12.0"),
+            (Version::V2_13_0, true, "2.11.6 to 2.13.0"),
+            (Version::V2_13_1, true, "2.11.9 to 2.13"),
+            (Version::V2_9, false, "2.9 or newer"),
+            (Version::V2_8, false, "2.8 or older, or with comments disabled"),
+        ] {
+            let code = crate::support::Lab::elsewhere(move |lab| {
+                Kumactl { version, dns }.install(variant);
+                let run = lab.program().args(["status", "-o", "json"]).run();
+                let found: serde_json::Value = serde_json::from_str(&run.stdout).expect("JSON");
+                assert_eq!(found["installedBy"]["version"], said);
+                run.code
+            });
+            // What they wrote about DNS over TCP is not what is written today.
+            assert_eq!(code, Some(if dns { 11 } else { 0 }), "{said}");
+        }
+    }
+}
+
+each_stack! {
+    fn hits_and_listeners(lab, variant, family) {
+        let _ = lab.install(variant, &["--redirect-dns", "--exclude-outbound-ports", "7777"]).succeeds();
+        let mesh = Mesh::new(lab, family);
+        assert_eq!(mesh.connect(APP, family.outside(), 80), "outbound");
+        assert_eq!(mesh.connect(APP, family.elsewhere(), 81), "outbound");
+        assert_eq!(mesh.visit(lab, 8080), "inbound");
+        assert_eq!(mesh.ask(APP, family.resolver()), "dns");
+        let _ = mesh.connect(APP, family.outside(), 7777);
+        let found = report(lab, 0, &[]);
+        assert_eq!(found["redirected"]["outbound"], 2, "{found:#}");
+        assert_eq!(found["redirected"]["inbound"], 1);
+        assert_eq!(found["redirected"]["dns"], 1);
+        assert_eq!(found["excluded"], 1);
+        let name = format!("ip{}", if family == Family::V4 { "v4" } else { "v6" });
+        for listener in found["listeners"].as_array().expect("a list") {
+            let wanted = if listener["family"] == name { "sidecar" } else { "nobody" };
+            assert_eq!(listener["listens"], wanted, "{listener}");
+        }
+    }
+
+    fn a_port_taken_by_somebody_else(lab, variant, family) {
+        install(lab, variant);
+        let _taken = as_user(APP, move || Listener::tcp("app", family.any(), 15001));
+        let name = format!("ip{}", if family == Family::V4 { "v4" } else { "v6" });
+        let found = report(lab, 0, &[]);
+        let all = found["listeners"].as_array().expect("a list");
+        let outbound = all.iter().find(|l| l["name"] == "outbound" && l["family"] == name).expect("the port");
+        assert_eq!((outbound["listens"].as_str(), outbound["uid"].as_u64()), (Some("other"), Some(APP.into())));
+        let _ = status(lab, &[]).prints("port 15001").prints(&format!("taken by user {APP}"));
+        let _ = client::connect_to((family.localhost(), 15001).into()).expect("somebody answers");
+    }
+}
