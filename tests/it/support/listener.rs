@@ -27,7 +27,7 @@ impl Listener {
     #[track_caller]
     pub fn tcp(name: &'static str, ip: IpAddr, port: u16) -> Self {
         let socket = bound(ip, port, SockType::Stream);
-        listen(&socket, Backlog::new(4096).expect("a backlog")).expect("listens");
+        listen(&socket, Backlog::MAXALLOWABLE).expect("listens");
         let accepting: TcpListener = socket.try_clone().expect("a second descriptor").into();
         Self::serve(name, socket, move |ended, served| {
             for stream in accepting.incoming() {
