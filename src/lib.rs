@@ -25,3 +25,4 @@ pub mod status;
 pub mod stdout;
 pub mod sys;
 pub mod text;
+pub mod verify;

@@ -2,7 +2,7 @@
 
 pub mod confirm;
 mod degrade;
-mod facts;
+pub(crate) mod facts;
 mod install;
 mod passthrough;
 mod persist;

@@ -8,6 +8,7 @@ pub mod log;
 mod read;
 mod retired;
 mod status;
+mod verify;
 
 use std::ffi::OsString;
 
@@ -50,6 +51,7 @@ pub fn command() -> Command {
         .subcommand(install::uninstall_command())
         .subcommand(install::confirm_command())
         .subcommand(status::command())
+        .subcommand(verify::command())
         .subcommand(config::command())
         .subcommand(generate::completions_command())
         .subcommand(generate::man_command());
@@ -66,6 +68,7 @@ Exit codes:
   5  failed, and so did the way back; the message says what is left
   10  status: nothing is installed
   11  status: something is not as wanted
+  12  verify: packets do not go where they should
 
 Results go to standard output, everything else to standard error. TPROXY_LOG=debug prints more, TPROXY_LOG=error less.";
 
@@ -98,6 +101,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
         Some(("uninstall", matches)) => install::uninstall(matches)?,
         Some(("confirm", _)) => confirm::confirm()?,
         Some(("status", matches)) => status::run(matches)?,
+        Some(("verify", matches)) => verify::verify(matches)?,
         Some(("config", matches)) => config::run(matches)?,
         Some(("completions", matches)) => generate::completions(matches)?,
         Some(("man", matches)) => generate::man(matches)?,

@@ -3,6 +3,7 @@
 //! Pure: nothing here reads files, the environment or the host. Whoever calls hands the text in.
 
 mod checks;
+mod command;
 pub mod document;
 pub mod duration;
 pub mod field;
@@ -18,6 +19,7 @@ pub mod values;
 #[cfg(test)]
 mod tests;
 
+pub use command::install_command;
 pub use layers::{File, Flag, Layers, Problems, Resolved, is_variable, resolve};
 pub use origin::{Origin, Sources};
 pub use schema::{

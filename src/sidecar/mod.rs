@@ -65,7 +65,9 @@ impl Port {
     /// # Errors
     /// The kernel's: the port is taken, or there is no such user.
     pub fn tcp(channel: Channel, uid: u32, addr: SocketAddr, device: Option<&str>) -> io::Result<Self> {
-        Ok(Self::Tcp(channel, user::run_as(uid, || socket::listener(addr, device))??))
+        // Whose a socket is was decided when it was made; where it is bound is root's to decide.
+        let fd = user::run_as(uid, || socket::tcp(addr.ip()))??;
+        Ok(Self::Tcp(channel, socket::listen_on(fd, addr, device)?))
     }
 
     /// Takes DNS questions at an address. It must not be the unspecified one: answers come from it.
@@ -73,7 +75,8 @@ impl Port {
     /// # Errors
     /// As above.
     pub fn dns(uid: u32, addr: SocketAddr) -> io::Result<Self> {
-        Ok(Self::Dns(user::run_as(uid, || socket::udp(addr))??))
+        let fd = user::run_as(uid, || socket::udp(addr.ip()))??;
+        Ok(Self::Dns(socket::udp_at(fd, addr)?))
     }
 }
 

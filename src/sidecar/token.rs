@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Mutex;
 
 use super::{Channel, Connection, Service};
 use crate::sys::socket;
@@ -15,6 +16,8 @@ pub struct Tokens {
     /// Original destinations of connections that are answered. All others are somebody else's and are treated as if
     /// nobody listened.
     ours: BTreeSet<IpAddr>,
+    /// Ports from which questions came.
+    heard: Mutex<BTreeSet<u16>>,
 }
 
 /// A random word of 8 bytes. A datagram that begins with it is no DNS question: a header has 12 bytes, so a real
@@ -71,7 +74,19 @@ impl Token {
 impl Tokens {
     /// Answers connections that were to go to one of these addresses.
     pub fn new(token: Token, ours: BTreeSet<IpAddr>) -> Self {
-        Self { token, ours }
+        Self { token, ours, heard: Mutex::default() }
+    }
+
+    /// Forgets that a question came from a port.
+    pub fn forget(&self, port: u16) {
+        if let Ok(mut ports) = self.heard.lock() {
+            ports.remove(&port);
+        }
+    }
+
+    /// Whether a question came from a port, wherever its answer went.
+    pub fn heard(&self, port: u16) -> bool {
+        self.heard.lock().is_ok_and(|ports| ports.contains(&port))
     }
 }
 
@@ -90,8 +105,14 @@ impl Service for Tokens {
         let _ = stream.write_all(self.token.line(channel, &original).as_bytes());
     }
 
-    fn question(&self, question: &[u8], _: SocketAddr) -> Option<Vec<u8>> {
-        (question == self.token.question()).then(|| self.token.answer().to_vec())
+    fn question(&self, question: &[u8], from: SocketAddr) -> Option<Vec<u8>> {
+        if question != self.token.question() {
+            return None;
+        }
+        if let Ok(mut heard) = self.heard.lock() {
+            heard.insert(from.port());
+        }
+        Some(self.token.answer().to_vec())
     }
 }
 
@@ -118,7 +139,9 @@ mod tests {
         let token = Token::random();
         let tokens = Tokens::new(token, BTreeSet::new());
         let from = "127.0.0.1:1".parse().unwrap();
+        assert!(!tokens.heard(1));
         assert_eq!(tokens.question(&token.question(), from), Some(token.answer().to_vec()));
+        assert!(tokens.heard(1) && !tokens.heard(2));
         assert_eq!(tokens.question(b"anything", from), None);
         assert_ne!(token.answer(), token.question());
     }

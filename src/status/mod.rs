@@ -6,7 +6,7 @@ mod compare;
 mod listen;
 mod look;
 pub mod model;
-mod source;
+pub(crate) mod source;
 mod watch;
 pub mod words;
 

@@ -41,7 +41,8 @@ fn new(addr: IpAddr, kind: SockType, protocol: SockProtocol) -> io::Result<Owned
     Ok(fd)
 }
 
-/// A TCP socket that is neither bound nor connected and does not block, of an address's family.
+/// A TCP socket that is neither bound nor connected and does not block, of an address's family. For IPv6 it, and the
+/// UDP one, take nothing but IPv6.
 ///
 /// # Errors
 /// The kernel's.
@@ -60,12 +61,11 @@ pub fn bind_to(fd: &OwnedFd, addr: SocketAddr) -> io::Result<()> {
     Ok(bind(fd.as_raw_fd(), &SockaddrStorage::from(addr))?)
 }
 
-/// A listening TCP socket, for IPv6 one that takes nothing but IPv6; on a device only, if one is named.
+/// A socket that listens and does not block; on a device only, if one is named.
 ///
 /// # Errors
 /// The kernel's: the address is not this host's, or the port is taken.
-pub fn listener(addr: SocketAddr, device: Option<&str>) -> io::Result<TcpListener> {
-    let fd = new(addr.ip(), SockType::Stream, SockProtocol::Tcp)?;
+pub fn listen_on(fd: OwnedFd, addr: SocketAddr, device: Option<&str>) -> io::Result<TcpListener> {
     if let Some(device) = device {
         bind_to_device(&fd, device)?;
     }
@@ -74,12 +74,19 @@ pub fn listener(addr: SocketAddr, device: Option<&str>) -> io::Result<TcpListene
     Ok(fd.into())
 }
 
-/// A UDP socket, for IPv6 one that takes nothing but IPv6. Its port is taken by nobody else.
+/// A UDP socket that is not bound, of an address's family.
+///
+/// # Errors
+/// The kernel's.
+pub fn udp(family_of: IpAddr) -> io::Result<OwnedFd> {
+    new(family_of, SockType::Datagram, SockProtocol::Udp)
+}
+
+/// A UDP socket at an address. Its port is taken by nobody else.
 ///
 /// # Errors
 /// The kernel's: the address is not this host's, or the port is taken.
-pub fn udp(addr: SocketAddr) -> io::Result<UdpSocket> {
-    let fd = new(addr.ip(), SockType::Datagram, SockProtocol::Udp)?;
+pub fn udp_at(fd: OwnedFd, addr: SocketAddr) -> io::Result<UdpSocket> {
     bind(fd.as_raw_fd(), &SockaddrStorage::from(addr))?;
     Ok(fd.into())
 }

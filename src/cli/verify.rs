@@ -1,0 +1,60 @@
+//! `tproxy verify`.
+
+use clap::{ArgMatches, Command};
+
+use super::flags;
+use crate::apply::Format;
+use crate::apply::facts;
+use crate::exit::{Exit, Failure};
+use crate::host;
+use crate::present;
+use crate::stdout::print;
+use crate::verify;
+
+/// Its part of the command line.
+pub fn command() -> Command {
+    let command = Command::new("verify")
+        .about("Prove with packets that traffic goes through the sidecar")
+        .long_about(
+            "Prove with packets that traffic goes through the sidecar: connections and DNS questions of an ordinary \
+             user, of the sidecar's user and from outside, IPv4 and IPv6, and everything that the configuration \
+             leaves alone. While the sidecar is not running, tproxy listens on its ports; when it is, connection \
+             tracking tells where packets go.\n\n\
+             No packet leaves this host. A pair of interfaces is made for a moment, with addresses of the \
+             documentation ranges, and gone at the end, also when tproxy is killed.\n\n\
+             It takes every configuration flag, file and variable of 'tproxy install'. Given none, it uses the \
+             configuration that the installation recorded. The exit code is 0 when everything that could be tested \
+             is as it should be, and 12 when something is not.",
+        );
+    let command = flags::add(command).override_usage("tproxy verify [OPTIONS]").mut_args(|arg| {
+        let idle = ["dry-run", "verbose", "wait", "wait-interval", "max-retries", "sleep-between-retries"];
+        let more = ["store-firewalld"];
+        let hide = idle.iter().chain(&more).any(|name| arg.get_id() == *name);
+        if hide { arg.hide(true) } else { arg }
+    });
+    command.arg(flags::output_arg())
+}
+
+/// Runs it.
+pub fn verify(matches: &ArgMatches) -> Result<(), Failure> {
+    let resolved = flags::resolve(matches, false)?.resolved;
+    if !host::is_root() {
+        return Err(
+            Failure::new(Exit::Host, "only root can send packets as other users").hint("run it with sudo")
+        );
+    }
+    let config = verify::wanted(&resolved)?;
+    let facts = facts::collect(&config)?;
+    let report = verify::run(&config, &facts)?;
+    print(&match flags::format(matches) {
+        Format::Json => present::verify_json(&report),
+        Format::Text => present::verify_text(&report),
+    })?;
+    if !report.failed() {
+        return Ok(());
+    }
+    let failed = report.count(verify::Status::Fail);
+    let next = report.outcomes.iter().find_map(|outcome| outcome.next.clone()).unwrap_or_default();
+    Err(Failure::new(Exit::VerifyFailed, format!("{failed} of {} checks failed", report.outcomes.len()))
+        .hint(next))
+}

@@ -1,0 +1,240 @@
+//! What is checked, as data: who sends what where, where it has to arrive, and how it came out. Pure.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::plan::Family;
+use crate::sidecar::Channel;
+
+/// What a check is about; the names are those of the JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Id {
+    /// An application's connection to anywhere.
+    Outbound,
+    /// Somebody's connection to this host.
+    Inbound,
+    /// The sidecar's connection to anywhere.
+    Sidecar,
+    /// The sidecar's connection to this host's own address.
+    Own,
+    /// An application's connection to localhost.
+    Localhost,
+    /// An application's DNS question.
+    Dns,
+    /// The sidecar's DNS question.
+    DnsSidecar,
+    /// The source address of what the sidecar passes on.
+    Passthrough,
+    /// What the configuration leaves alone.
+    Exclusion,
+}
+
+impl Id {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Outbound => "outbound",
+            Self::Inbound => "inbound",
+            Self::Sidecar => "sidecar",
+            Self::Own => "self",
+            Self::Localhost => "localhost",
+            Self::Dns => "dns",
+            Self::DnsSidecar => "dns-sidecar",
+            Self::Passthrough => "passthrough",
+            Self::Exclusion => "exclusion",
+        }
+    }
+}
+
+/// Where a packet has to arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goal {
+    /// At one of the sidecar's TCP ports, which learns where it was to go.
+    Port(Channel),
+    /// At the sidecar's DNS port, and the answer comes from the server that was asked.
+    Dns,
+    /// Where it was sent.
+    Past,
+}
+
+/// How a packet of a local process gets on its way. None of the ways leads off this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// By a route to the temporary interface. Packets that are to be redirected need it: the redirection changes
+    /// their interface, which a bound socket does not allow.
+    Route,
+    /// Bound to the temporary interface.
+    Device,
+    /// Over loopback.
+    Loopback,
+}
+
+/// What is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// A TCP connection of a local user.
+    Connect {
+        /// Whose.
+        uid: u32,
+        /// Where to.
+        to: SocketAddr,
+        /// How.
+        way: Way,
+    },
+    /// A TCP connection from outside.
+    Arrive {
+        /// Its source address.
+        from: IpAddr,
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// A datagram of a local user.
+    Datagram {
+        /// Whose.
+        uid: u32,
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// A datagram of one user, and then one of the other from the same address and port.
+    Again {
+        /// Who is first.
+        first: u32,
+        /// Whose datagram counts.
+        then: u32,
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// A TCP connection from the sidecar's source address to an application.
+    Passthrough {
+        /// The sidecar's user.
+        uid: u32,
+        /// That address.
+        source: IpAddr,
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// Nothing, for this reason.
+    Nothing(String),
+}
+
+/// One thing to find out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// What about.
+    pub id: Id,
+    /// Of which family.
+    pub family: Family,
+    /// From whom to where, in words.
+    pub target: String,
+    /// What is sent.
+    pub probe: Probe,
+    /// Where it has to arrive.
+    pub goal: Goal,
+    /// What has to happen, in words.
+    pub expected: String,
+}
+
+/// Where a packet did arrive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reached {
+    /// At a TCP port of the sidecar, which was told this original destination.
+    Port(Channel, Option<SocketAddr>),
+    /// At the sidecar's DNS port; whether the asker took the answer for the server's.
+    Dns {
+        /// It came from the address that was asked.
+        answered: bool,
+    },
+    /// Where it was sent; for datagrams, whether the answer came back.
+    Destination {
+        /// It did.
+        answered: bool,
+    },
+    /// At this port of this host, as connection tracking says.
+    Tracked(u16),
+    /// At somebody who is not the sidecar.
+    Somebody,
+    /// It was turned away.
+    Refused,
+    /// Nowhere, within the time.
+    Nowhere,
+    /// It could not be sent.
+    Unsent(String),
+    /// That cannot be told.
+    Unknown(String),
+}
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// As expected.
+    Pass,
+    /// Not as expected.
+    Fail,
+    /// Nobody knows.
+    NotTested,
+}
+
+impl Status {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::NotTested => "not-tested",
+        }
+    }
+}
+
+/// A check with its result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// What was found out.
+    pub check: Check,
+    /// How it came out.
+    pub status: Status,
+    /// What happened, in words.
+    pub happened: String,
+    /// The likely cause of a failure.
+    pub cause: Option<String>,
+    /// The one thing to do next.
+    pub next: Option<String>,
+}
+
+/// How it was seen where packets arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// The sidecar was not running, and tproxy itself listened on its ports.
+    Listeners,
+    /// The ports are in use; connection tracking told.
+    Counters,
+}
+
+impl Method {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Listeners => "listeners",
+            Self::Counters => "counters",
+        }
+    }
+}
+
+/// Everything that was found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// How.
+    pub method: Method,
+    /// In the order in which they are shown.
+    pub outcomes: Vec<Outcome>,
+}
+
+impl Report {
+    /// Whether anything is not as expected.
+    pub fn failed(&self) -> bool {
+        self.count(Status::Fail) > 0
+    }
+
+    /// How many came out so.
+    pub fn count(&self, status: Status) -> usize {
+        self.outcomes.iter().filter(|outcome| outcome.status == status).count()
+    }
+}

@@ -1,0 +1,260 @@
+//! From where a probe arrived to a verdict, with the likely cause and the next step. Pure.
+
+use std::collections::BTreeMap;
+
+use super::check::{Check, Goal, Id, Method, Outcome, Probe, Reached, Status, Way};
+use crate::config::{Config, install_command};
+use crate::plan::Family;
+use crate::sidecar::Channel;
+
+/// What the rules of a family look like, where somebody looked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rules {
+    /// None of them is there.
+    NotInstalled,
+    /// These are missing.
+    Missing(Vec<String>),
+    /// All are there, and these with them that should not be.
+    Extra(Vec<String>),
+    /// All are there, but not where they should be.
+    Displaced,
+    /// As wanted.
+    AsWanted,
+}
+
+/// What verdicts depend on, beside the probe.
+#[derive(Debug, Clone)]
+pub struct Bench<'a> {
+    /// What is wanted.
+    pub config: &'a Config,
+    /// How it was seen.
+    pub method: Method,
+    /// The users who have the sidecar's ports, by port.
+    pub holders: BTreeMap<u16, Vec<u32>>,
+    /// The sidecar's user.
+    pub sidecar: u32,
+}
+
+/// The next step after a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Next {
+    /// Install again.
+    Install,
+    /// Look at what is installed and what is ahead of it.
+    Status,
+    /// Look at which rules count packets.
+    Count,
+    /// Another command.
+    Run(String),
+}
+
+/// A verdict: how it came out, what happened, and for a failure the likely cause and the next step.
+type Verdict = (Status, String, Option<(String, Next)>);
+
+impl Bench<'_> {
+    /// What to make of where a probe arrived.
+    pub fn judge(&self, check: Check, reached: &Reached) -> Outcome {
+        let (status, happened, advice) = self.verdict(&check, reached);
+        let (cause, next) = advice.unzip();
+        let next = next.map(|next| self.command(next, check.family));
+        Outcome { check, status, happened, cause, next }
+    }
+
+    fn command(&self, next: Next, family: Family) -> String {
+        match next {
+            Next::Install => install_command(self.config),
+            Next::Status => "tproxy status".to_owned(),
+            Next::Count if family == Family::V4 => "iptables-save -c".to_owned(),
+            Next::Count => "ip6tables-save -c".to_owned(),
+            Next::Run(command) => command,
+        }
+    }
+
+    fn port(&self, channel: Channel) -> u16 {
+        let redirect = &self.config.redirect;
+        match channel {
+            Channel::Outbound => redirect.outbound.port.get(),
+            Channel::Inbound => redirect.inbound.port.get(),
+        }
+    }
+
+    fn verdict(&self, check: &Check, reached: &Reached) -> Verdict {
+        let pass = |happened: &str| (Status::Pass, happened.to_owned(), None);
+        let wanted = match check.goal {
+            Goal::Port(channel) => Some(self.port(channel)),
+            Goal::Dns => Some(self.config.redirect.dns.port.get()),
+            Goal::Past => None,
+        };
+        match (check.goal, reached) {
+            (_, Reached::Unknown(why)) => (Status::NotTested, why.clone(), None),
+            (Goal::Port(channel), Reached::Port(at, original)) if *at == channel => {
+                match (original, destination(&check.probe)) {
+                    (Some(told), Some(sent)) if *told == sent => pass("it did"),
+                    (told, _) => {
+                        let told = told.map_or_else(|| "nowhere".to_owned(), |told| told.to_string());
+                        let cause = "another NAT rule changed the destination first, or it is not tracked";
+                        fail(format!("arrived there, but was said to go to {told}"), cause, Next::Status)
+                    }
+                }
+            }
+            (Goal::Port(_) | Goal::Dns, Reached::Tracked(port)) if Some(*port) == wanted => self.held(*port),
+            (Goal::Dns, Reached::Dns { answered: true }) => pass("it did"),
+            (Goal::Dns, Reached::Dns { answered: false }) => {
+                let cause = "the answer is tracked apart from the question: rules for conntrack zones are missing or \
+                             somebody else's";
+                fail("arrived there, but its answer got lost".to_owned(), cause, Next::Install)
+            }
+            (Goal::Past, Reached::Destination { answered: true }) => pass("it arrived where it was sent"),
+            (Goal::Past, Reached::Destination { answered: false }) => {
+                pass("it arrived where it was sent; whether the answer comes back was not seen")
+            }
+            (Goal::Past, Reached::Somebody) => pass("a program that is not the sidecar took it"),
+            _ => (Status::Fail, happened(check, reached, wanted), Some(advice(check, reached))),
+        }
+    }
+
+    /// Redirected, as connection tracking says; but to whom?
+    fn held(&self, port: u16) -> Verdict {
+        let holders = self.holders.get(&port).map(Vec::as_slice).unwrap_or_default();
+        let sidecar = self.sidecar;
+        if holders.contains(&sidecar) {
+            let happened = format!("it did, as connection tracking says; UID {sidecar} listens there");
+            return (Status::Pass, happened, None);
+        }
+        let look = Next::Run(format!("ss -lnptu 'sport = :{port}'"));
+        match holders.first() {
+            Some(other) => fail(
+                format!(
+                    "is redirected to port {port}, which UID {other} has and not the sidecar's UID {sidecar}"
+                ),
+                "another program took the port, or the sidecar runs as another user, whose own traffic would be \
+                 redirected back to it",
+                look,
+            ),
+            None => fail(
+                format!("is redirected to port {port}, where nobody listens"),
+                "the sidecar is not up, or listens on another port",
+                look,
+            ),
+        }
+    }
+}
+
+fn fail(happened: String, cause: &str, next: Next) -> Verdict {
+    (Status::Fail, happened, Some((cause.to_owned(), next)))
+}
+
+/// Where a TCP probe was sent.
+fn destination(probe: &Probe) -> Option<std::net::SocketAddr> {
+    match probe {
+        Probe::Connect { to, .. } | Probe::Arrive { to, .. } | Probe::Passthrough { to, .. } => Some(*to),
+        _ => None,
+    }
+}
+
+fn happened(check: &Check, reached: &Reached, wanted: Option<u16>) -> String {
+    match reached {
+        Reached::Port(Channel::Outbound, _) => "was redirected to the outbound port".to_owned(),
+        Reached::Port(Channel::Inbound, _) => "was redirected to the inbound port".to_owned(),
+        Reached::Dns { .. } => "was redirected to the DNS port".to_owned(),
+        Reached::Tracked(port) => format!("was redirected to port {port}"),
+        Reached::Destination { .. } => "went straight to where it was sent".to_owned(),
+        Reached::Somebody => "was taken by a program that is not the sidecar".to_owned(),
+        Reached::Refused => match wanted {
+            Some(port) => {
+                format!("was refused, as if nobody listened on port {port} or a firewall rejected it")
+            }
+            None => "was refused, by a firewall or by a port that nobody listens on".to_owned(),
+        },
+        Reached::Nowhere => match check.probe {
+            Probe::Datagram { .. } | Probe::Again { .. } => {
+                "arrived neither there nor at the sidecar".to_owned()
+            }
+            _ => "was not answered within 1.5 s".to_owned(),
+        },
+        Reached::Unsent(error) if is_bound(&check.probe) => {
+            format!("was turned off its way before it left: {error}")
+        }
+        Reached::Unsent(error) => format!("could not be sent: {error}"),
+        Reached::Unknown(why) => why.clone(),
+    }
+}
+
+fn is_bound(probe: &Probe) -> bool {
+    matches!(probe, Probe::Connect { way: Way::Device, .. })
+}
+
+/// The likely cause and the next step, as far as the probe alone tells.
+fn advice(check: &Check, reached: &Reached) -> (String, Next) {
+    let (cause, next) = match (check.id, reached) {
+        (Id::Passthrough, Reached::Unsent(_)) if check.family == Family::V6 => (
+            "the address ::6 is not on the loopback interface; the sidecar needs it for what it passes on",
+            Next::Install,
+        ),
+        (Id::Passthrough, Reached::Port(..) | Reached::Tracked(_)) => (
+            "the rule that leaves the sidecar's source address alone is missing, so what it passes on comes back to \
+             it for ever",
+            Next::Install,
+        ),
+        (Id::Sidecar | Id::Own, Reached::Port(Channel::Outbound, _)) => {
+            ("the rules are about another user than the sidecar's", Next::Install)
+        }
+        (Id::DnsSidecar, Reached::Dns { .. } | Reached::Tracked(_)) => (
+            "the sidecar's question is taken for the app's, because the conntrack zones that keep them apart are \
+             missing, or a rule ahead redirects it",
+            Next::Install,
+        ),
+        (_, Reached::Nowhere | Reached::Refused) => (FIREWALL, Next::Count),
+        (_, Reached::Unsent(_)) if !is_bound(&check.probe) => (FIREWALL, Next::Count),
+        (_, Reached::Destination { .. } | Reached::Somebody) => {
+            ("no rule redirects it, or a rule ahead of ours takes it first", Next::Status)
+        }
+        _ => {
+            ("a rule redirects it that should not, or the rule that leaves it alone is missing", Next::Status)
+        }
+    };
+    (cause.to_owned(), next)
+}
+
+const FIREWALL: &str = "a firewall is in the way: a rule, or the policy, of INPUT or OUTPUT drops or rejects it; \
+    it has to let the sidecar's ports and user through";
+
+impl Bench<'_> {
+    /// Lets a failure say what the rules say.
+    pub fn explain(&self, outcome: &mut Outcome, rules: &Rules) {
+        const SHOWN: usize = 3;
+        let list = |what: &str, rules: &[String]| {
+            let shown =
+                rules.iter().take(SHOWN).map(|rule| format!("'{rule}'")).collect::<Vec<_>>().join(", ");
+            let more = rules.len().saturating_sub(SHOWN);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("{what}: {shown}{more}")
+        };
+        let installing = Some(install_command(self.config));
+        let (cause, next) = match rules {
+            Rules::NotInstalled => {
+                (format!("no redirection is installed for {} here", outcome.check.family), Next::Install)
+            }
+            // An address that is missing and a port that somebody else has are no matter of rules.
+            _ if matches!(outcome.happened.as_str(), happened if happened.contains("cannot be bound") || happened.contains("is redirected to port")) =>
+            {
+                return;
+            }
+            Rules::Missing(missing) => (list("rules are missing", missing), Next::Install),
+            Rules::Extra(extra) => {
+                (list("rules are there that this configuration does not want", extra), Next::Install)
+            }
+            Rules::Displaced => {
+                let cause = "all rules are there, but rules of somebody else stand before them";
+                (cause.to_owned(), Next::Status)
+            }
+            Rules::AsWanted if outcome.next == installing => {
+                let cause = "all rules are there as wanted, so something else takes the packets before them";
+                (cause.to_owned(), Next::Status)
+            }
+            Rules::AsWanted => return,
+        };
+        outcome.next = Some(self.command(next, outcome.check.family));
+        outcome.cause = Some(cause);
+    }
+}

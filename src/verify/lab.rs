@@ -1,0 +1,117 @@
+//! A place for probes to go to: a pair of interfaces, of which one is here and the other in a network namespace of
+//! its own that leads nowhere. What is sent there stays on this host, and when this process ends, however it ends,
+//! the namespace ends with it, and the interface with the namespace.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+
+use super::ground::{Dice, Ends};
+use crate::plan::Family;
+use crate::sys::netlink::link;
+use crate::sys::netns::Namespace;
+
+/// The pair, and who is at its ends.
+#[derive(Debug)]
+pub struct Lab {
+    /// This end's name.
+    pub device: String,
+    /// This end's number.
+    pub index: u32,
+    /// Where the other end is.
+    pub outside: Namespace,
+    /// The families' addresses; for a family without any, why.
+    pub ends: BTreeMap<Family, Result<Ends, String>>,
+}
+
+/// The other end's name; it is alone there.
+const OTHER: &str = "eth0";
+
+impl Lab {
+    /// Makes it. `wanted` are the addresses, or why there are none.
+    ///
+    /// # Errors
+    /// There can be no such interfaces here; the sentence says why.
+    pub fn make(wanted: BTreeMap<Family, Result<Ends, String>>, dice: &mut Dice) -> Result<Self, String> {
+        let outside =
+            Namespace::make().map_err(|error| format!("no network namespace can be made: {error}"))?;
+        let device = format!("tpv{:08x}", dice.below(u32::MAX));
+        let mut hardware_address = [2, 0x74, 0x70, 0, 0, 0];
+        for byte in &mut hardware_address[3..] {
+            *byte = u8::try_from(dice.below(256)).unwrap_or_default();
+        }
+        link::add_pair(&device, OTHER, outside.as_fd(), hardware_address)
+            .map_err(|error| format!("no pair of interfaces can be made: {error}"))?;
+        let mut lab = Self { device, index: 0, outside, ends: BTreeMap::new() };
+        lab.furnish(wanted).map_err(|error| format!("the pair of interfaces cannot be set up: {error}"))?;
+        Ok(lab)
+    }
+
+    fn furnish(&mut self, wanted: BTreeMap<Family, Result<Ends, String>>) -> io::Result<()> {
+        self.index = nix::net::if_::if_nametoindex(self.device.as_str())?;
+        link::loosen_source_check(&self.device)?;
+        // A host without IPv6 needs none of this.
+        let _ = link::without_link_local(&self.device);
+        link::bring_up(&self.device)?;
+        self.outside.run(|| {
+            let _ = link::without_link_local(OTHER);
+            link::bring_up("lo")?;
+            link::bring_up(OTHER)
+        })??;
+        for (family, ends) in wanted {
+            let ends = ends.and_then(|ends| {
+                let address =
+                    |error| format!("the temporary interface cannot have an {family} address: {error}");
+                self.connect(ends).map_err(address).map(|()| ends)
+            });
+            self.ends.insert(family, ends);
+        }
+        Ok(())
+    }
+
+    fn connect(&self, ends: Ends) -> io::Result<()> {
+        let bits = if ends.here.is_ipv4() { 32 } else { 128 };
+        link::add_address(&self.device, ends.here)?;
+        for addr in [ends.there, ends.far] {
+            link::add_route(&self.device, addr, bits, 0)?;
+        }
+        self.outside.run(|| {
+            link::add_address(OTHER, ends.there)?;
+            link::add_address(OTHER, ends.far)?;
+            link::add_route(OTHER, ends.here, bits, 0)
+        })?
+    }
+
+    /// Lets somebody outside have this address too. Nothing changes for anybody else on this host: packets go there
+    /// only from sockets that are bound to the interface.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn invite(&self, addr: IpAddr) -> io::Result<()> {
+        if self.ends.values().flatten().any(|ends| [ends.there, ends.far].contains(&addr)) {
+            return Ok(());
+        }
+        // IPv4 takes an address for a neighbour where a bound socket has no route to it; IPv6 does not. A route as
+        // long as the one that leads there now, and worse, is taken by bound sockets alone.
+        if addr.is_ipv6() {
+            let prefix = link::route_to(addr)?.unwrap_or(128);
+            exists_already(link::add_route(&self.device, addr, prefix, link::LAST_RESORT))?;
+        }
+        self.outside.run(|| exists_already(link::add_address(OTHER, addr)))?
+    }
+}
+
+fn exists_already(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // If this fails it goes with its other end, only a moment later.
+        let _ = link::remove(&self.device);
+    }
+}

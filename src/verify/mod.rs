@@ -1,0 +1,19 @@
+//! Proves with packets that traffic goes where the configuration says.
+//!
+//! Checks are derived from the configuration ([`derive`]), probes are sent by the users in question ([`probe`]) to a
+//! place of our own ([`lab`]), and what they reached is judged ([`judge`]). No packet leaves this host: destinations
+//! are documentation addresses that a temporary interface leads to, or the sockets are bound to it.
+
+pub mod check;
+pub mod derive;
+pub mod ground;
+pub mod judge;
+mod lab;
+mod probe;
+mod rules;
+mod run;
+mod source;
+
+pub use check::{Id, Method, Outcome, Report, Status};
+pub use run::run;
+pub use source::wanted;

@@ -1,0 +1,290 @@
+//! From configuration to report.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::ifaddrs::getifaddrs;
+
+use super::check::{Check, Goal, Id, Method, Outcome, Probe, Reached, Report, Status};
+use super::derive::{self, Sources};
+use super::ground::{self, Dice, Ends, Taken};
+use super::judge::Bench;
+use super::lab::Lab;
+use super::probe::Field;
+use super::rules;
+use crate::config::Config;
+use crate::config::values::Protocol;
+use crate::exit::{Exit, Failure};
+use crate::host::{self, HostFacts, Ipv6Support};
+use crate::plan::Family;
+use crate::sidecar::token::{Token, Tokens};
+use crate::sidecar::{Channel, Port, Sidecar};
+use crate::sys::netlink::sockets;
+use crate::sys::user;
+
+/// When no further probe is begun. The last ones take a few seconds more, and so does looking at the rules.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// Probes under way at the same time. They wait, mostly.
+const WORKERS: usize = 24;
+
+/// Finds out whether traffic goes where a configuration says, with packets that do not leave this host. Needs root.
+///
+/// # Errors
+/// Nothing could be tested at all.
+pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
+    let begun = Instant::now();
+    let token = Token::random();
+    let mut dice = Dice::new(u64::from_ne_bytes(token.question()));
+    let families: Vec<Family> = match config.ip_family_mode {
+        crate::config::values::IpFamilyMode::DualStack if facts.ipv6 == Ipv6Support::Available => {
+            Family::BOTH.to_vec()
+        }
+        _ => vec![Family::V4],
+    };
+    let in_use = in_use();
+    let wanted = families.iter().map(|&family| {
+        let none = || format!("every {family} documentation address is in use here, or excluded");
+        (family, ground::ends(config, &in_use, family, &mut dice).ok_or_else(none))
+    });
+    let wanted: BTreeMap<Family, Result<Ends, String>> = wanted.collect();
+    let lab = Lab::make(wanted, &mut dice);
+    let mut checks = checks(config, facts, &in_use, &families, &lab, &mut dice);
+    if let Ok(lab) = &lab {
+        invite(lab, &mut checks);
+    }
+
+    let holders = holders(config, &families);
+    let listening = if holders.is_empty() {
+        listen(config, facts.sidecar_uid, &families, lab.as_ref().ok())?
+    } else {
+        None
+    };
+    let method = if listening.is_some() { Method::Listeners } else { Method::Counters };
+    let tokens = Arc::new(Tokens::new(token, destinations(&checks)));
+    let sidecar = match listening {
+        Some(ports) => Some(Sidecar::start(ports, tokens.clone()).map_err(|error| no_sidecar(&error))?),
+        None => None,
+    };
+    let field =
+        Field { lab: lab.as_ref().ok(), token, tokens: &tokens, method, busy: Mutex::new(HashMap::new()) };
+    let reached = send_all(&field, &checks, begun + PATIENCE);
+    drop(sidecar);
+    drop(lab);
+
+    let bench = Bench { config, method, holders, sidecar: facts.sidecar_uid };
+    let judged = checks.into_iter().zip(reached);
+    let mut outcomes: Vec<Outcome> = judged.map(|(check, reached)| bench.judge(check, &reached)).collect();
+    outcomes.extend(ipv6_left_out(config, facts));
+    explain(&bench, facts, &mut outcomes);
+    let report = Report { method, outcomes };
+    if report.count(Status::Pass) == 0 && !report.failed() {
+        let why = report.outcomes.first().map(|outcome| outcome.happened.clone()).unwrap_or_default();
+        return Err(Failure::new(Exit::Host, format!("nothing can be tested here: {why}"))
+            .hint("run it as root of the host or of the container whose traffic is redirected"));
+    }
+    Ok(report)
+}
+
+fn in_use() -> Taken {
+    let mut taken = Taken { ports: host::listening_tcp_ports().unwrap_or_default(), ..Taken::default() };
+    for interface in getifaddrs().into_iter().flatten() {
+        let ip = |storage: Option<nix::sys::socket::SockaddrStorage>| -> Option<IpAddr> {
+            let storage = storage?;
+            let four = storage.as_sockaddr_in().map(|four| four.ip().into());
+            four.or_else(|| storage.as_sockaddr_in6().map(|six| six.ip().into()))
+        };
+        let Some(addr) = ip(interface.address) else { continue };
+        taken.addresses.push(addr);
+        let net = ip(interface.netmask).and_then(|mask| ipnet::IpNet::with_netmask(addr, mask).ok());
+        taken.networks.extend(net);
+    }
+    taken
+}
+
+fn checks(
+    config: &Config,
+    facts: &HostFacts,
+    taken: &Taken,
+    families: &[Family],
+    lab: &Result<Lab, String>,
+    dice: &mut Dice,
+) -> Vec<Check> {
+    let dns = &config.redirect.dns;
+    let resolvers: Vec<IpAddr> = if dns.enabled && dns.capture_all {
+        let known = host::resolvers(&dns.resolv_config_path).map(|(known, _)| known).unwrap_or_default();
+        known.into_iter().map(|resolver| resolver.addr).collect()
+    } else {
+        Vec::new()
+    };
+    let exists = |uid| user::is_mapped(uid).unwrap_or(true);
+    let app = ground::app_uid(config, facts.sidecar_uid, exists)
+        .ok_or("there is no user here but the sidecar's and excluded ones");
+    let sources = Sources { config, facts, resolvers: &resolvers, taken, app };
+    let of_family = |&family: &Family| {
+        let ends = match lab {
+            Ok(lab) => match lab.ends.get(&family) {
+                Some(Ok(ends)) => Ok(*ends),
+                Some(Err(why)) => Err(why.as_str()),
+                None => Err("the family was not set up"),
+            },
+            Err(why) => Err(why.as_str()),
+        };
+        derive::checks(sources, family, ends, dice)
+    };
+    families.iter().flat_map(of_family).collect()
+}
+
+/// Puts somebody at the destinations that are not ours to choose.
+fn invite(lab: &Lab, checks: &mut [Check]) {
+    let mut known: BTreeMap<IpAddr, Result<(), String>> = BTreeMap::new();
+    for check in checks {
+        let addr = match &check.probe {
+            Probe::Connect { to, way: super::check::Way::Device, .. }
+            | Probe::Datagram { to, .. }
+            | Probe::Again { to, .. } => to.ip(),
+            Probe::Arrive { from, .. } => *from,
+            _ => continue,
+        };
+        if addr.is_loopback() {
+            continue;
+        }
+        let invited =
+            known.entry(addr).or_insert_with(|| lab.invite(addr).map_err(|error| error.to_string()));
+        if let Err(why) = invited {
+            check.probe = Probe::Nothing(format!("nobody can be put at {addr}: {why}"));
+        }
+    }
+}
+
+/// Users who have the sidecar's ports.
+fn holders(config: &Config, families: &[Family]) -> BTreeMap<u16, Vec<u32>> {
+    let mut holders: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
+    let wanted = derive::sidecar_ports(config);
+    for &family in families {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            // A kernel that cannot tell is asked by trying to listen.
+            for socket in sockets::waiting(family, protocol).unwrap_or_default() {
+                if wanted.iter().any(|(of, port)| *of == protocol && port.get() == socket.port) {
+                    holders.entry(socket.port).or_default().push(socket.uid);
+                }
+            }
+        }
+    }
+    holders
+}
+
+/// Listens in the sidecar's place; `None` if somebody does already. Nobody else can get through to these: they are on
+/// loopback, and on the temporary interface.
+fn listen(
+    config: &Config,
+    uid: u32,
+    families: &[Family],
+    lab: Option<&Lab>,
+) -> Result<Option<Vec<Port>>, Failure> {
+    let redirect = &config.redirect;
+    let bind = || -> io::Result<Vec<Port>> {
+        let mut ports = Vec::new();
+        for &family in families {
+            let localhost: IpAddr = match family {
+                Family::V4 => Ipv4Addr::LOCALHOST.into(),
+                Family::V6 => Ipv6Addr::LOCALHOST.into(),
+            };
+            let local = |port: crate::config::values::Port| SocketAddr::new(localhost, port.get());
+            ports.push(Port::tcp(Channel::Outbound, uid, local(redirect.outbound.port), None)?);
+            ports.push(Port::tcp(Channel::Inbound, uid, local(redirect.inbound.port), None)?);
+            if redirect.dns.enabled {
+                ports.push(Port::dns(uid, local(redirect.dns.port))?);
+            }
+            if let Some((lab, Ok(ends))) = lab.and_then(|lab| Some((lab, lab.ends.get(&family)?))) {
+                let here = SocketAddr::new(ends.here, redirect.inbound.port.get());
+                ports.push(Port::tcp(Channel::Inbound, uid, here, Some(&lab.device))?);
+            }
+        }
+        Ok(ports)
+    };
+    match bind() {
+        Ok(ports) => Ok(Some(ports)),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+        Err(error) => Err(no_sidecar(&error)),
+    }
+}
+
+fn no_sidecar(error: &io::Error) -> Failure {
+    Failure::new(Exit::Host, format!("the sidecar's ports cannot be listened on in its place: {error}"))
+        .hint("run it as root of the host or of the container whose traffic is redirected")
+}
+
+fn destinations(checks: &[Check]) -> BTreeSet<IpAddr> {
+    let addresses = checks.iter().filter_map(|check| match &check.probe {
+        Probe::Connect { to, .. } | Probe::Arrive { to, .. } | Probe::Passthrough { to, .. } => Some(to.ip()),
+        _ => None,
+    });
+    addresses.collect()
+}
+
+fn send_all(field: &Field, checks: &[Check], until: Instant) -> Vec<Reached> {
+    let next = AtomicUsize::new(0);
+    let results: Vec<Mutex<Option<Reached>>> = checks.iter().map(|_| Mutex::new(None)).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS.min(checks.len()) {
+            let work = || {
+                while let Some(check) = checks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let reached = if Instant::now() < until {
+                        field.send(&check.probe)
+                    } else {
+                        Reached::Unknown("there was no time left for it".to_owned())
+                    };
+                    tracing::debug!("{} {} {}: {reached:?}", check.family, check.id.name(), check.target);
+                    let place = checks.iter().position(|other| std::ptr::eq(other, check));
+                    if let Some(Ok(mut place)) = place.and_then(|place| results.get(place)).map(Mutex::lock) {
+                        *place = Some(reached);
+                    }
+                }
+            };
+            // With fewer threads it takes longer.
+            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+        }
+    });
+    let nobody = || Reached::Unknown("nobody came to test it".to_owned());
+    results.into_iter().map(|result| result.into_inner().ok().flatten().unwrap_or_else(nobody)).collect()
+}
+
+/// A dual-stack configuration on a host without IPv6.
+fn ipv6_left_out(config: &Config, facts: &HostFacts) -> Option<Outcome> {
+    let Ipv6Support::Unavailable(why) = &facts.ipv6 else { return None };
+    if config.ip_family_mode != crate::config::values::IpFamilyMode::DualStack {
+        return None;
+    }
+    let check = Check {
+        id: Id::Outbound,
+        family: Family::V6,
+        target: "everything".to_owned(),
+        probe: Probe::Nothing(why.clone()),
+        goal: Goal::Past,
+        expected: "is redirected as IPv4 is".to_owned(),
+    };
+    Some(Outcome { check, status: Status::NotTested, happened: why.clone(), cause: None, next: None })
+}
+
+/// Looks at the rules for the cause of failures.
+fn explain(bench: &Bench, facts: &HostFacts, outcomes: &mut [Outcome]) {
+    let failed = || outcomes.iter().any(|outcome| outcome.status == Status::Fail);
+    if !failed() {
+        return;
+    }
+    match rules::look(bench.config, facts) {
+        Ok(rules) => {
+            for outcome in outcomes.iter_mut().filter(|outcome| outcome.status == Status::Fail) {
+                if let Some(rules) = rules.get(&outcome.check.family) {
+                    bench.explain(outcome, rules);
+                }
+            }
+        }
+        Err(failure) => tracing::debug!("the rules could not be read: {failure}"),
+    }
+}
