@@ -261,7 +261,12 @@ impl Inferred {
                 self.config.log.enabled = true;
                 self.config.log.level = *level;
             }
-            Target::Redirect(_) if !on.udp => {
+            // With DNS redirected, but no server known, these are the only rules about it.
+            Target::Redirect(port) if on.udp => {
+                self.config.redirect.dns.enabled = true;
+                self.config.redirect.dns.port = *port;
+            }
+            Target::Redirect(_) => {
                 let Some(interface) = on.interface.and_then(|name| name.parse::<InterfacePattern>().ok())
                 else {
                     return;
@@ -290,6 +295,14 @@ impl Inferred {
         let before = |a: Option<usize>, b: Option<usize>| matches!((a, b), (Some(a), Some(b)) if a < b);
         if before(except, redirect) || before(jump, except) {
             self.config.redirect.outbound.insert_redirect_instead_of_append = true;
+        }
+        // An appended jump of inbound traffic comes behind the rule that logs.
+        let arriving: Vec<_> =
+            rules.iter().filter(|rule| rule.table == Table::Nat && rule.chain == PREROUTING).collect();
+        let jump = arriving.iter().position(|r| *r.rule.target() == Target::Jump(OwnChain::Inbound));
+        let log = arriving.iter().position(|r| matches!(r.rule.target(), Target::Log { .. }));
+        if before(jump, log) {
+            self.config.redirect.inbound.insert_redirect_instead_of_append = true;
         }
     }
 }

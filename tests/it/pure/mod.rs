@@ -2,6 +2,7 @@
 
 mod configs;
 mod golden;
+mod inference;
 mod laws;
 mod model;
 mod purity;
