@@ -296,12 +296,14 @@ impl Inferred {
         if before(except, redirect) || before(jump, except) {
             self.config.redirect.outbound.insert_redirect_instead_of_append = true;
         }
-        // An appended jump of inbound traffic comes behind the rule that logs.
+        // An appended jump of inbound traffic comes behind the rule that logs; beside virtual networks it never is
+        // appended, whatever the configuration says.
         let arriving: Vec<_> =
             rules.iter().filter(|rule| rule.table == Table::Nat && rule.chain == PREROUTING).collect();
         let jump = arriving.iter().position(|r| *r.rule.target() == Target::Jump(OwnChain::Inbound));
         let log = arriving.iter().position(|r| matches!(r.rule.target(), Target::Log { .. }));
-        if before(jump, log) {
+        let bridged = arriving.iter().any(|r| matches!(r.rule.target(), Target::Redirect(_)));
+        if !bridged && before(jump, log) {
             self.config.redirect.inbound.insert_redirect_instead_of_append = true;
         }
     }

@@ -97,6 +97,26 @@ each_variant! {
         assert!(differences(&report(lab, 11, &[])).contains(&("missing".into(), "KUMA_MESH_OUTBOUND".into())));
     }
 
+    fn an_installation_without_comments(lab, variant) {
+        let _ = lab.install(variant, &["--redirect-dns", "--disable-comments"]).succeeds();
+        assert_eq!(report(lab, 0, &[])["comparedWith"], "recorded");
+        let _ = firewall::iptables(variant, firewall::Family::V6, "-t nat -F KUMA_MESH_OUTBOUND").succeeds();
+        assert!(differences(&report(lab, 11, &[])).contains(&("missing".into(), "KUMA_MESH_OUTBOUND".into())));
+    }
+
+    fn everything_that_can_be_configured_is_as_wanted(lab, variant) {
+        let flags = [
+            "--redirect-all-dns-traffic", "--vnet", "docker0:172.17.0.0/16", "--drop-invalid-packets",
+            "--exclude-outbound-ports-for-uids", "tcp:80,90-99:106-108", "--exclude-outbound-ips", "10.0.0.1",
+            "--exclude-inbound-ports", "22", "--exclude-inbound-ips", "192.168.0.1,fe80::/10", "--iptables-logs",
+        ];
+        let _ = lab.install(variant, &flags).succeeds();
+        assert_eq!(report(lab, 0, &[])["comparedWith"], "recorded");
+        // Without the record, the rules tell the same.
+        std::fs::remove_dir_all("/run/tproxy").expect("a record");
+        assert_eq!(report(lab, 0, &[])["comparedWith"], "inferred");
+    }
+
     fn older_kumactls_are_told_apart(lab, variant) {
         let _ = lab;
         for (version, dns, said) in [
@@ -151,4 +171,50 @@ each_stack! {
         let _ = status(lab, &[]).prints("port 15001").prints(&format!("taken by user {APP}"));
         let _ = client::connect_to((family.localhost(), 15001).into()).expect("somebody answers");
     }
+}
+
+/// The names in a report, at every depth.
+fn keys(value: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            for (key, value) in map {
+                found.insert(key.clone());
+                keys(value, found);
+            }
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|value| keys(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_documentation_names_every_key() {
+    crate::support::Lab::enter(|lab| {
+        let mut found = std::collections::BTreeSet::new();
+        keys(&report(lab, 10, &[]), &mut found);
+        install(lab, firewall::Variant::Nft);
+        keys(&report(lab, 0, &[]), &mut found);
+        let _taken = as_user(APP, || Listener::tcp("app", firewall::Family::V4.any(), 15001));
+        let _elsewhere =
+            as_user(SIDECAR, || Listener::tcp("sidecar", firewall::Family::V4.localhost(), 15006));
+        let v4 = firewall::Family::V4;
+        let _ = firewall::iptables(firewall::Variant::Nft, v4, "-t nat -I OUTPUT -p tcp --dport 1 -j ACCEPT")
+            .succeeds();
+        let _ = firewall::iptables(firewall::Variant::Nft, v4, "-t nat -F KUMA_MESH_INBOUND").succeeds();
+        lab.resolv_conf("nameserver 10.96.0.99\n");
+        let last = report(lab, 11, &[]);
+        keys(&last, &mut found);
+        assert!(
+            last["listeners"].as_array().expect("a list").iter().any(|l| l["listens"] == "elsewhere"),
+            "{last:#}"
+        );
+        let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/status.md"))
+            .expect("the file");
+        for key in ["kind", "takes", "uid", "process", "address", "error"] {
+            assert!(found.contains(key), "{key} was not seen: {last:#}");
+        }
+        for key in found {
+            assert!(text.contains(&format!("`{key}`")), "{key} is not in docs/status.md");
+        }
+    });
 }
