@@ -51,6 +51,12 @@ impl Stats {
         *self.0.get(name).unwrap_or_else(|| panic!("Envoy counts no {name}"))
     }
 
+    /// How many connections a listener has open.
+    #[track_caller]
+    pub fn open(&self, way: Way, family: Family) -> u64 {
+        self.get(&format!("listener.{}.downstream_cx_active", way.name(family)))
+    }
+
     /// How many connections are open in any listener, or from Envoy to anybody.
     pub fn open_anywhere(&self) -> u64 {
         ways()
@@ -120,5 +126,15 @@ impl Entry {
     pub fn assert_went(&self, by: &str, meant: SocketAddr) {
         assert_eq!((self.by.as_str(), self.meant, self.handed_to), (by, meant, Some(meant)), "{self:?}");
         assert!(self.flags.as_deref().is_none_or(|flags| flags == "-"), "{self:?}");
+    }
+}
+
+/// So many connections of a log are this listener's, and all went to one address.
+#[track_caller]
+pub fn assert_all_went(log: &[Entry], by: &str, meant: SocketAddr, count: usize) {
+    let entries: Vec<&Entry> = log.iter().filter(|entry| entry.by == by).collect();
+    assert_eq!(entries.len(), count, "{by}");
+    for entry in entries {
+        entry.assert_went(by, meant);
     }
 }

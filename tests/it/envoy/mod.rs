@@ -2,6 +2,7 @@
 //!
 //! `tests/envoy/install` gets Envoy. Without it these tests say that they skip, and fail where `CI` is set.
 
+mod conversation;
 mod dns;
 mod docker;
 mod evidence;
@@ -9,6 +10,8 @@ mod paths;
 mod resolver;
 mod server;
 mod sidecar;
+mod survival;
+mod volume;
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -21,7 +24,7 @@ fn curl(to: impl Display, path: &str) -> Program {
 }
 
 const CURL: [&str; 8] =
-    ["--disable", "--noproxy", "*", "--silent", "--show-error", "--fail", "--max-time", "60"];
+    ["--disable", "--noproxy", "*", "--silent", "--show-error", "--fail", "--max-time", "100"];
 
 /// `dig` for one question: the answers alone, and no second try.
 fn dig(server: IpAddr, name: &str, kind: &str) -> Program {
