@@ -28,6 +28,13 @@ use super::undo::Undo;
 /// What the waiting process says at its end.
 const KEPT: &[u8] = b"kept";
 
+/// How long the other process may wait for its turn before it goes back.
+const TURN: Duration = Duration::from_secs(2 * PATIENCE.as_secs());
+
+/// Within this time after its end, an installation that nobody confirmed is gone again, unless the other process
+/// was killed.
+const WAY_BACK: Duration = Duration::from_secs(TURN.as_secs() + 10);
+
 /// The file that says that an installation waits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Pending {
@@ -135,7 +142,7 @@ fn wait(says: &Pending, session: &Session, undo: &Undo, time: Duration, mouth: O
             // Better back too early than never.
             Err(error) => tracing::warn!("waiting failed: {error}"),
         }
-        let mut store = Store::open(PATIENCE * 2)?;
+        let mut store = Store::open(TURN)?;
         if !still_waits() {
             return Ok(true);
         }
@@ -195,19 +202,29 @@ pub fn confirm() -> Result<(), Failure> {
     print("confirmed: the installation stays\n")
 }
 
-/// Another installation must not begin while one waits: it would not know what to go back to.
+/// Another installation must not begin while one waits: it would not know what to go back to. Nor while that one is
+/// being taken back: it would be taken back too.
 ///
 /// # Errors
 /// One waits.
 pub fn stop_if_pending(store: &Store) -> Result<(), Failure> {
-    match read(&store.path("pending")) {
-        Some(waits) if now() <= waits.until => {
-            let left = waits.until - now();
-            Err(Failure::new(Exit::Busy, format!("an installation waits to be confirmed, for {left} s more"))
-                .hint("run 'tproxy confirm' to keep it, or 'tproxy uninstall' to remove it"))
-        }
-        _ => Ok(()),
+    let Some(waits) = read(&store.path("pending")) else { return Ok(()) };
+    let now = now();
+    if now <= waits.until {
+        let left = waits.until - now;
+        return Err(Failure::new(
+            Exit::Busy,
+            format!("an installation waits to be confirmed, for {left} s more"),
+        )
+        .hint("run 'tproxy confirm' to keep it, or 'tproxy uninstall' to remove it"));
     }
+    if now <= waits.until.saturating_add(WAY_BACK.as_secs()) {
+        return Err(Failure::new(Exit::Busy, "an installation that nobody confirmed is being taken back")
+            .hint("run the command again in a minute"));
+    }
+    // Whoever waited is dead, or too late.
+    withdraw(store);
+    Ok(())
 }
 
 /// What waits need not wait any more.

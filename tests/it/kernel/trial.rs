@@ -105,6 +105,23 @@ each_variant! {
         lab.program().arg("confirm").run().exits(1);
     }
 
+    fn one_that_is_being_taken_back_does_not_take_another_along(lab, variant) {
+        on_trial(lab, variant, LONG).run().succeeds();
+        let pending = file("pending").expect("it waits");
+        let over_for = |seconds: u64| {
+            let text = std::fs::read_to_string(&pending).expect("readable");
+            let mut says: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+            let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
+            says["until"] = (now - seconds).into();
+            std::fs::write(&pending, says.to_string()).expect("written");
+        };
+        over_for(2);
+        lab.install(variant, FIRST).exits(4).says("being taken back");
+        over_for(600);
+        lab.install(variant, FIRST).succeeds();
+        assert!(!pending.exists(), "who wakes up now would take back what is there");
+    }
+
     fn where_nothing_changes_there_is_nothing_to_confirm(lab, variant) {
         lab.install(variant, SECOND).succeeds();
         on_trial(lab, variant, LONG).run().succeeds().prints("nothing was written");
