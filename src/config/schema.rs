@@ -26,7 +26,7 @@ pub struct Config {
     pub dry_run: bool,
     /// LOG rules at the head of nat PREROUTING and OUTPUT.
     pub log: LogRules,
-    /// Seconds to wait for the xtables lock; 0 does not wait.
+    /// Seconds to wait for the xtables lock; 0 leaves it to iptables.
     pub wait: u32,
     /// Microseconds between two tries for the xtables lock; 0 leaves it to iptables.
     pub wait_interval: u32,

@@ -348,7 +348,7 @@ pub const SETTINGS: &[Setting] = &[
         alternate: None,
         group: Group::Safety,
         field: Field::Number(|c| &mut c.wait, "a number of seconds"),
-        doc: "Seconds to wait for the xtables lock; 0 does not wait",
+        doc: "Seconds to wait for the xtables lock; 0 leaves it to iptables",
     },
     Setting {
         key: "waitInterval",

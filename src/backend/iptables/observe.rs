@@ -127,7 +127,9 @@ fn has_tables(variant: Variant, family: Family) -> Result<bool, Failure> {
     match variant {
         Variant::Nft => {
             let names = netlink::nft_table_names(family).map_err(|error| {
-                Failure::new(Exit::Host, format!("the kernel does not list its nftables tables: {error}"))
+                let message = format!("the kernel does not list its nftables tables: {error}");
+                Failure::new(Exit::Host, message)
+                    .hint("root needs the capability CAP_NET_ADMIN too; containers have to be given it")
             })?;
             Ok(names.iter().any(|name| TABLES.contains(&name.as_str())))
         }
