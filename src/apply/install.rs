@@ -129,40 +129,22 @@ impl<'a> Install<'a> {
             if situation.changes(&wanted).is_empty() && !passthrough.differs(six) {
                 self.persist(&wanted)?;
                 if old.is_none_or(|old| !old.says_the_same(&done)) {
-                    self.store.save(&done)?;
+                    self.store.note(&done);
                 }
-                return self.report(&wanted, false);
+                self.report(&wanted, false);
+                return Ok(());
             }
             // A run that is killed from here on has to be found by the next one, so what may come is written first.
             if let (Some(time), None) = (self.request.confirm, &guard) {
                 guard = Some(Guard::start(&mut self.store, &self.session, &undo, time)?);
             }
             let intent = Self::intent(&done, old);
-            self.store.save(&intent)?;
-            self.session.recorded = intent.recorded();
-            if let Err(error) = passthrough.bring(six) {
-                let why = format!("the address ::6 cannot be added to {}: {error}", self.facts.loopback);
-                self.lose_ipv6(why).map_err(|failure| undo.after(failure, &self.session, &mut self.store))?;
-                continue;
-            }
-            let step = match self.session.bring(&situation, &wanted) {
-                Ok(()) => match self.persist(&wanted) {
-                    Ok(()) => {
-                        self.store.save(&done)?;
-                        self.report(&wanted, true)?;
-                        return match guard {
-                            Some(guard) => {
-                                drop(self.store);
-                                guard.announce(self.request.foreground)
-                            }
-                            None => Ok(()),
-                        };
-                    }
-                    Err(failure) => Err(failure),
-                },
-                Err(refused) => self.go_on_without(&refused),
+            let next = match self.step(&intent, &mut passthrough, &situation, &wanted) {
+                Ok(true) => break self.succeed(&done, &wanted, guard),
+                Ok(false) => self.session.look(),
+                Err(failure) => Err(failure),
             };
-            situation = match step.and_then(|()| self.session.look()) {
+            situation = match next {
                 Ok(situation) => situation,
                 Err(failure) => {
                     let failure = undo.after(failure, &self.session, &mut self.store);
@@ -174,6 +156,41 @@ impl<'a> Install<'a> {
                 }
             };
         }
+    }
+
+    /// Whether all is there now; if not, a part was left out, and the rest is to be tried again.
+    fn step(
+        &mut self,
+        intent: &State,
+        passthrough: &mut Passthrough,
+        situation: &Situation,
+        wanted: &BTreeMap<Place, Wanted>,
+    ) -> Result<bool, Failure> {
+        self.store.save(intent)?;
+        self.session.recorded = intent.recorded();
+        if let Err(error) = passthrough.bring(wanted.contains_key(&(self.variant, Family::V6))) {
+            self.lose_ipv6(format!("the address ::6 cannot be added to {}: {error}", self.facts.loopback))?;
+            return Ok(false);
+        }
+        if let Err(refused) = self.session.bring(situation, wanted) {
+            self.go_on_without(&refused)?;
+            return Ok(false);
+        }
+        self.persist(wanted)?;
+        Ok(true)
+    }
+
+    fn succeed(
+        self,
+        done: &State,
+        wanted: &BTreeMap<Place, Wanted>,
+        guard: Option<Guard>,
+    ) -> Result<(), Failure> {
+        self.store.note(done);
+        self.report(wanted, true);
+        let Some(guard) = guard else { return Ok(()) };
+        drop(self.store);
+        guard.announce(self.request.foreground)
     }
 
     fn persist(&self, wanted: &BTreeMap<Place, Wanted>) -> Result<(), Failure> {
@@ -239,14 +256,14 @@ impl<'a> Install<'a> {
         intent
     }
 
-    fn report(&self, wanted: &BTreeMap<Place, Wanted>, changed: bool) -> Result<(), Failure> {
+    fn report(&self, wanted: &BTreeMap<Place, Wanted>, changed: bool) {
         let receipt = Receipt {
             action: Action::Install,
             changed,
             variant: Some(self.variant),
             rules: wanted.iter().map(|((_, family), wanted)| (*family, wanted.rule_count())).collect(),
         };
-        show::receipt(&receipt, self.request.format)
+        show::receipt(&receipt, self.request.format);
     }
 }
 

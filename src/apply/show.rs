@@ -74,7 +74,10 @@ pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
 
 /// `uninstall --dry-run`: what would be removed.
 pub fn uninstall_diff(request: &UninstallRequest) -> Result<(), Failure> {
-    let (situation, _) = look(&request.config, request.adopt, request.force)?;
+    let (situation, tools) = look(&request.config, request.adopt, request.force)?;
+    if situation.choose(&tools).is_none() {
+        return Err(tools::none_found());
+    }
     stop::if_unclaimed(&situation)?;
     stop::if_chains_in_use(&situation)?;
     print_diff(&situation, &BTreeMap::new(), request.format)
@@ -126,10 +129,13 @@ pub fn warn_of_intruders(situation: &Situation) {
     }
 }
 
-/// What was done.
-pub fn receipt(receipt: &Receipt, format: Format) -> Result<(), Failure> {
-    print(&match format {
+/// What was done. That it was done does not depend on who can be told.
+pub fn receipt(receipt: &Receipt, format: Format) {
+    let text = match format {
         Format::Json => receipt.json(),
         Format::Text => receipt.text(),
-    })
+    };
+    if let Err(failure) = print(&text) {
+        tracing::warn!("all is done, but {failure}");
+    }
 }

@@ -191,6 +191,13 @@ impl Store {
         write_whole(&path, &text).map_err(|error| failed(&error))
     }
 
+    /// Replaces the state where the one that is there will do as well, and only warns when it cannot be written.
+    pub fn note(&self, state: &State) {
+        if let Err(failure) = self.save(state) {
+            tracing::warn!("{failure}; what it says of an earlier step stays");
+        }
+    }
+
     /// Removes the state, the lock, and the directory if nothing else is in it.
     pub fn remove(&mut self) {
         if !self.usable {
@@ -256,6 +263,9 @@ fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(text)?;
-    fs::rename(&temporary, path)
+    let written = file.write_all(text).and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
 }

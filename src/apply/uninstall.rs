@@ -52,7 +52,7 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     let nothing = BTreeMap::new();
     let mut changed = !situation.changes(&nothing).is_empty() || old.is_some();
     if let Some(old) = &old {
-        store.save(&State { phase: Phase::Changing, ..old.clone() })?;
+        store.note(&State { phase: Phase::Changing, ..old.clone() });
     }
     // The file first: what it cannot give up, others' jumps to our chains, stops everything.
     let done = persist::withdraw(request.force).and_then(|withdrawn| {
@@ -69,5 +69,6 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     confirm::withdraw(&store);
     store.remove();
     let rules = situation.own_rule_counts();
-    show::receipt(&Receipt { action: Action::Uninstall, changed, variant: None, rules }, request.format)
+    show::receipt(&Receipt { action: Action::Uninstall, changed, variant: None, rules }, request.format);
+    Ok(())
 }

@@ -20,6 +20,20 @@ each_variant! {
         }
     }
 
+    fn a_record_that_cannot_be_renewed_costs_a_warning(lab, variant) {
+        std::fs::create_dir("/run/tproxy").expect("a directory in the private /run");
+        // Room for one version of the record, and each new one is written beside the old.
+        must("mount", &["-t", "tmpfs", "-o", "size=4k,mode=0700", "tmpfs", "/run/tproxy"]);
+        lab.install(variant, &["--redirect-dns"]).succeeds().says("No space left");
+        for family in Family::BOTH {
+            assert!(firewall::rules(variant, family).has_ours());
+        }
+        lab.uninstall(variant, &[]).succeeds().says("No space left");
+        for family in Family::BOTH {
+            assert!(!firewall::rules(variant, family).has_ours());
+        }
+    }
+
     fn without_ipv6_it_says_so_every_time(lab, variant) {
         must("ip", &["-6", "addr", "flush", "dev", "eth0"]);
         let addresses = loopback();
