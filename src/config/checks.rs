@@ -45,8 +45,10 @@ fn capture_all(work: &mut Work) {
 fn ports(work: &mut Work) {
     let redirect = &work.config.redirect;
     let outbound = redirect.outbound.enabled || !redirect.vnet.networks.is_empty();
+    // What the sidecar sends to the host's own addresses goes to the inbound port, whether or not what arrives does.
+    let inbound = redirect.inbound.enabled || redirect.outbound.enabled;
     let all: [(&str, Port, bool); 3] = [
-        ("redirect.inbound.port", redirect.inbound.port, redirect.inbound.enabled),
+        ("redirect.inbound.port", redirect.inbound.port, inbound),
         ("redirect.outbound.port", redirect.outbound.port, outbound),
         ("redirect.dns.port", redirect.dns.port, redirect.dns.enabled),
     ];
