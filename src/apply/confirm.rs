@@ -227,6 +227,11 @@ pub fn stop_if_pending(store: &Store) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Until when an installation waits to be confirmed, in seconds since 1970, if one does.
+pub fn waits_until(store: &Store) -> Option<u64> {
+    read(&store.path("pending")).map(|waits| waits.until).filter(|until| now() <= *until)
+}
+
 /// What waits need not wait any more.
 pub fn withdraw(store: &Store) {
     let _ = fs::remove_file(store.path("pending"));

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::plan::Family;
 use crate::status::model::{
-    Ahead, Compared, Difference, Finding, Hits, Installer, Listening, Report, Resolvers, Verdict, Who,
+    Ahead, Compared, Difference, Finding, Installer, Listening, Report, Resolvers, Verdict, Who,
 };
 use crate::status::words::{time, wrapped};
 use crate::text::escape;
@@ -111,13 +111,12 @@ fn ports(text: &mut String, report: &Report) {
         let row = format!("  {name:<9}{port:<7}{:<12}{}", number(redirected), cells.join(" "));
         line(text, "", row.trim_end());
     }
-    let Hits { excluded, invalid_dropped, .. } = hits;
-    let rest = format!(
-        "excluded {}, dropped as invalid {} (connections, counted by their first packet; invalid packets one by one)",
-        number(excluded),
-        number(invalid_dropped)
-    );
-    paragraph(text, "  ", "  ", &rest);
+    let excluded = hits.excluded.map(|count| format!("left alone as excluded: {count} connections"));
+    let dropped = hits.invalid_dropped.map(|count| format!("dropped as invalid: {count} packets"));
+    let rest: Vec<_> = excluded.into_iter().chain(dropped).collect();
+    if !rest.is_empty() {
+        paragraph(text, "  ", "  ", &rest.join("; "));
+    }
     for listening in &report.listeners {
         if let Some(warning) = warning(listening) {
             paragraph(text, "  ", "    ", &warning);
@@ -250,5 +249,109 @@ fn line(text: &mut String, indent: &str, content: &str) {
 fn paragraph(text: &mut String, first: &str, further: &str, content: &str) {
     for (nth, part) in wrapped(content, WIDTH - further.len()).iter().enumerate() {
         line(text, if nth == 0 { first } else { further }, part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::model::{DifferenceKind, FamilyReport, Hits, Ports, Sidecar};
+
+    fn report() -> Report {
+        let hits = Hits {
+            outbound: Some(12),
+            inbound: Some(3),
+            dns: Some(7),
+            excluded: Some(4),
+            invalid_dropped: None,
+        };
+        let listening = |name, port, family, who| Listening { name, port, family, who };
+        let mut report = Report {
+            variant: Some("nft".into()),
+            installer: Some(Installer {
+                program: "tproxy",
+                version: Some("0.1.0".into()),
+                since: Some(1_795_254_548),
+            }),
+            compared: Compared::Recorded,
+            families: vec![
+                FamilyReport { family: Family::V4, rules: 19, hits },
+                FamilyReport { family: Family::V6, rules: 19, hits: Hits::default() },
+            ],
+            sidecar: Some(Sidecar { uid: 5678, name: Some("kuma-dp".into()) }),
+            ports: Ports { outbound: Some(15001), inbound: Some(15006), dns: Some(15053) },
+            listeners: vec![
+                listening("outbound", 15001, Family::V4, Who::Sidecar),
+                listening("outbound", 15001, Family::V6, Who::Sidecar),
+                listening("inbound", 15006, Family::V4, Who::Sidecar),
+                listening("inbound", 15006, Family::V6, Who::Nobody),
+                listening("dns", 15053, Family::V4, Who::Sidecar),
+                listening("dns", 15053, Family::V6, Who::Unknown),
+            ],
+            ..Report::nothing()
+        };
+        report.judge();
+        report
+    }
+
+    fn differing() -> Report {
+        let mut report = report();
+        report.listeners[2].who = Who::Other { uid: 33, process: Some("process 812 (nginx: master)".into()) };
+        report.listeners[3].who = Who::Elsewhere("::1".parse().expect("an address"));
+        let difference = |kind, chain: &str, rule: &str| Difference {
+            kind,
+            variant: "nft".into(),
+            family: Family::V4,
+            table: "nat",
+            chain: chain.into(),
+            rule: rule.into(),
+        };
+        let long = "-m comment --comment \"kuma/mesh/transparent/proxy/redirect inbound TCP traffic to our custom \
+                    chain for processing\" -p tcp -j KUMA_MESH_INBOUND";
+        report.differences = vec![
+            difference(DifferenceKind::Missing, "PREROUTING", long),
+            difference(DifferenceKind::Missing, "KUMA_MESH_INBOUND", ""),
+            difference(DifferenceKind::Foreign, "KUMA_MESH_OUTBOUND", "-p tcp -j ACCEPT\u{1b}[2J"),
+        ];
+        report.resolvers = Some(Resolvers::compare(
+            "/etc/resolv.conf".into(),
+            Ok(vec!["10.0.0.2".parse().expect("an address")]),
+            vec!["10.0.0.1".parse().expect("an address")],
+            &[Family::V4],
+        ));
+        report.ahead = vec![Ahead {
+            whose: "kube-proxy".into(),
+            family: Family::V4,
+            hook: "output",
+            place: "nat OUTPUT (nft)".into(),
+            rule: "-m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES".into(),
+            traffic: "outbound",
+            all: false,
+            packets: Some(42),
+            fix: "install with --redirect-outbound-insert-instead-of-append".into(),
+        }];
+        report.problems = vec![Finding::new("a run of tproxy was killed", "run 'tproxy install' again")];
+        report.notes = vec![Finding::note("IPv6 is not redirected")];
+        report.judge();
+        report
+    }
+
+    #[test]
+    fn reports_read_as_in_the_fixtures() {
+        let fixtures = [
+            (report(), include_str!("../../tests/golden/status/installed.txt")),
+            (differing(), include_str!("../../tests/golden/status/differs.txt")),
+            (Report::nothing(), include_str!("../../tests/golden/status/not-installed.txt")),
+        ];
+        for (report, wanted) in fixtures {
+            let text = status_text(&report);
+            assert!(text == wanted, "--- wanted\n{wanted}\n--- found\n{text}");
+            assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        }
+    }
+
+    #[test]
+    fn others_text_cannot_play_with_the_terminal() {
+        assert!(!status_text(&differing()).contains('\u{1b}'));
     }
 }

@@ -59,3 +59,92 @@ fn is_foreign(situation: &Situation, place: Place, table: Table, line: &DiffLine
         of == place && own.intruders.iter().any(|(name, rule)| *name == chain && rule.args == line.args)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::backend::iptables::save::Saved;
+    use crate::backend::iptables::tools::Variant;
+    use crate::backend::iptables::transition::Wanted;
+    use crate::config::Config;
+    use crate::host::{HostFacts, Ipv6Support};
+    use crate::plan::{Family, family_plan};
+
+    const PLACE: Place = (Variant::Nft, Family::V4);
+
+    /// What `iptables-save` prints of an installation with the defaults, as it should be.
+    const INSTALLED: &str = include_str!("../../tests/golden/status/installed.save");
+
+    /// Each difference of these rules as `kind chain rule`, comments left out.
+    fn found(saved: &str) -> Vec<String> {
+        let facts = HostFacts {
+            sidecar_uid: 5678,
+            loopback: "lo".into(),
+            ipv6: Ipv6Support::Unavailable("not asked".into()),
+            resolvers: Vec::new(),
+            docker_dns: false,
+        };
+        let wanted = Wanted::plan(&family_plan(&Config::default(), &facts, Family::V4), true);
+        let situation = Situation::new([(PLACE, Saved::parse(saved))].into(), &BTreeMap::new());
+        let changes = situation.changes(&[(PLACE, wanted)].into());
+        let all = differences(&situation, &changes);
+        all.iter()
+            .map(|d| {
+                let rule = match d.rule.split_once("\" ") {
+                    Some((comment, rule)) if comment.starts_with("-m comment") => rule,
+                    _ => &d.rule,
+                };
+                format!("{} {} {rule}", d.kind.name(), d.chain).trim_end().to_owned()
+            })
+            .collect()
+    }
+
+    /// The lines that hold a text, taken out.
+    fn without(text: &str) -> String {
+        let kept: Vec<_> = INSTALLED.lines().filter(|line| !line.contains(text)).collect();
+        kept.join("\n") + "\n"
+    }
+
+    #[test]
+    fn what_is_as_wanted_has_no_difference() {
+        assert_eq!(found(INSTALLED), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_missing_is_named_rule_by_rule() {
+        assert_eq!(found(&without("-A OUTPUT")), ["missing OUTPUT -p tcp -j KUMA_MESH_OUTBOUND"]);
+        assert_eq!(
+            found(&without("KUMA_MESH_INBOUND_REDIRECT -p")),
+            ["missing KUMA_MESH_INBOUND_REDIRECT -p tcp -j REDIRECT --to-ports 15006"]
+        );
+    }
+
+    #[test]
+    fn extra_and_foreign_rules_are_told_apart() {
+        let tagged =
+            "-A PREROUTING -p tcp -m comment --comment kuma/mesh/transparent/proxy -j RETURN\nCOMMIT";
+        let foreign = "-A KUMA_MESH_INBOUND -p tcp -j ACCEPT\nCOMMIT";
+        assert_eq!(
+            found(&INSTALLED.replace("COMMIT", tagged)),
+            ["extra PREROUTING -p tcp -m comment --comment kuma/mesh/transparent/proxy -j RETURN"]
+        );
+        assert_eq!(
+            found(&INSTALLED.replace("COMMIT", foreign)),
+            ["foreign KUMA_MESH_INBOUND -p tcp -j ACCEPT"]
+        );
+    }
+
+    #[test]
+    fn only_what_moved_is_reordered() {
+        let line = INSTALLED.lines().find(|line| line.contains("-d 127.0.0.1/32 -m")).expect("a rule");
+        let moved = without("-A KUMA_MESH_OUTBOUND -d 127.0.0.1/32").replacen(
+            "-A KUMA_MESH_OUTBOUND ",
+            &format!("{line}\n-A KUMA_MESH_OUTBOUND "),
+            1,
+        );
+        assert_ne!(moved, INSTALLED);
+        assert_eq!(found(&moved), ["reordered KUMA_MESH_OUTBOUND -d 127.0.0.1/32 -j RETURN"]);
+    }
+}

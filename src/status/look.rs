@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::apply::confirm;
 use crate::apply::store::{Phase, State, Store};
 use crate::backend::iptables::infer::{self, Inferred};
 use crate::backend::iptables::observe;
@@ -56,7 +57,18 @@ impl Look {
     /// Finds out where to look and with what to compare.
     fn begin(resolved: &Resolved) -> Result<Self, Failure> {
         check_root()?;
-        let state = Store::unlocked()?.load();
+        let store = Store::unlocked()?;
+        let state = store.load();
+        let mut notes = Vec::new();
+        if let Some(until) = confirm::waits_until(&store) {
+            notes.push(Finding::new(
+                format!(
+                    "on trial: the installation comes undone at {} unless it is confirmed",
+                    words::time(until)
+                ),
+                "run 'tproxy confirm' to keep it",
+            ));
+        }
         let (config, compared) = source::effective(resolved, state.as_ref().map(|s| s.config.as_str()));
         let mut problems = Vec::new();
         let path = std::env::var_os("PATH");
@@ -71,7 +83,7 @@ impl Look {
             }
             Err(failure) => return Err(failure),
         };
-        Ok(Self { state, config, compared, tools, problems, notes: Vec::new() })
+        Ok(Self { state, config, compared, tools, problems, notes })
     }
 
     /// Puts the report together.
