@@ -5,7 +5,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
+use nix::sys::signal::{Signal, kill};
+
 use super::{FIRST, SECOND, their_rules};
+use crate::support::command::pid;
 use crate::support::lab::each_variant;
 use crate::support::snapshot::Snapshot;
 use crate::support::wrappers::{Fault, Wrappers};
@@ -128,7 +131,7 @@ each_variant! {
         }
     }
 
-    /// The second one works only when the first one is done.
+    /// The second one works only when the first one is done, and a third one need not wait for that.
     fn a_second_install_waits_for_the_first(lab, variant) {
         let gate = Path::new("/run/lab/gate");
         crate::support::command::must("mkfifo", &[&gate.to_string_lossy()]);
@@ -139,16 +142,11 @@ each_variant! {
             thread::yield_now();
         }
         let second = lab.installing(variant, &SECOND).start();
-        // It stands at the lock, which the kernel shows.
-        let waits = |pid: u32| {
-            fs::read_to_string("/proc/locks")
-                .unwrap_or_default()
-                .lines()
-                .any(|line| line.contains("-> FLOCK") && line.contains(&format!(" {pid} ")))
-        };
-        while !waits(second.pid) {
-            thread::yield_now();
-        }
+        stands_at_a_lock(second.pid);
+        let third = lab.installing(variant, &FIRST).start();
+        stands_at_a_lock(third.pid);
+        kill(pid(third.pid), Signal::SIGTERM).expect("it is there");
+        third.finish().exits(1).says("SIGTERM");
         fs::write(gate, "go\n").expect("somebody reads");
         first.finish().succeeds();
         second.finish().succeeds();
@@ -156,5 +154,13 @@ each_variant! {
         lab.uninstall(variant, &[]).succeeds();
         lab.install(variant, &SECOND).succeeds();
         now.assert_unchanged_since(&Snapshot::take().without_counters());
+    }
+}
+
+/// Waits until a process waits for a file lock, which the kernel shows.
+fn stands_at_a_lock(pid: u32) {
+    let waits = |line: &str| line.contains("-> FLOCK") && line.contains(&format!(" {pid} "));
+    while !fs::read_to_string("/proc/locks").unwrap_or_default().lines().any(waits) {
+        thread::yield_now();
     }
 }
