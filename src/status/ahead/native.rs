@@ -38,7 +38,7 @@ pub fn ahead(ruleset: &Ruleset, family: Family, traffic: Traffic, ours: &Ours) -
             chain.hook == hook
                 && chain.priority <= IPTABLES
                 && (chain.family == BOTH || chain.family == number(family))
-                && !is_compat(chain.family, &chain.table)
+                && !is_compat(chain)
                 && chain.table != OURS
         })
         .filter_map(|chain| search.chain(chain))

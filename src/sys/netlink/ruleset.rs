@@ -105,7 +105,7 @@ pub fn read() -> io::Result<Ruleset> {
     let hooked = list(&Request::new(GETCHAIN, NLM_F_DUMP, &header, &[]), hooked_chain)?;
     let mut rules = Vec::new();
     let mut asked: Vec<(FamilyNumber, &str)> = Vec::new();
-    for chain in hooked.iter().filter(|chain| !is_compat(chain.family, &chain.table)) {
+    for chain in hooked.iter().filter(|chain| !is_compat(chain)) {
         let table = (chain.family, chain.table.as_str());
         if asked.contains(&table) {
             continue;
@@ -118,9 +118,10 @@ pub fn read() -> io::Result<Ruleset> {
     Ok(Ruleset { hooked, rules })
 }
 
-/// Whether it is the nat table of iptables, which its own programs read.
-pub fn is_compat(family: FamilyNumber, table: &str) -> bool {
-    matches!(family, 2 | 10) && table == "nat"
+/// Whether it is a chain of iptables, which its own programs read.
+pub fn is_compat(chain: &HookedChain) -> bool {
+    let builtin = ["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"];
+    matches!(chain.family, 2 | 10) && chain.table == "nat" && builtin.contains(&chain.name.as_str())
 }
 
 fn hooked_chain(message: &Message<'_>) -> Option<HookedChain> {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 26] = [
+const PURE: [&str; 27] = [
     "src/plan",
     "src/config",
     "src/present",
@@ -21,6 +21,7 @@ const PURE: [&str; 26] = [
     "src/backend/iptables/infer.rs",
     "src/backend/iptables/typed.rs",
     "src/sidecar/dns.rs",
+    "src/status/ahead/rules.rs",
     "src/status/compare.rs",
     "src/status/listen.rs",
     "src/status/model.rs",

@@ -90,4 +90,20 @@ each_variant! {
         table(-101, "udp dport 9999 redirect to :1");
         report(lab, 0, &[]);
     }
+    fn a_native_chain_in_the_table_of_iptables(lab, variant) {
+        install(lab, variant);
+        firewall::nft(
+            "table ip nat {\n chain mine {\n type nat hook output priority -150\n tcp dport 9999 redirect to :1\n }\n}\n",
+        );
+        let found = report(lab, 11, &[]);
+        assert_eq!(found["ahead"][0]["place"], "nftables table ip nat", "{found:#}");
+    }
+
+    fn what_is_not_tracked_cannot_be_redirected(lab, variant) {
+        install(lab, variant);
+        let rule = "*raw\n-A OUTPUT -p tcp -m tcp --dport 9999 -j CT --notrack\nCOMMIT\n";
+        firewall::restore(variant, Family::V4, rule);
+        let found = report(lab, 11, &[]);
+        assert_eq!(found["ahead"][0]["place"], format!("raw OUTPUT ({})", variant.name()), "{found:#}");
+    }
 }

@@ -100,6 +100,13 @@ each_variant! {
         let _ = status(lab, &[]).exits(0).prints("the IPv6 rules have nothing to do: IPv6 is disabled");
     }
 
+    fn on_trial(lab, variant) {
+        let _ = lab.install(variant, &["--redirect-dns", "--confirm", "600s"]).succeeds();
+        let _ = status(lab, &[]).exits(0).prints("on trial").prints("tproxy confirm");
+        let _ = lab.program().arg("confirm").run().succeeds();
+        assert!(!status(lab, &[]).exits(0).stdout.contains("on trial"));
+    }
+
     fn the_sidecars_user_is_gone(lab, variant) {
         install(lab, variant);
         lab.replace("/etc/passwd", "root:x:0:0::/root:/bin/sh\n");
