@@ -280,6 +280,10 @@ pub(super) fn failure(refused: &Refused, strict: bool) -> Failure {
         CommitError::Busy { .. } => {
             Failure::new(Exit::Busy, message).hint("run the command again later, or with a longer --wait")
         }
+        // With --wait 0 iptables waits until it is killed.
+        CommitError::Run { holder: Some(_), .. } => {
+            Failure::new(Exit::Busy, message).hint("run the command again when that process has ended")
+        }
         CommitError::Refused { .. } if strict => Failure::new(Exit::Host, message)
             .hint("without --strict, parts that can be left out are left out"),
         CommitError::Refused { .. } => Failure::new(Exit::Host, message)
