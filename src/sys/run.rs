@@ -98,6 +98,27 @@ pub fn run(command: &Command) -> Result<Output, RunError> {
     child::run(command, Watch::Pidfd)
 }
 
+/// A child under way.
+pub struct Started<'a>(child::Started<'a>);
+
+/// Starts a command and does not wait; its deadline runs from here.
+///
+/// # Errors
+/// As for [`run`].
+pub fn start(command: &Command) -> Result<Started<'_>, RunError> {
+    child::start(command, Watch::Pidfd).map(Started)
+}
+
+impl Started<'_> {
+    /// Waits for its end. Only from here on its output is read: more than a pipe holds (64 KiB) makes it wait.
+    ///
+    /// # Errors
+    /// As for [`run`].
+    pub fn finish(self) -> Result<Output, RunError> {
+        self.0.finish()
+    }
+}
+
 /// How many children this process has started so far.
 pub fn started() -> usize {
     STARTED.load(Ordering::Relaxed)

@@ -37,26 +37,49 @@ pub(super) enum Watch {
 }
 
 pub(super) fn run(command: &Command, watch: Watch) -> Result<Output, RunError> {
+    start(command, watch)?.finish()
+}
+
+/// A child under way, and when its time is over.
+pub(super) struct Started<'a> {
+    command: &'a Command,
+    deadline: Option<Instant>,
+    running: Running,
+    ended: OwnedFd,
+}
+
+pub(super) fn start(command: &Command, watch: Watch) -> Result<Started<'_>, RunError> {
     keep_children_waitable();
-    let io_error = |what| move |source| RunError::Io { program: command.program.clone(), what, source };
     let deadline = poll::deadline(command.deadline);
-    let stdin = anonymous_file(&command.stdin).map_err(io_error("cannot hold its input"))?;
-    let mut running = Running::start(command, stdin)?;
-    let ended = running.watch(watch).map_err(io_error("cannot watch it"))?;
-    if running.capture(&ended, deadline).map_err(io_error("cannot read its output"))? {
-        let status = running.reap().map_err(io_error("cannot learn how it ended"))?;
-        let mut output = std::mem::take(&mut running.output);
-        output.code = status.code();
-        output.signal = status.signal();
-        return Ok(output);
+    let stdin = anonymous_file(&command.stdin).map_err(io_error(command, "cannot hold its input"))?;
+    let running = Running::start(command, stdin)?;
+    let ended = running.watch(watch).map_err(io_error(command, "cannot watch it"))?;
+    Ok(Started { command, deadline, running, ended })
+}
+
+impl Started<'_> {
+    pub(super) fn finish(self) -> Result<Output, RunError> {
+        let Self { command, deadline, mut running, ended } = self;
+        if running.capture(&ended, deadline).map_err(io_error(command, "cannot read its output"))? {
+            let status = running.reap().map_err(io_error(command, "cannot learn how it ended"))?;
+            let mut output = std::mem::take(&mut running.output);
+            output.code = status.code();
+            output.signal = status.signal();
+            return Ok(output);
+        }
+        running.kill();
+        let alive = !gone(&ended);
+        let output = Box::new(std::mem::take(&mut running.output));
+        if alive {
+            running.leave();
+        }
+        Err(RunError::Deadline { program: command.program.clone(), after: command.deadline, output, alive })
     }
-    running.kill();
-    let alive = !gone(&ended);
-    let output = Box::new(std::mem::take(&mut running.output));
-    if alive {
-        running.leave();
-    }
-    Err(RunError::Deadline { program: command.program.clone(), after: command.deadline, output, alive })
+}
+
+fn io_error(command: &Command, what: &'static str) -> impl Fn(io::Error) -> RunError {
+    let program = command.program.clone();
+    move |source| RunError::Io { program: program.clone(), what, source }
 }
 
 /// A child that has not been reaped. Dropping it kills its group, so that no error path leaves it behind.
