@@ -1,7 +1,7 @@
 //! One child from its start to its end.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -49,9 +49,39 @@ pub(super) struct Started<'a> {
 }
 
 pub(super) fn start(command: &Command, watch: Watch) -> Result<Started<'_>, RunError> {
+    let stdin = anonymous_file(&command.stdin).map_err(io_error(command, "cannot hold its input"))?;
+    start_with(command, stdin, watch)
+}
+
+/// A child that is there already, but has nothing to read yet.
+pub(super) struct Held<'a> {
+    started: Started<'a>,
+    input: io::PipeWriter,
+}
+
+pub(super) fn hold(command: &Command, watch: Watch) -> Result<Held<'_>, RunError> {
+    let (stdin, input) = io::pipe().map_err(io_error(command, "cannot hold its input"))?;
+    let started = start_with(command, File::from(OwnedFd::from(stdin)), watch)?;
+    Ok(Held { started, input })
+}
+
+impl<'a> Held<'a> {
+    pub(super) fn release(self) -> Result<Started<'a>, RunError> {
+        let Self { mut started, mut input } = self;
+        started.deadline = poll::deadline(started.command.deadline);
+        match input.write_all(&started.command.stdin) {
+            // A child that ended without reading has its reasons; they are in its output.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(io_error(started.command, "cannot give it its input")(error))
+            }
+            _ => Ok(started),
+        }
+    }
+}
+
+fn start_with(command: &Command, stdin: File, watch: Watch) -> Result<Started<'_>, RunError> {
     keep_children_waitable();
     let deadline = poll::deadline(command.deadline);
-    let stdin = anonymous_file(&command.stdin).map_err(io_error(command, "cannot hold its input"))?;
     let running = Running::start(command, stdin)?;
     let ended = running.watch(watch).map_err(io_error(command, "cannot watch it"))?;
     Ok(Started { command, deadline, running, ended })
