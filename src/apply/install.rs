@@ -57,11 +57,12 @@ impl<'a> Install<'a> {
         stop::unless_root()?;
         stop::hold_signals()?;
         let config = &request.config;
-        let interfaces = host::interfaces()?;
-        let mut facts = facts::collect(config, &interfaces)?;
         let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())?;
         let store = Store::open(PATIENCE + Duration::from_secs(config.wait.into()))?;
         confirm::stop_if_pending(&store)?;
+        // Under the lock: another run may have just taken ::6 away.
+        let interfaces = host::interfaces()?;
+        let mut facts = facts::collect(config, &interfaces)?;
         let old = store.load();
         let recorded = old.as_ref().map(State::recorded).unwrap_or_default();
         let session = Session::new(tools, config, recorded, request.adopt, false);
