@@ -130,15 +130,23 @@ pub fn begin_connect(fd: &OwnedFd, addr: SocketAddr) -> io::Result<()> {
     }
 }
 
+/// Waits until a connection that was begun has come about or failed (`true`), or the deadline has passed.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_settled(stream: &TcpStream, deadline: Instant) -> io::Result<bool> {
+    poll::wait(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)], Some(deadline))
+}
+
 /// Waits for a connection that was begun.
 ///
 /// # Errors
 /// The kernel's; [`io::ErrorKind::TimedOut`] at the deadline.
 pub fn connected(fd: OwnedFd, deadline: Instant) -> io::Result<TcpStream> {
-    if !poll::wait(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)], Some(deadline))? {
+    let stream = TcpStream::from(fd);
+    if !is_settled(&stream, deadline)? {
         return Err(io::ErrorKind::TimedOut.into());
     }
-    let stream = TcpStream::from(fd);
     match stream.take_error()? {
         Some(error) => Err(error),
         None => Ok(stream),

@@ -118,7 +118,8 @@ impl Bench<'_> {
         let holders = self.holders.get(&port).map(Vec::as_slice).unwrap_or_default();
         let sidecar = self.sidecar;
         if holders.contains(&sidecar) {
-            let happened = format!("it did, as connection tracking says; UID {sidecar} listens there");
+            let happened =
+                format!("is redirected there, as connection tracking says; UID {sidecar} listens there");
             return (Status::Pass, happened, None);
         }
         let look = Next::Run(format!("ss -lnptu 'sport = :{port}'"));

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
 
 use super::ground::{Dice, Ends};
 use crate::plan::Family;
@@ -24,6 +25,9 @@ pub struct Lab {
     /// The families' addresses; for a family without any, why.
     pub ends: BTreeMap<Family, Result<Ends, String>>,
 }
+
+/// How long the interfaces may take to get ready; it is milliseconds.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The other end's name; it is alone there.
 const OTHER: &str = "eth0";
@@ -53,12 +57,17 @@ impl Lab {
         link::loosen_source_check(&self.device)?;
         // A host without IPv6 needs none of this.
         let _ = link::without_link_local(&self.device);
-        link::bring_up(&self.device)?;
         self.outside.run(|| {
             let _ = link::without_link_local(OTHER);
             link::bring_up("lo")?;
             link::bring_up(OTHER)
         })??;
+        link::bring_up(&self.device)?;
+        // The kernel gets a link ready on the side. Until then packets are lost, and an address has no local route,
+        // so answers to it would leave by another interface. What takes its lock afterwards comes after all of that.
+        let deadline = Instant::now() + PATIENCE;
+        link::wait_until_running(&self.device, deadline)?;
+        self.outside.run(|| link::wait_until_running(OTHER, deadline))??;
         for (family, ends) in wanted {
             let ends = ends.and_then(|ends| {
                 let address =

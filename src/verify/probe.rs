@@ -24,8 +24,9 @@ const BRIEFLY: Duration = Duration::from_millis(300);
 /// What the other end of a datagram answers.
 const ECHO: &[u8] = b"seen";
 
-/// Zones that rules put DNS flows into, and the one without a number.
-const ZONES: [u16; 3] = [2, 1, 0];
+/// Zones that rules put the sidecar's own DNS flows into and everybody else's, and the one without a number.
+const SIDECAR_ZONES: [u16; 2] = [1, 0];
+const APP_ZONES: [u16; 2] = [2, 0];
 
 /// Where probes are sent.
 pub struct Field<'a> {
@@ -33,6 +34,8 @@ pub struct Field<'a> {
     pub lab: Option<&'a Lab>,
     /// What ends of our own answer with.
     pub token: Token,
+    /// The sidecar's user.
+    pub sidecar: u32,
     /// The sidecar of our own.
     pub tokens: &'a Tokens,
     /// How it is seen where they arrive.
@@ -42,8 +45,18 @@ pub struct Field<'a> {
 }
 
 impl Field<'_> {
-    /// Sends a probe.
+    /// Sends a probe, and once more from another port if it got lost: on a busy host that happens by itself.
     pub fn send(&self, probe: &Probe) -> Reached {
+        let lost = |reached: &Reached| match reached {
+            Reached::Nowhere | Reached::Unsent(_) | Reached::Dns { answered: false } => true,
+            Reached::Tracked(_) => self.method == Method::Listeners,
+            _ => false,
+        };
+        let first = self.send_once(probe);
+        if lost(&first) { self.send_once(probe) } else { first }
+    }
+
+    fn send_once(&self, probe: &Probe) -> Reached {
         let sent = match probe {
             Probe::Connect { uid, to, way } => self.connect(*uid, *to, *way),
             Probe::Arrive { from, to } => self.arrive(*from, *to),
@@ -135,8 +148,16 @@ impl Field<'_> {
     /// Who a connection under way meets.
     fn meet(&self, fd: OwnedFd, to: SocketAddr, listener: Option<&TcpListener>) -> io::Result<Reached> {
         let deadline = Instant::now() + PATIENCE;
-        let stream = socket::connected(fd, deadline)?;
+        let stream = TcpStream::from(fd);
         let local = stream.local_addr()?;
+        // A socket that is bound to the interface does not get far when it is redirected.
+        if !socket::is_settled(&stream, Instant::now() + BRIEFLY)? {
+            match conntrack::answers_from(Protocol::Tcp, local, to, 0) {
+                Ok(Some(from)) if from != to => return Ok(Reached::Tracked(from.port())),
+                _ => {}
+            }
+        }
+        let stream = socket::connected(stream.into(), deadline)?;
         if self.method == Method::Counters {
             match conntrack::answers_from(Protocol::Tcp, local, to, 0) {
                 Ok(Some(from)) if from != to => {
@@ -190,7 +211,7 @@ impl Field<'_> {
         let _alone = lock(&place);
         let server = self.server(to)?;
         let asker = Self::asker(uid, to.ip(), 0)?;
-        self.ask(&asker, to, server.as_ref(), PATIENCE)
+        self.ask(&asker, uid, to, server.as_ref())
     }
 
     fn again(&self, first: u32, then: u32, to: SocketAddr) -> io::Result<Reached> {
@@ -199,11 +220,11 @@ impl Field<'_> {
         let server = self.server(to)?;
         let asker = Self::asker(first, to.ip(), 0)?;
         let port = asker.local_addr()?.port();
-        self.ask(&asker, to, server.as_ref(), BRIEFLY)?;
+        self.ask(&asker, first, to, server.as_ref())?;
         drop(asker);
         self.tokens.forget(port);
         let asker = Self::asker(then, to.ip(), port)?;
-        self.ask(&asker, to, server.as_ref(), PATIENCE)
+        self.ask(&asker, then, to, server.as_ref())
     }
 
     /// Somebody at a datagram's destination; on this host there may be a real server already.
@@ -227,11 +248,11 @@ impl Field<'_> {
     fn ask(
         &self,
         asker: &UdpSocket,
+        uid: u32,
         to: SocketAddr,
         server: Option<&UdpSocket>,
-        patience: Duration,
     ) -> io::Result<Reached> {
-        let mut deadline = Instant::now() + patience;
+        let mut deadline = Instant::now() + PATIENCE;
         let port = asker.local_addr()?.port();
         let source = if to.ip().is_loopback() {
             asker.send_to(&self.token.question(), to)?;
@@ -243,8 +264,9 @@ impl Field<'_> {
             ends.find(|here| here.is_ipv4() == to.is_ipv4()).unwrap_or(unspecified(to.ip()))
         };
         let tracked = || {
-            let zones = ZONES.iter();
+            let zones = if uid == self.sidecar { SIDECAR_ZONES } else { APP_ZONES };
             let mut found = zones
+                .iter()
                 .map(|zone| conntrack::answers_from(Protocol::Udp, SocketAddr::new(source, port), to, *zone));
             found.find_map(|answer| answer.ok().flatten()).filter(|from| *from != to)
         };

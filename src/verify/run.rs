@@ -1,6 +1,6 @@
 //! From configuration to report.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -70,8 +70,14 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
         Some(ports) => Some(Sidecar::start(ports, tokens.clone()).map_err(|error| no_sidecar(&error))?),
         None => None,
     };
-    let field =
-        Field { lab: lab.as_ref().ok(), token, tokens: &tokens, method, busy: Mutex::new(HashMap::new()) };
+    let field = Field {
+        lab: lab.as_ref().ok(),
+        token,
+        sidecar: facts.sidecar_uid,
+        tokens: &tokens,
+        method,
+        busy: Mutex::default(),
+    };
     let reached = send_all(&field, &checks, begun + PATIENCE);
     drop(sidecar);
     drop(lab);

@@ -6,11 +6,13 @@
 //! Layouts are those of the kernel's `include/uapi/linux/{rtnetlink,if_link,if_addr,veth}.h`.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::net::if_::if_nametoindex;
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::sys::socket::SockProtocol;
 
 use super::message::{Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, Request, nest};
@@ -114,6 +116,28 @@ pub fn bring_up(name: &str) -> io::Result<()> {
     Ok(change(&Request::new(RTM_NEWLINK, NLM_F_ACK, &header, &[]))?)
 }
 
+/// Waits until packets can pass an interface.
+///
+/// # Errors
+/// The kernel's; [`io::ErrorKind::TimedOut`] at the deadline.
+pub fn wait_until_running(name: &str, deadline: Instant) -> io::Result<()> {
+    loop {
+        let running = getifaddrs()?.any(|interface| {
+            interface.interface_name == name && interface.flags.contains(InterfaceFlags::IFF_RUNNING)
+        });
+        if running {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Between two looks at an interface.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// Lets an interface take packets from senders whose route goes elsewhere, as long as there is any route to them.
 /// The stricter of this and of the setting for all interfaces would count, but "loose" is the higher number.
 ///
@@ -138,10 +162,11 @@ fn family_settings(name: &str, family: u16, settings: &[u8]) -> io::Result<()> {
     Ok(change(&Request::new(RTM_NEWLINK, NLM_F_ACK, &header, &[(IFLA_AF_SPEC, &attributes)]))?)
 }
 
-/// Gives an interface one address of its own, usable at once.
+/// Gives an interface that is running one address of its own, and waits until that is in use: for IPv6 the kernel
+/// sees to it on the side, and before that packets to it leave by whatever route there is.
 ///
 /// # Errors
-/// The kernel's: not permitted, no such interface, there already, IPv6 is off.
+/// The kernel's: not permitted, no such interface, there already, IPv6 is off; [`io::ErrorKind::TimedOut`].
 pub fn add_address(name: &str, addr: IpAddr) -> io::Result<()> {
     let (family, octets) = octets(addr);
     let no_check = if addr.is_ipv6() { IFA_F_NODAD } else { 0 };
@@ -149,8 +174,31 @@ pub fn add_address(name: &str, addr: IpAddr) -> io::Result<()> {
     let mut header = vec![family, bits, no_check, 0];
     header.extend(if_nametoindex(name)?.to_ne_bytes());
     let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    Ok(change(&Request::new(RTM_NEWADDR, flags, &header, &[(IFA_LOCAL, &octets), (IFA_ADDRESS, &octets)]))?)
+    change(&Request::new(RTM_NEWADDR, flags, &header, &[(IFA_LOCAL, &octets), (IFA_ADDRESS, &octets)]))?;
+    let deadline = Instant::now() + SETTLING;
+    while !is_local(addr) {
+        if Instant::now() >= deadline {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
 }
+
+/// Whether packets to an address stay here: only to an own address is that address the source too. Connecting a UDP
+/// socket asks for the route and sends nothing.
+fn is_local(addr: IpAddr) -> bool {
+    let any: IpAddr =
+        if addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let local = UdpSocket::bind((any, 0)).and_then(|udp| {
+        udp.connect((addr, 9))?;
+        udp.local_addr()
+    });
+    local.is_ok_and(|local| local.ip() == addr)
+}
+
+/// How long an address may take to be in use.
+const SETTLING: Duration = Duration::from_secs(3);
 
 /// Leads a network out by an interface.
 ///
@@ -239,9 +287,11 @@ mod tests {
             add_pair("tpvtest0", "tpvtest1", other.as_fd(), [2, 0, 0, 0, 0, 1]).unwrap();
             loosen_source_check("tpvtest0").unwrap();
             without_link_local("tpvtest0").unwrap();
+            other.run(|| bring_up("tpvtest1").unwrap()).unwrap();
+            bring_up("tpvtest0").unwrap();
+            wait_until_running("tpvtest0", Instant::now() + Duration::from_secs(60)).unwrap();
             add_address("tpvtest0", "192.0.2.1".parse().unwrap()).unwrap();
             add_address("tpvtest0", "2001:db8::1".parse().unwrap()).unwrap();
-            bring_up("tpvtest0").unwrap();
             for (addr, prefix) in [("198.51.100.0", 24), ("2001:db8:1::", 64)] {
                 let network: IpAddr = addr.parse().unwrap();
                 assert_eq!(route_to(network).unwrap(), None, "{addr}");
