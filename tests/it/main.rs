@@ -10,3 +10,4 @@ mod readme;
 mod status;
 mod support;
 mod sys;
+mod verify;

@@ -1,0 +1,128 @@
+//! Hosts on which one thing is wrong: exactly what depends on it fails.
+
+use super::verify;
+use crate::support::firewall::{self, Family};
+use crate::support::lab::each_variant;
+use crate::support::{command, network};
+
+each_variant! {
+    fn the_jump_is_gone(lab, variant) {
+        lab.install(variant, &["--redirect-dns"]).succeeds();
+        let rules = firewall::save(variant, Family::V4);
+        let (_, jump) = rules
+            .lines()
+            .filter_map(|line| line.split_once("] -A OUTPUT "))
+            .find(|(_, rule)| rule.ends_with("-j KUMA_MESH_OUTBOUND"))
+            .expect("a jump");
+        firewall::restore(variant, Family::V4, &format!("*nat\n-D OUTPUT {jump}\nCOMMIT\n"));
+        let said = verify(lab, &[]);
+        said.fails(&["ipv4 outbound", "ipv4 self"]);
+        said.because("happened", "went straight to where it was sent");
+        said.because("cause", "-t nat -A OUTPUT -p tcp");
+        said.because("next", "tproxy install --kuma-dp-user kuma-dp");
+    }
+
+    fn ipv6_has_no_rules(lab, variant) {
+        lab.install(variant, &["--redirect-dns"]).succeeds();
+        firewall::restore(variant, Family::V6, "*nat\n-F\n-X\nCOMMIT\n*raw\n-F\nCOMMIT\n");
+        let said = verify(lab, &[]);
+        said.fails(&["ipv6 dns", "ipv6 inbound", "ipv6 outbound", "ipv6 self"]);
+        said.because("cause", "no redirection is installed for IPv6 here");
+    }
+
+    fn questions_are_not_redirected(lab, variant) {
+        lab.install(variant, &["--redirect-dns"]).succeeds();
+        firewall::restore(variant, Family::V4, "*nat\n-D OUTPUT 2\nCOMMIT\n");
+        let said = verify(lab, &[]);
+        said.fails(&["ipv4 dns"]);
+        said.because("cause", "-d 10.96.0.10 -p udp --dport 53 -j REDIRECT");
+    }
+
+    /// An app's question and the sidecar's from the same port are then one flow.
+    fn zones_are_gone(lab, variant) {
+        lab.install(variant, &["--redirect-dns"]).succeeds();
+        for family in Family::BOTH {
+            firewall::restore(variant, family, "*raw\n-F\nCOMMIT\n");
+        }
+        let said = verify(lab, &[]);
+        said.fails(&["ipv4 dns-sidecar", "ipv6 dns-sidecar"]);
+        said.because("happened", "was redirected to the DNS port");
+    }
+
+    fn somebody_is_ahead(lab, variant) {
+        lab.install(variant, &["--redirect-dns"]).succeeds();
+        firewall::restore(variant, Family::V4, "*nat\n-I OUTPUT 1 -p tcp -m owner --uid-owner 65534 -j ACCEPT\nCOMMIT\n");
+        let said = verify(lab, &[]);
+        said.fails(&["ipv4 outbound"]);
+        said.because("cause", "rules of somebody else stand before them");
+        said.because("next", "tproxy status");
+    }
+
+    fn the_passthrough_address_is_gone(lab, variant) {
+        lab.install(variant, &[]).succeeds();
+        network::ip("addr del ::6/128 dev lo\n");
+        let said = verify(lab, &[]);
+        said.fails(&["ipv6 passthrough"]);
+        said.because("happened", "::6 cannot be bound");
+        said.because("cause", "not on the loopback interface");
+    }
+
+    fn what_the_sidecar_passes_on_comes_back(lab, variant) {
+        lab.install(variant, &[]).succeeds();
+        firewall::restore(variant, Family::V4, "*nat\n-D KUMA_MESH_OUTBOUND 1\nCOMMIT\n");
+        let said = verify(lab, &[]);
+        said.fails(&["ipv4 passthrough"]);
+        said.because("happened", "was redirected to the inbound port");
+    }
+
+    fn inbound_is_dropped(lab, variant) {
+        lab.install(variant, &[]).succeeds();
+        firewall::restore(variant, Family::V6, "*filter\n-A INPUT ! -i lo -p tcp --dport 15006 -j DROP\nCOMMIT\n");
+        let said = verify(lab, &[]);
+        said.fails(&["ipv6 inbound"]);
+        said.because("happened", "was not answered");
+        said.because("cause", "a firewall is in the way");
+        said.because("next", "ip6tables-save -c");
+    }
+
+    fn an_exclusion_is_not_there(lab, variant) {
+        lab.install(variant, &["--exclude-outbound-ports", "9000"]).succeeds();
+        firewall::restore(variant, Family::V4, "*nat\n-D KUMA_MESH_OUTBOUND 1\nCOMMIT\n");
+        let said = verify(lab, &[]);
+        said.fails(&["ipv4 exclusion"]);
+        said.because("happened", "was redirected to port 15001");
+    }
+
+    /// The rules are about one user, and the sidecar is another.
+    fn the_user_is_another(lab, variant) {
+        lab.install(variant, &[]).succeeds();
+        let executables = firewall::executables(variant);
+        let said = verify(lab, &["--kuma-dp-user", "6789", "--iptables-executables", &executables]);
+        said.fails(&["ipv4 self", "ipv4 sidecar", "ipv6 self", "ipv6 sidecar"]);
+    }
+
+    fn nothing_is_installed(lab, variant) {
+        let executables = firewall::executables(variant);
+        let said = verify(lab, &["--kuma-dp-user", "kuma-dp", "--iptables-executables", &executables]);
+        said.fails(&[
+            "ipv4 inbound", "ipv4 outbound", "ipv4 self", "ipv6 inbound", "ipv6 outbound", "ipv6 passthrough",
+            "ipv6 self",
+        ]);
+        said.because("cause", "no redirection is installed for IPv4 here");
+        said.because("next", "tproxy install --kuma-dp-user kuma-dp");
+    }
+
+    /// The other variant's rules are no reason to fail: packets go where they should.
+    fn rules_of_the_other_variant(lab, variant) {
+        lab.install(variant.other(), &[]).succeeds();
+        let executables = firewall::executables(variant);
+        verify(lab, &["--kuma-dp-user", "kuma-dp", "--iptables-executables", &executables]).all_pass();
+    }
+
+    /// A strict check of source addresses on every interface does not make a sound host look broken.
+    fn strict_source_checks_are_no_fault(lab, variant) {
+        lab.install(variant, &["--redirect-dns", "--exclude-inbound-ips", "10.9.0.0/16"]).succeeds();
+        command::must("sysctl", &["-qw", "net.ipv4.conf.all.rp_filter=1"]);
+        verify(lab, &[]).all_pass();
+    }
+}

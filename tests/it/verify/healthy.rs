@@ -1,0 +1,85 @@
+//! A host that is as it should be.
+
+use super::verify;
+use crate::support::lab::each_variant;
+
+each_variant! {
+    /// Given no configuration it takes the recorded one, and says so.
+    fn everything_passes(lab, variant) {
+        lab.install(variant, &["--redirect-dns"]).succeeds();
+        let said = verify(lab, &[]);
+        said.all_pass();
+        assert_eq!(said.method(), "listeners");
+        assert_eq!(said.json["schema"], 1);
+        for id in
+            ["outbound", "inbound", "sidecar", "self", "localhost", "dns", "dns-sidecar", "passthrough", "exclusion"]
+        {
+            assert_eq!(said.count(id), 2, "{id}, once for each family");
+        }
+        assert!(said.run.stderr.contains("the configuration that the installation recorded"), "{}", said.run.stderr);
+    }
+
+    fn every_dns_question(lab, variant) {
+        lab.install(variant, &["--redirect-all-dns-traffic"]).succeeds();
+        let said = verify(lab, &[]);
+        said.all_pass();
+        assert_eq!(said.count("dns"), 4, "the host's servers and any other one");
+    }
+
+    fn a_server_on_loopback(lab, variant) {
+        lab.resolv_conf("nameserver 127.0.0.53\nnameserver ::1\n");
+        lab.install(variant, &["--redirect-dns"]).succeeds();
+        verify(lab, &[]).all_pass();
+    }
+
+    fn exclusions_of_every_kind(lab, variant) {
+        let flags = [
+            "--redirect-dns",
+            "--exclude-outbound-ports",
+            "9000,9001",
+            "--exclude-inbound-ports",
+            "22,8443",
+            "--exclude-outbound-ips",
+            "10.5.0.0/16,fd05::/16,127.9.0.0/16",
+            "--exclude-inbound-ips",
+            "10.9.0.0/16,fd09::/64",
+            "--exclude-outbound-ports-for-uids",
+            "*:*:7000-7001",
+            "--exclude-outbound-ports-for-uids",
+            "udp:53:7010",
+        ];
+        lab.install(variant, &flags).succeeds();
+        let said = verify(lab, &[]);
+        said.all_pass();
+        // Of each family: TCP to port 53, two ports, two in, a network, one in, three for users; one more of IPv4.
+        assert_eq!(said.count("exclusion"), 2 * 10 + 1);
+    }
+
+    fn only_some_ports(lab, variant) {
+        let file = lab.dir().join("some.yaml");
+        let config = "redirect: {inbound: {includePorts: [80]}, outbound: {includePorts: [443]}}\n";
+        std::fs::write(&file, config).unwrap();
+        lab.install(variant, &["--config", &file.to_string_lossy()]).succeeds();
+        let said = verify(lab, &[]);
+        said.all_pass();
+        assert_eq!(said.count("exclusion"), 4);
+    }
+
+    fn nothing_inbound(lab, variant) {
+        lab.install(variant, &["--redirect-inbound=false"]).succeeds();
+        verify(lab, &[]).all_pass();
+    }
+
+    fn no_zones_are_wanted(lab, variant) {
+        lab.install(variant, &["--redirect-dns", "--skip-dns-conntrack-zone-split"]).succeeds();
+        verify(lab, &[]).all_pass();
+    }
+
+    /// Guests cannot be played, and nobody says they were.
+    fn bridges_are_not_tested(lab, variant) {
+        lab.install(variant, &["--vnet", "docker0:172.17.0.0/16"]).succeeds();
+        let said = verify(lab, &[]);
+        said.run.clone().exits(0);
+        assert_eq!(said.with_status("not-tested"), ["ipv4 exclusion"]);
+    }
+}

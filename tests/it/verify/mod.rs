@@ -1,0 +1,10 @@
+//! `tproxy verify`: what it says of hosts in order and of hosts that are not, and that it keeps to itself.
+
+mod broken;
+mod healthy;
+mod odd;
+mod quiet;
+mod said;
+mod sidecar;
+
+use said::verify;
