@@ -168,7 +168,14 @@ impl<'a> Install<'a> {
     ) -> Result<bool, Failure> {
         self.store.save(intent)?;
         self.session.recorded = intent.recorded();
-        if let Err(error) = passthrough.bring(wanted.contains_key(&(self.variant, Family::V6))) {
+        let six = wanted.contains_key(&(self.variant, Family::V6));
+        if six && passthrough.differs(six) && !self.store.remembers() {
+            tracing::info!(
+                "::6 is added to {} and an uninstall leaves it there, because nothing can record that it is new",
+                self.facts.loopback
+            );
+        }
+        if let Err(error) = passthrough.bring(six) {
             self.lose_ipv6(format!("the address ::6 cannot be added to {}: {error}", self.facts.loopback))?;
             return Ok(false);
         }

@@ -27,6 +27,9 @@ const DIRECTORY: &str = "/run/tproxy";
 /// How often the directory is made again that somebody removed at the same time.
 const DIRECTORY_TRIES: usize = 100;
 
+/// The state file's format.
+const SCHEMA: u32 = 1;
+
 /// How far a run came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -69,7 +72,7 @@ impl State {
     pub fn new(config: &Config, variant: Variant, sidecar_uid: u32) -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self {
-            schema: 1,
+            schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             installed_at: now.as_secs(),
             variant: variant.to_string(),
@@ -170,9 +173,19 @@ impl Store {
                 return None;
             }
         };
-        serde_json::from_str(&text)
+        let state: Option<State> = serde_json::from_str(&text)
             .inspect_err(|error| tracing::warn!("{} is not a state file: {error}", path.display()))
-            .ok()
+            .ok();
+        state.filter(|state| {
+            let known = state.schema == SCHEMA;
+            if !known {
+                tracing::warn!(
+                    "{} has a format that this version does not know; it is passed over",
+                    path.display()
+                );
+            }
+            known
+        })
     }
 
     /// Replaces the state, whole or not at all.

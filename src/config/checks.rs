@@ -44,19 +44,14 @@ fn capture_all(work: &mut Work) {
 /// The sidecar cannot listen twice on one port, and a redirect to a listener of the wrong kind breaks traffic.
 fn ports(work: &mut Work) {
     let redirect = &work.config.redirect;
-    let outbound = redirect.outbound.enabled || !redirect.vnet.networks.is_empty();
-    // What the sidecar sends to the host's own addresses goes to the inbound port, whether or not what arrives does.
-    let inbound = redirect.inbound.enabled || redirect.outbound.enabled;
-    let all: [(&str, Port, bool); 3] = [
-        ("redirect.inbound.port", redirect.inbound.port, inbound),
-        ("redirect.outbound.port", redirect.outbound.port, outbound),
-        ("redirect.dns.port", redirect.dns.port, redirect.dns.enabled),
+    let all: [(&str, Port); 3] = [
+        ("redirect.inbound.port", redirect.inbound.port),
+        ("redirect.outbound.port", redirect.outbound.port),
+        ("redirect.dns.port", redirect.dns.port),
     ];
-    let mut used =
-        all.into_iter().filter(|(key, _, used)| *used && !work.unsettled.contains(key)).collect::<Vec<_>>();
-    while let Some((key, port, _)) = used.first().copied() {
-        let same =
-            used.iter().filter(|(_, other, _)| *other == port).map(|(key, _, _)| *key).collect::<Vec<_>>();
+    let mut left = all.into_iter().filter(|(key, _)| !work.unsettled.contains(key)).collect::<Vec<_>>();
+    while let Some((key, port)) = left.first().copied() {
+        let same = left.iter().filter(|(_, other)| *other == port).map(|(key, _)| *key).collect::<Vec<_>>();
         if same.len() > 1 {
             let named = same.iter().map(|key| work.sources.of(key).naming(key)).collect::<Vec<_>>();
             work.problems.push(format!(
@@ -64,7 +59,7 @@ fn ports(work: &mut Work) {
                 named.join(" and ")
             ));
         }
-        used.retain(|(other, other_port, _)| *other != key && *other_port != port);
+        left.retain(|(other, other_port)| *other != key && *other_port != port);
     }
 }
 

@@ -236,8 +236,8 @@ fn table_change(table: Table, saved: &Saved, ownership: &Ownership, wanted: &Wan
         let rules = wanted.shared.get(&(table, chain.to_owned())).map(Vec::as_slice).unwrap_or_default();
         if !is_in_place(&present, rules, wanted.comments) {
             let all = saved.table(table.name()).and_then(|table| table.chain(chain));
-            let others = all.map_or(0, |chain| chain.rules.len().saturating_sub(present.len()));
-            block.shared_chain(chain, others, &present, rules);
+            let all = all.map(|chain| chain.rules.as_slice()).unwrap_or_default();
+            block.shared_chain(chain, all, &present, rules);
         }
     }
     block.finish(table)
@@ -308,16 +308,34 @@ impl Block {
         }
     }
 
-    /// `others` is how many rules in it are not ours.
-    fn shared_chain(&mut self, chain: &str, others: usize, present: &[&SharedRule], wanted: &[WantedRule]) {
-        for shared in present {
+    /// `all` are the rules in it, ours and others'.
+    fn shared_chain(
+        &mut self,
+        chain: &str,
+        all: &[SavedRule],
+        present: &[&SharedRule],
+        wanted: &[WantedRule],
+    ) {
+        // A rule is named by its words, so that a chain that changed meanwhile is found out. Only where somebody
+        // else's rule of the same words comes first, and would be taken instead, does the number have to do; the
+        // highest first, as long as they are right.
+        let is_ours = |index: usize| present.iter().any(|shared| shared.index == index);
+        let (twins, others): (Vec<&SharedRule>, Vec<&SharedRule>) = present.iter().partition(|shared| {
+            (0..shared.index.min(all.len())).any(|at| all[at].args == shared.rule.args && !is_ours(at))
+        });
+        for shared in twins.iter().rev() {
+            let _ = writeln!(self.remove, "-D {chain} {}", shared.index + 1);
+        }
+        for shared in others {
             let _ = writeln!(self.remove, "-D {chain} {}", shared.rule.args);
+        }
+        for shared in present {
             self.note(false, chain, &shared.rule.args, Some(self.key(&shared.rule)));
         }
         let places: Vec<_> = present.iter().map(|shared| (shared.index, self.key(&shared.rule))).collect();
         self.note_moved(chain, &places, wanted);
         let mut head = 0;
-        for (length, rule) in (others..).zip(wanted) {
+        for (length, rule) in (all.len().saturating_sub(present.len())..).zip(wanted) {
             let _ = match rule.place {
                 Place::Head => {
                     head += 1;

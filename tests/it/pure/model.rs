@@ -102,6 +102,11 @@ fn command(chains: &mut Vec<Chain>, line: &str) -> Result<(), String> {
             rules.insert(position - 1, printed(args));
         }
         "-D" => {
+            let numbered = args.parse::<usize>().ok().filter(|number| (1..=rules.len()).contains(number));
+            if let Some(number) = numbered {
+                rules.remove(number - 1);
+                return Ok(());
+            }
             let found = rules.iter().position(|rule| *rule == printed(args)).ok_or("bad rule")?;
             rules.remove(found);
         }

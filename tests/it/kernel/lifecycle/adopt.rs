@@ -76,6 +76,17 @@ each_variant! {
         Snapshot::take().assert_unchanged_since(&before);
     }
 
+    fn a_rule_of_the_same_words_stays_whose_it_is(lab, variant) {
+        let theirs = "*raw\n[7:700] -A OUTPUT -p udp -m udp --dport 53 -j CT --zone 2\nCOMMIT\n";
+        firewall::restore(variant, Family::V4, theirs);
+        let before = Snapshot::take();
+        let flags = ["--disable-comments", "--redirect-all-dns-traffic"];
+        lab.install(variant, &flags).succeeds();
+        lab.install(variant, &flags).succeeds().prints("nothing was written");
+        lab.uninstall(variant, &[]).succeeds();
+        Snapshot::take().assert_unchanged_since(&before);
+    }
+
     fn without_comments_and_without_memory(lab, variant) {
         lab.install(variant, &["--disable-comments", "--redirect-all-dns-traffic"]).succeeds();
         std::fs::remove_dir_all("/run/tproxy").expect("the state is there");
