@@ -132,7 +132,7 @@ pub enum Placement {
 }
 
 /// A condition on a packet. A rule's conditions are in the order in which Kuma writes them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Match {
     /// The transport protocol.
     Protocol(Protocol),

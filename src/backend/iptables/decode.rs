@@ -81,7 +81,7 @@ impl Canonical {
                 other => canonical.push(other),
             }
         }
-        canonical.sort_by_cached_key(|m| format!("{m:?}"));
+        canonical.sort_unstable();
         canonical.dedup();
         Self { matches: canonical, target, comment }
     }

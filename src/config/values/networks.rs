@@ -10,7 +10,7 @@ use super::{InvalidValue, invalid};
 
 /// An address or a network. The text is kept as typed, because kumactl's dry run prints it so; the network keeps
 /// its host bits, which the kernel masks.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cidr {
     typed: String,
     net: IpNet,
