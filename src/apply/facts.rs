@@ -3,13 +3,13 @@
 use crate::backend::iptables::tools::{Toolset, Variant};
 use crate::config::Config;
 use crate::exit::Failure;
-use crate::host::{self, HostFacts, Ipv6Support};
+use crate::host::{self, HostFacts, Interfaces, Ipv6Support};
 
 /// The facts that do not depend on rules.
 ///
 /// # Errors
 /// The sidecar's user is missing, or the host cannot be read.
-pub fn collect(config: &Config) -> Result<HostFacts, Failure> {
+pub fn collect(config: &Config, interfaces: &Interfaces) -> Result<HostFacts, Failure> {
     let user = host::sidecar_user(config.kuma_dp_user.as_ref(), config.cni_mode)?;
     if let Some(note) = &user.note {
         tracing::info!("{note}");
@@ -26,8 +26,8 @@ pub fn collect(config: &Config) -> Result<HostFacts, Failure> {
     };
     Ok(HostFacts {
         sidecar_uid: user.uid,
-        loopback: host::loopback()?,
-        ipv6: host::ipv6_support(),
+        loopback: interfaces.loopback().to_owned(),
+        ipv6: interfaces.ipv6_support(),
         resolvers,
         docker_dns: false,
     })

@@ -11,7 +11,7 @@ use crate::backend::iptables::tools::{self, Tools, Variant};
 use crate::backend::iptables::transition::Wanted;
 use crate::config::values::IpFamilyMode;
 use crate::exit::{Exit, Failure};
-use crate::host::{HostFacts, Ipv6Support};
+use crate::host::{self, HostFacts, Interfaces, Ipv6Support};
 use crate::plan::{self, Family};
 use crate::present::{Action, Receipt};
 
@@ -46,6 +46,7 @@ struct Install<'a> {
     store: Store,
     session: Session,
     variant: Variant,
+    interfaces: Interfaces,
     facts: HostFacts,
     /// What is wanted of each family, less what turned out to be impossible here.
     degraded: Degraded,
@@ -56,10 +57,12 @@ impl<'a> Install<'a> {
         stop::unless_root()?;
         stop::hold_signals()?;
         let config = &request.config;
-        let mut facts = facts::collect(config)?;
         let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())?;
         let store = Store::open(PATIENCE + Duration::from_secs(config.wait.into()))?;
         confirm::stop_if_pending(&store)?;
+        // Under the lock: another run may have just taken ::6 away.
+        let interfaces = host::interfaces()?;
+        let mut facts = facts::collect(config, &interfaces)?;
         let old = store.load();
         let recorded = old.as_ref().map(State::recorded).unwrap_or_default();
         let session = Session::new(tools, config, recorded, request.adopt, false);
@@ -75,7 +78,7 @@ impl<'a> Install<'a> {
         stop::if_asked_to()?;
 
         let degraded = Degraded::new(config);
-        let run = Self { request, store, session, variant, facts, degraded };
+        let run = Self { request, store, session, variant, interfaces, facts, degraded };
         run.check_ipv6()?;
         facts::warn_of_ssh(config);
         run.apply(situation, old.as_ref())
@@ -117,11 +120,11 @@ impl<'a> Install<'a> {
     }
 
     fn apply(mut self, mut situation: Situation, old: Option<&State>) -> Result<(), Failure> {
-        let undo = Undo::new(&situation, &self.facts.loopback, old);
+        let undo = Undo::new(&situation, &self.interfaces, old);
         let first = situation.clone();
         let mut guard = None;
         let mut passthrough =
-            Passthrough::new(&self.facts.loopback, old.is_some_and(|state| state.added_passthrough));
+            Passthrough::new(&self.interfaces, old.is_some_and(|state| state.added_passthrough));
         loop {
             let wanted = self.wanted();
             let six = wanted.contains_key(&(self.variant, Family::V6));

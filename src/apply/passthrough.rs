@@ -2,11 +2,10 @@
 //! to the application; IPv4 needs nothing, because all of 127.0.0.0/8 is there anyway.
 
 use std::io;
-use std::net::Ipv6Addr;
 
+use crate::host::{Interfaces, PASSTHROUGH};
 use crate::sys::netlink;
 
-const ADDRESS: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 const PREFIX: u8 = 128;
 
 /// The address, whether it is there, and whether that is our doing.
@@ -21,13 +20,13 @@ pub struct Passthrough {
 
 impl Passthrough {
     /// As it is now; `recorded` is what the state file says.
-    pub fn new(interface: &str, recorded: bool) -> Self {
-        Self { interface: interface.to_owned(), present: is_assigned(), recorded, added_now: false }
-    }
-
-    /// Whether it is there.
-    pub fn is_present(&self) -> bool {
-        self.present
+    pub fn new(interfaces: &Interfaces, recorded: bool) -> Self {
+        Self {
+            interface: interfaces.loopback().to_owned(),
+            present: interfaces.has(PASSTHROUGH),
+            recorded,
+            added_now: false,
+        }
     }
 
     /// Whether something has to be done for it to be there, or not to be there if it is ours.
@@ -49,23 +48,12 @@ impl Passthrough {
             return Ok(());
         }
         if wanted {
-            self.added_now = netlink::add_address(&self.interface, ADDRESS, PREFIX)?;
+            self.added_now = netlink::add_address(&self.interface, PASSTHROUGH, PREFIX)?;
         } else {
-            netlink::remove_address(&self.interface, ADDRESS, PREFIX)?;
+            netlink::remove_address(&self.interface, PASSTHROUGH, PREFIX)?;
             self.added_now = false;
         }
         self.present = wanted;
         Ok(())
     }
-}
-
-fn is_assigned() -> bool {
-    nix::ifaddrs::getifaddrs().is_ok_and(|mut addresses| {
-        addresses.any(|interface| {
-            interface
-                .address
-                .and_then(|a| a.as_sockaddr_in6().map(|six| six.ip() == ADDRESS))
-                .unwrap_or(false)
-        })
-    })
 }

@@ -24,7 +24,7 @@ use super::{facts, stop};
 /// said. Changes nothing at all.
 pub fn install_rules(request: &InstallRequest) -> Result<(), Failure> {
     let config = &request.config;
-    let mut facts = facts::collect(config)?;
+    let mut facts = facts::collect(config, &host::interfaces()?)?;
     let looked = if host::is_root() { look_for_docker(request) } else { Err("not run as root".to_owned()) };
     match looked {
         Ok(docker_dns) => facts.docker_dns = docker_dns,
@@ -55,7 +55,7 @@ fn look_for_docker(request: &InstallRequest) -> Result<bool, String> {
 /// `install --dry-run=diff`: what would change.
 pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
     let config = &request.config;
-    let mut facts = facts::collect(config)?;
+    let mut facts = facts::collect(config, &host::interfaces()?)?;
     let (situation, tools) = look(config, request.adopt, false)?;
     let Some((variant, _)) = situation.choose(&tools) else { return Err(tools::none_found()) };
     facts.docker_dns = situation.has_docker_dns(variant);

@@ -129,6 +129,10 @@ impl Store {
         let locked = tries.find(|result| !result.as_ref().is_err_and(gone)).unwrap_or_else(lock);
         match locked {
             Ok(lock) => {
+                // A killed run's restore program goes on; the next run must not look before it has ended.
+                if let Err(error) = lock.share_with_children() {
+                    tracing::debug!("the lock is not shared with children: {error}");
+                }
                 store.lock = Some(lock);
                 store.usable = true;
             }

@@ -8,14 +8,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::backend::iptables::commit::{self, CommitError, LockWait};
+use crate::backend::iptables::commit::{Commit, CommitError, LockWait, Turn};
 use crate::backend::iptables::observe::observe;
 use crate::backend::iptables::situation::{Changes, Place, Recorded, Situation};
 use crate::backend::iptables::tools::{Tools, Variant};
 use crate::backend::iptables::transition::{self, Wanted};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::plan::Family;
 use crate::sys::signal;
 
 /// What every step of a run needs.
@@ -160,34 +159,36 @@ impl Session {
         let mut variants = Variant::BOTH;
         variants.sort_by_key(|variant| !redirects(*variant));
         for variant in variants {
-            let scripts: Vec<(Family, String)> = changes
+            // Only places that were observed or planned have changes, and both need the programs.
+            let commits: Vec<(Place, Commit)> = changes
                 .iter()
                 .filter(|((of, _), _)| *of == variant)
-                .map(|((_, family), changes)| (*family, transition::script(changes)))
+                .filter_map(|(place, changes)| {
+                    let programs = self.tools.of(variant).programs(place.1)?;
+                    let script = transition::script(changes);
+                    tracing::debug!("{} gets:\n{script}", programs.restore.display());
+                    Some((*place, Commit::new(programs, variant, self.lock_wait, script)))
+                })
                 .collect();
-            let one = |(family, script): &(Family, String)| {
-                self.commit_one(variant, *family, script)
-                    .map_err(|error| Refused { place: (variant, *family), error })
+            let one = |(place, commit): &(Place, Commit)| {
+                commit.run().map_err(|error| Refused { place: *place, error })
             };
-            match (variant, scripts.as_slice()) {
+            match (variant, commits.as_slice()) {
                 (Variant::Nft, [first, second]) => std::thread::scope(|scope| {
                     let second = scope.spawn(|| one(second));
                     let first = one(first);
                     let second = second.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                     first.and(second)
                 })?,
-                (_, scripts) => scripts.iter().try_for_each(one)?,
+                (Variant::Legacy, [(first_place, first), (second_place, second)]) => {
+                    first.run_in_turn(second).map_err(|(turn, error)| match turn {
+                        Turn::First => Refused { place: *first_place, error },
+                        Turn::Second => Refused { place: *second_place, error },
+                    })?;
+                }
+                (_, commits) => commits.iter().try_for_each(one)?,
             }
         }
         Ok(())
-    }
-
-    fn commit_one(&self, variant: Variant, family: Family, script: &str) -> Result<(), CommitError> {
-        let Some(programs) = self.tools.of(variant).programs(family) else {
-            // Only places that were observed or planned have changes, and both need the programs.
-            return Ok(());
-        };
-        tracing::debug!("{} gets:\n{script}", programs.restore.display());
-        commit::commit(programs, variant, self.lock_wait, script)
     }
 }

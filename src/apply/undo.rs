@@ -7,6 +7,7 @@ use crate::backend::firewalld::{Backup, DIRECT_XML};
 use crate::backend::iptables::situation::{Place, Situation};
 use crate::backend::iptables::transition::Wanted;
 use crate::exit::Failure;
+use crate::host::{self, Interfaces, PASSTHROUGH};
 
 use super::passthrough::Passthrough;
 use super::store::{State, Store};
@@ -16,19 +17,17 @@ use super::transaction::Session;
 #[derive(Debug, Clone)]
 pub struct Undo {
     rules: BTreeMap<Place, Wanted>,
-    interface: String,
     passthrough: bool,
     state: Option<State>,
     direct_xml: Option<Backup>,
 }
 
 impl Undo {
-    /// Remembers it; `interface` is the loopback one.
-    pub fn new(situation: &Situation, interface: &str, state: Option<&State>) -> Self {
+    /// Remembers it.
+    pub fn new(situation: &Situation, interfaces: &Interfaces, state: Option<&State>) -> Self {
         Self {
             rules: situation.as_wanted(),
-            interface: interface.to_owned(),
-            passthrough: Passthrough::new(interface, false).is_present(),
+            passthrough: interfaces.has(PASSTHROUGH),
             state: state.cloned(),
             direct_xml: Backup::take(Path::new(DIRECT_XML)).ok(),
         }
@@ -41,8 +40,9 @@ impl Undo {
     /// is: it says that a change was under way.
     pub fn run(&self, session: &Session, store: &mut Store) -> Result<(), Failure> {
         session.take_back(&self.rules)?;
-        if let Err(error) = Passthrough::new(&self.interface, true).bring(self.passthrough) {
-            tracing::warn!("the address ::6 on {} could not be put back: {error}", self.interface);
+        let interfaces = host::interfaces()?;
+        if let Err(error) = Passthrough::new(&interfaces, true).bring(self.passthrough) {
+            tracing::warn!("the address ::6 on {} could not be put back: {error}", interfaces.loopback());
         }
         if let Some(Err(failure)) = self.direct_xml.as_ref().map(Backup::put_back) {
             tracing::warn!("{failure}");

@@ -47,8 +47,8 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     show::warn_of_intruders(&situation);
     stop::if_asked_to()?;
 
-    let interface = host::loopback()?;
-    let undo = Undo::new(&situation, &interface, old.as_ref());
+    let interfaces = host::interfaces()?;
+    let undo = Undo::new(&situation, &interfaces, old.as_ref());
     let nothing = BTreeMap::new();
     let mut changed = !situation.changes(&nothing).is_empty() || old.is_some();
     if let Some(old) = &old {
@@ -63,8 +63,8 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
         return Err(undo.after(failure, &session, &mut store));
     }
     let ours = old.is_some_and(|state| state.added_passthrough);
-    if let Err(error) = Passthrough::new(&interface, ours).bring(false) {
-        tracing::warn!("the address ::6 could not be removed from {interface}: {error}");
+    if let Err(error) = Passthrough::new(&interfaces, ours).bring(false) {
+        tracing::warn!("the address ::6 could not be removed from {}: {error}", interfaces.loopback());
     }
     confirm::withdraw(&store);
     store.remove();

@@ -44,7 +44,7 @@ pub fn verify(matches: &ArgMatches) -> Result<(), Failure> {
         );
     }
     let config = verify::wanted(&resolved)?;
-    let facts = facts::collect(&config)?;
+    let facts = facts::collect(&config, &host::interfaces()?)?;
     let report = verify::run(&config, &facts)?;
     print(&match flags::format(matches) {
         Format::Json => present::verify_json(&report),

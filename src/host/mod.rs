@@ -11,7 +11,7 @@ use std::path::Path;
 use crate::exit::{Exit, Failure};
 pub use facts::{HostFacts, Ipv6Support, Resolver};
 pub use listeners::listeners;
-pub use net::{ipv6_support, listening_tcp_ports, loopback};
+pub use net::{Interfaces, PASSTHROUGH, interfaces, listening_tcp_ports};
 pub use resolv_conf::parse as parse_resolv_conf;
 pub use user::{User, sidecar_user};
 

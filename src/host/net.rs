@@ -15,33 +15,55 @@ use crate::sys::netlink;
 
 /// The address that Envoy sends from to local IPv6 applications. An install puts it on the loopback interface, so
 /// it says nothing about the host.
-const PASSTHROUGH: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
+pub const PASSTHROUGH: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 
-/// The name of the first interface with the loopback flag.
+/// The interfaces and addresses of this network namespace at one moment.
+#[derive(Debug, Clone)]
+pub struct Interfaces {
+    loopback: String,
+    addresses: Vec<Ipv6Addr>,
+}
+
+/// Lists them.
 ///
 /// # Errors
-/// There is none, or the kernel does not list its interfaces.
-pub fn loopback() -> Result<String, Failure> {
+/// The kernel does not, or none of them is a loopback interface.
+pub fn interfaces() -> Result<Interfaces, Failure> {
     let failure = |reason: &str| {
         Failure::new(Exit::Host, format!("cannot find the loopback interface: {reason}"))
             .hint("`ip link show` lists the interfaces; a network namespace has had 'lo' since it was made")
     };
-    getifaddrs()
-        .map_err(|errno| failure(errno.desc()))?
-        .find(|interface| interface.flags.contains(InterfaceFlags::IFF_LOOPBACK))
-        .map(|interface| interface.interface_name)
-        .ok_or_else(|| failure("no interface has the loopback flag"))
+    let mut loopback = None;
+    let mut addresses = Vec::new();
+    for interface in getifaddrs().map_err(|errno| failure(errno.desc()))? {
+        addresses.extend(ipv6(&interface));
+        if loopback.is_none() && interface.flags.contains(InterfaceFlags::IFF_LOOPBACK) {
+            loopback = Some(interface.interface_name);
+        }
+    }
+    let loopback = loopback.ok_or_else(|| failure("no interface has the loopback flag"))?;
+    Ok(Interfaces { loopback, addresses })
 }
 
-/// Whether this network namespace has an IPv6 address but `::1` (link-local ones count), and if not, why.
-pub fn ipv6_support() -> Ipv6Support {
-    let mut addrs = match getifaddrs() {
-        Ok(interfaces) => interfaces.filter_map(|interface| ipv6(&interface)),
-        Err(errno) => {
-            return Ipv6Support::Unavailable(format!("the addresses cannot be listed: {}", errno.desc()));
+impl Interfaces {
+    /// The name of the first interface with the loopback flag.
+    pub fn loopback(&self) -> &str {
+        &self.loopback
+    }
+
+    /// Whether there is an IPv6 address but `::1` (link-local ones count), and if not, why.
+    pub fn ipv6_support(&self) -> Ipv6Support {
+        if self.addresses.iter().copied().any(tells) {
+            Ipv6Support::Available
+        } else {
+            Ipv6Support::Unavailable(why_no_ipv6().to_owned())
         }
-    };
-    if addrs.any(tells) { Ipv6Support::Available } else { Ipv6Support::Unavailable(why_no_ipv6().to_owned()) }
+    }
+
+    /// Whether an interface has this address.
+    pub fn has(&self, addr: Ipv6Addr) -> bool {
+        self.addresses.contains(&addr)
+    }
 }
 
 fn ipv6(interface: &InterfaceAddress) -> Option<Ipv6Addr> {
@@ -143,14 +165,14 @@ mod tests {
 
     #[test]
     fn the_loopback_interface_is_found_when_down() {
-        in_namespace(|| assert_eq!(loopback().unwrap(), "lo"));
+        in_namespace(|| assert_eq!(interfaces().unwrap().loopback(), "lo"));
     }
 
     #[test]
     fn the_loopback_interface_is_found_by_its_flag() {
         in_namespace(|| {
             tool("ip", "link set lo name local0");
-            assert_eq!(loopback().unwrap(), "local0");
+            assert_eq!(interfaces().unwrap().loopback(), "local0");
         });
     }
 
@@ -159,14 +181,14 @@ mod tests {
         in_namespace(|| {
             let no_address = Ipv6Support::Unavailable("no interface has an IPv6 address".into());
             tool("ip", "link set lo up");
-            assert_eq!(ipv6_support(), no_address);
+            assert_eq!(interfaces().unwrap().ipv6_support(), no_address);
             netlink::add_address("lo", PASSTHROUGH, 128).unwrap();
-            assert_eq!(ipv6_support(), no_address);
+            assert_eq!(interfaces().unwrap().ipv6_support(), no_address);
             netlink::add_address("lo", "fd00::1".parse().unwrap(), 128).unwrap();
-            assert_eq!(ipv6_support(), Ipv6Support::Available);
+            assert_eq!(interfaces().unwrap().ipv6_support(), Ipv6Support::Available);
             tool("sysctl", "-q -w net.ipv6.conf.all.disable_ipv6=1");
             assert_eq!(
-                ipv6_support(),
+                interfaces().unwrap().ipv6_support(),
                 Ipv6Support::Unavailable("IPv6 is disabled (net.ipv6.conf.all.disable_ipv6)".into())
             );
         });
@@ -177,7 +199,7 @@ mod tests {
         in_namespace(|| {
             tool("ip", "link add veth1 type veth peer name veth2");
             netlink::add_address("veth1", "fe80::1".parse().unwrap(), 64).unwrap();
-            assert_eq!(ipv6_support(), Ipv6Support::Available);
+            assert_eq!(interfaces().unwrap().ipv6_support(), Ipv6Support::Available);
         });
     }
 

@@ -1,9 +1,15 @@
 //! The sidecar's user: by name, by UID, or the one that Kuma's packages and images make.
 
-use nix::unistd::Uid;
+use std::time::Duration;
 
 use crate::config::values::UserSpec;
 use crate::exit::{Exit, Failure};
+use crate::sys::run::{Command, RunError, run};
+
+const PASSWD: &str = "/etc/passwd";
+
+/// How long the other user databases of the host may take.
+const DIRECTORY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The UID that Kuma's packages and images give to the sidecar's user.
 const DEFAULT_UID: u32 = 5678;
@@ -37,17 +43,39 @@ trait Users {
 
 struct System;
 
+/// `/etc/passwd` first, and `getent` for a name that is not in it. A lookup through libc would load every
+/// configured name service into this process, and those that ask the network can hold it up for a minute.
 impl Users for System {
     fn by_uid(&self, uid: u32) -> Result<Option<String>, String> {
-        let user =
-            nix::unistd::User::from_uid(Uid::from_raw(uid)).map_err(|errno| errno.desc().to_owned())?;
-        Ok(user.map(|user| user.name))
+        let text = std::fs::read_to_string(PASSWD).map_err(|error| format!("{PASSWD}: {error}"))?;
+        Ok(entries(&text).find(|(_, of)| *of == uid).map(|(name, _)| name.to_owned()))
     }
 
     fn by_name(&self, name: &str) -> Result<Option<u32>, String> {
-        let user = nix::unistd::User::from_name(name).map_err(|errno| errno.desc().to_owned())?;
-        Ok(user.map(|user| user.uid.as_raw()))
+        let text = std::fs::read_to_string(PASSWD).unwrap_or_default();
+        if let Some((_, uid)) = entries(&text).find(|(of, _)| *of == name) {
+            return Ok(Some(uid));
+        }
+        match run(&Command::new("getent", ["passwd", name], DIRECTORY_DEADLINE)) {
+            Ok(output) => {
+                let text = String::from_utf8_lossy(&output.stdout).into_owned();
+                Ok(entries(&text).next().filter(|_| output.success()).map(|(_, uid)| uid))
+            }
+            // A host without it has no other databases either.
+            Err(RunError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
     }
+}
+
+/// Names and UIDs of a text in the form of `/etc/passwd` (passwd(5)); lines of another form are passed over.
+fn entries(text: &str) -> impl Iterator<Item = (&str, u32)> {
+    text.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let uid = fields.nth(1)?.parse().ok()?;
+        (!name.is_empty()).then_some((name, uid))
+    })
 }
 
 fn find(spec: Option<&UserSpec>, cni_mode: bool, users: &impl Users) -> Result<User, Failure> {
@@ -106,6 +134,12 @@ fn default(users: &impl Users) -> Result<User, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passwd_lines_are_read_and_others_passed_over() {
+        let text = "root:x:0:0:root:/root:/bin/bash\n# a comment\n+::::::\nkuma-dp:x:5678:5678::/:/sbin/nologin\nbad:x:-1:0\n";
+        assert_eq!(entries(text).collect::<Vec<_>>(), [("root", 0), ("kuma-dp", 5678)]);
+    }
 
     struct Fake(&'static [(u32, &'static str)]);
 

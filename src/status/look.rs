@@ -237,10 +237,11 @@ impl Look {
             Some(_) => known,
             None => Vec::new(),
         };
+        let interfaces = host::interfaces()?;
         let mut facts = HostFacts {
             sidecar_uid: self.sidecar_uid(inferred)?,
-            loopback: host::loopback()?,
-            ipv6: host::ipv6_support(),
+            loopback: interfaces.loopback().to_owned(),
+            ipv6: interfaces.ipv6_support(),
             resolvers: resolvers.into_iter().map(|addr| Resolver { addr, zone: None }).collect(),
             docker_dns: false,
         };

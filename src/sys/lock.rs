@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 
 pub use super::holder::Holder;
 use super::holder::holder_of;
@@ -72,6 +72,16 @@ impl FileLock {
                 return Ok(Self { path: path.to_owned(), locked });
             }
         }
+    }
+
+    /// Lets every child started from now on hold the lock too, so that nobody else gets it before the children of a
+    /// process that was killed have ended.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn share_with_children(&self) -> io::Result<()> {
+        fcntl(&*self.locked, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        Ok(())
     }
 
     /// Lets go of the lock in a process made by fork: the lock belongs to both until one of them unlocks it, so the

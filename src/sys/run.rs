@@ -98,6 +98,52 @@ pub fn run(command: &Command) -> Result<Output, RunError> {
     child::run(command, Watch::Pidfd)
 }
 
+/// A child under way.
+pub struct Started<'a>(child::Started<'a>);
+
+/// Starts a command and does not wait; its deadline runs from here.
+///
+/// # Errors
+/// As for [`run`].
+pub fn start(command: &Command) -> Result<Started<'_>, RunError> {
+    child::start(command, Watch::Pidfd).map(Started)
+}
+
+impl Started<'_> {
+    /// Waits for its end. Only from here on its output is read: more than a pipe holds (64 KiB) makes it wait.
+    ///
+    /// # Errors
+    /// As for [`run`].
+    pub fn finish(self) -> Result<Output, RunError> {
+        self.0.finish()
+    }
+}
+
+/// A child that has been started, but has nothing to read yet. Dropping it ends the child.
+pub struct Held<'a>(child::Held<'a>);
+
+/// What may be the input of a child that is held: as much as a pipe surely takes at once (`PIPE_DEF_BUFFERS` pages
+/// in the kernel's `include/linux/pipe_fs_i.h`), so that giving it cannot block.
+pub const MOST_HELD: usize = 64 * 1024;
+
+/// Starts a command of which only the input is still to come, so that its start costs no time later.
+///
+/// # Errors
+/// As for [`run`].
+pub fn hold(command: &Command) -> Result<Held<'_>, RunError> {
+    child::hold(command, Watch::Pidfd).map(Held)
+}
+
+impl<'a> Held<'a> {
+    /// Gives it its input; its deadline runs from here.
+    ///
+    /// # Errors
+    /// As for [`run`].
+    pub fn release(self) -> Result<Started<'a>, RunError> {
+        self.0.release().map(Started)
+    }
+}
+
 /// How many children this process has started so far.
 pub fn started() -> usize {
     STARTED.load(Ordering::Relaxed)

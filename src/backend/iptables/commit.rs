@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::sys::lock::{self, Holder};
-use crate::sys::run::{self, Command, RunError};
+use crate::sys::run::{self, Command, Output, RunError};
 
 use super::refusal::Refusal;
 use super::tools::{Programs, Variant};
@@ -63,51 +63,92 @@ fn describe(refusal: &Refusal) -> String {
     }
 }
 
-/// Commits one family's script, table by table. On an error the tables before the refused one are committed; the
-/// caller looks what is there.
-pub fn commit(
-    programs: &Programs,
+/// One family's transaction, ready to be committed table by table.
+#[derive(Debug)]
+pub struct Commit {
     variant: Variant,
-    wait: LockWait,
-    script: &str,
-) -> Result<(), CommitError> {
-    let mut args = Vec::new();
-    let mut deadline = DEADLINE;
-    if variant == Variant::Legacy && wait.seconds > 0 {
-        args.push(format!("--wait={}", wait.seconds));
-        if wait.interval > 0 {
-            args.push(format!("--wait-interval={}", wait.interval));
+    command: Command,
+}
+
+impl Commit {
+    /// Of this script.
+    pub fn new(programs: &Programs, variant: Variant, wait: LockWait, script: String) -> Self {
+        let mut args = Vec::new();
+        let mut deadline = DEADLINE;
+        if variant == Variant::Legacy && wait.seconds > 0 {
+            args.push(format!("--wait={}", wait.seconds));
+            if wait.interval > 0 {
+                args.push(format!("--wait-interval={}", wait.interval));
+            }
+            deadline += Duration::from_secs(wait.seconds.into());
         }
-        deadline += Duration::from_secs(wait.seconds.into());
+        args.push("--noflush".to_owned());
+        let mut command = Command::new(&programs.restore, args, deadline);
+        command.stdin = script.into_bytes();
+        Self { variant, command }
     }
-    args.push("--noflush".to_owned());
-    let mut command = Command::new(&programs.restore, args, deadline);
-    command.stdin = script.as_bytes().to_vec();
-    // Looked for only when it matters, and while the holder is likely to be there still.
-    let holder = || (variant == Variant::Legacy).then(|| lock::holder(&xtables_lock())).flatten();
-    let run =
-        |command: &Command| run::run(command).map_err(|source| CommitError::Run { source, holder: holder() });
-    let mut output = run(&command)?;
-    if variant == Variant::Legacy && cannot_open_lock(&output) {
-        tracing::info!("the xtables lock cannot be made; the network namespace itself is locked instead");
-        command.env.push(("XTABLES_LOCKFILE".into(), NAMESPACE_LOCK.into()));
-        output = run(&command)?;
+
+    /// Commits it.
+    ///
+    /// # Errors
+    /// The tables before the refused one are committed all the same; the caller looks what is there.
+    pub fn run(&self) -> Result<(), CommitError> {
+        self.judge(run::run(&self.command))
     }
-    if output.success() {
-        return Ok(());
+
+    /// Commits two, the second after the first, and not at all if the first fails. Its program is started at once
+    /// and waits for its input: it takes the xtables lock only when it reads a table's name.
+    ///
+    /// # Errors
+    /// The first error and whose it is; for the rest as [`Commit::run`].
+    pub fn run_in_turn(&self, second: &Self) -> Result<(), (Turn, CommitError)> {
+        let held = (second.command.stdin.len() <= run::MOST_HELD).then(|| run::hold(&second.command));
+        self.run().map_err(|error| (Turn::First, error))?;
+        let output = match held {
+            Some(held) => held.and_then(run::Held::release).and_then(run::Started::finish),
+            None => run::run(&second.command),
+        };
+        second.judge(output).map_err(|error| (Turn::Second, error))
     }
-    let refusal = Refusal::read(&String::from_utf8_lossy(&output.stderr), script);
-    if refusal.is_busy() {
-        return Err(CommitError::Busy { holder: holder(), words: refusal.words });
+
+    fn judge(&self, output: Result<Output, RunError>) -> Result<(), CommitError> {
+        // Looked for only when it matters, and while the holder is likely to be there still.
+        let holder = || (self.variant == Variant::Legacy).then(|| lock::holder(&xtables_lock())).flatten();
+        let failed = |source| CommitError::Run { source, holder: holder() };
+        let mut output = output.map_err(failed)?;
+        if self.variant == Variant::Legacy && cannot_open_lock(&output) {
+            tracing::info!("the xtables lock cannot be made; the network namespace itself is locked instead");
+            let mut command = self.command.clone();
+            command.env.push(("XTABLES_LOCKFILE".into(), NAMESPACE_LOCK.into()));
+            output = run::run(&command).map_err(failed)?;
+        }
+        if output.success() {
+            return Ok(());
+        }
+        let script = String::from_utf8_lossy(&self.command.stdin);
+        let refusal = Refusal::read(&String::from_utf8_lossy(&output.stderr), &script);
+        if refusal.is_busy() {
+            return Err(CommitError::Busy { holder: holder(), words: refusal.words });
+        }
+        let program = self.command.program.clone();
+        Err(CommitError::Refused { program, ending: output.ending(), refusal })
     }
-    Err(CommitError::Refused { program: programs.restore.clone(), ending: output.ending(), refusal })
+}
+
+/// Which of two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// The one that came first.
+    First,
+    /// The one that came after it.
+    Second,
 }
 
 /// What can be locked where no file can be made, as on a read-only /run: it is the same for every process that could
 /// change the same rules. Programs older than 1.8.6 do not know the variable, and do not insist on the lock either.
 const NAMESPACE_LOCK: &str = "/proc/self/ns/net";
 
-fn cannot_open_lock(output: &run::Output) -> bool {
+fn cannot_open_lock(output: &Output) -> bool {
     !output.success() && String::from_utf8_lossy(&output.stderr).contains("can't open lock file")
 }
 

@@ -1,12 +1,13 @@
 //! What is there: where rules live now, and the rules themselves.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::exit::{Exit, Failure};
 use crate::plan::Family;
 use crate::sys::netlink;
-use crate::sys::run::{self, Command};
+use crate::sys::run::{self, Command, Output};
 
 use super::piecewise;
 use super::refusal::Refusal;
@@ -74,39 +75,38 @@ fn observe_with(tools: &Tools, args: &[&'static str]) -> Result<Observation, Fai
 
 fn observe_places(
     tools: &Tools,
-    asked: &[(Variant, Family)],
+    places: &[(Variant, Family)],
     args: &[&'static str],
 ) -> Result<Observation, Failure> {
-    let answers: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = asked
-            .iter()
-            .map(|&(variant, family)| {
-                (variant, family, scope.spawn(move || save(tools, variant, family, args)))
-            })
-            .collect();
-        threads
-            .into_iter()
-            .map(|(variant, family, thread)| {
-                let failed = || Err(Failure::new(Exit::Failed, "reading the rules panicked"));
-                ((variant, family), thread.join().unwrap_or_else(|_| failed()))
-            })
-            .collect()
-    });
-    answers.into_iter().map(|(key, saved)| Ok((key, saved?))).collect()
+    let mut observation = Observation::new();
+    let mut asked = Vec::new();
+    for &(variant, family) in places {
+        if let Some(programs) = tools.of(variant).programs(family) {
+            let command = Command::new(&programs.save, args.iter().copied(), SAVE_DEADLINE);
+            asked.push(((variant, family), command));
+        } else {
+            // Tables of a variant that no program here can read: nothing of ours is in them, or it was put there by
+            // another machine's tools (an init container's) that are not ours to replace.
+            tracing::warn!("there are {family} tables of the {variant} variant, but no program to read them");
+            observation.insert((variant, family), Saved::default());
+        }
+    }
+    // All are started before the first is waited for.
+    let started: Vec<_> =
+        asked.iter().map(|(place, command)| (*place, command, run::start(command))).collect();
+    for (place, command, started) in started {
+        let output = started.and_then(run::Started::finish);
+        let output = output.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+        observation.insert(place, read(&command.program, place.1, &output)?);
+    }
+    Ok(observation)
 }
 
-fn save(tools: &Tools, variant: Variant, family: Family, args: &[&'static str]) -> Result<Saved, Failure> {
-    let Some(programs) = tools.of(variant).programs(family) else {
-        // Tables of a variant that no program here can read: nothing of ours is in them, or it was put there by
-        // another machine's tools (an init container's) that are not ours to replace.
-        tracing::warn!("there are {family} tables of the {variant} variant, but no program to read them");
-        return Ok(Saved::default());
-    };
-    let output = run::run(&Command::new(&programs.save, args.iter().copied(), SAVE_DEADLINE))
-        .map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+/// What a save program printed.
+fn read(program: &Path, family: Family, output: &Output) -> Result<Saved, Failure> {
     if !output.success() {
         let words = Refusal::read(&String::from_utf8_lossy(&output.stderr), "").words;
-        let message = format!("{} failed with {}: {words}", programs.save.display(), output.ending());
+        let message = format!("{} failed with {}: {words}", program.display(), output.ending());
         return Err(Failure::new(Exit::Host, message)
             .hint("run that command by hand; it has to work before this one can"));
     }
@@ -114,7 +114,7 @@ fn save(tools: &Tools, variant: Variant, family: Family, args: &[&'static str]) 
     let said = String::from_utf8_lossy(&output.stderr);
     let mut saved = Saved::parse(&text);
     for table in incompatible(&text).into_iter().chain(incompatible(&said)) {
-        saved.tables.extend(piecewise::read(&programs.save, family, table)?.tables);
+        saved.tables.extend(piecewise::read(program, family, table)?.tables);
     }
     Ok(saved)
 }

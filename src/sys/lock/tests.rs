@@ -154,3 +154,17 @@ fn no_directory_and_no_symbolic_link() {
     assert!(error.to_string().starts_with("cannot lock "), "{error}");
     assert!(!dir.0.join("target").exists());
 }
+
+#[test]
+fn a_child_keeps_the_lock_of_a_process_that_is_gone() {
+    let dir = Dir::new("children");
+    let lock = FileLock::acquire(&dir.lock(), Duration::ZERO).unwrap();
+    lock.share_with_children().unwrap();
+    let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+    // As the end of this process would: the descriptor is closed, nothing is unlocked.
+    lock.abandon();
+    assert!(matches!(FileLock::acquire(&dir.lock(), Duration::ZERO), Err(LockError::Busy { .. })));
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    FileLock::acquire(&dir.lock(), Duration::ZERO).unwrap();
+}

@@ -1,7 +1,7 @@
 //! One child from its start to its end.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -37,26 +37,79 @@ pub(super) enum Watch {
 }
 
 pub(super) fn run(command: &Command, watch: Watch) -> Result<Output, RunError> {
+    start(command, watch)?.finish()
+}
+
+/// A child under way, and when its time is over.
+pub(super) struct Started<'a> {
+    command: &'a Command,
+    deadline: Option<Instant>,
+    running: Running,
+    ended: OwnedFd,
+}
+
+pub(super) fn start(command: &Command, watch: Watch) -> Result<Started<'_>, RunError> {
+    let stdin = anonymous_file(&command.stdin).map_err(io_error(command, "cannot hold its input"))?;
+    start_with(command, stdin, watch)
+}
+
+/// A child that is there already, but has nothing to read yet.
+pub(super) struct Held<'a> {
+    started: Started<'a>,
+    input: io::PipeWriter,
+}
+
+pub(super) fn hold(command: &Command, watch: Watch) -> Result<Held<'_>, RunError> {
+    let (stdin, input) = io::pipe().map_err(io_error(command, "cannot hold its input"))?;
+    let started = start_with(command, File::from(OwnedFd::from(stdin)), watch)?;
+    Ok(Held { started, input })
+}
+
+impl<'a> Held<'a> {
+    pub(super) fn release(self) -> Result<Started<'a>, RunError> {
+        let Self { mut started, mut input } = self;
+        started.deadline = poll::deadline(started.command.deadline);
+        match input.write_all(&started.command.stdin) {
+            // A child that ended without reading has its reasons; they are in its output.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(io_error(started.command, "cannot give it its input")(error))
+            }
+            _ => Ok(started),
+        }
+    }
+}
+
+fn start_with(command: &Command, stdin: File, watch: Watch) -> Result<Started<'_>, RunError> {
     keep_children_waitable();
-    let io_error = |what| move |source| RunError::Io { program: command.program.clone(), what, source };
     let deadline = poll::deadline(command.deadline);
-    let stdin = anonymous_file(&command.stdin).map_err(io_error("cannot hold its input"))?;
-    let mut running = Running::start(command, stdin)?;
-    let ended = running.watch(watch).map_err(io_error("cannot watch it"))?;
-    if running.capture(&ended, deadline).map_err(io_error("cannot read its output"))? {
-        let status = running.reap().map_err(io_error("cannot learn how it ended"))?;
-        let mut output = std::mem::take(&mut running.output);
-        output.code = status.code();
-        output.signal = status.signal();
-        return Ok(output);
+    let running = Running::start(command, stdin)?;
+    let ended = running.watch(watch).map_err(io_error(command, "cannot watch it"))?;
+    Ok(Started { command, deadline, running, ended })
+}
+
+impl Started<'_> {
+    pub(super) fn finish(self) -> Result<Output, RunError> {
+        let Self { command, deadline, mut running, ended } = self;
+        if running.capture(&ended, deadline).map_err(io_error(command, "cannot read its output"))? {
+            let status = running.reap().map_err(io_error(command, "cannot learn how it ended"))?;
+            let mut output = std::mem::take(&mut running.output);
+            output.code = status.code();
+            output.signal = status.signal();
+            return Ok(output);
+        }
+        running.kill();
+        let alive = !gone(&ended);
+        let output = Box::new(std::mem::take(&mut running.output));
+        if alive {
+            running.leave();
+        }
+        Err(RunError::Deadline { program: command.program.clone(), after: command.deadline, output, alive })
     }
-    running.kill();
-    let alive = !gone(&ended);
-    let output = Box::new(std::mem::take(&mut running.output));
-    if alive {
-        running.leave();
-    }
-    Err(RunError::Deadline { program: command.program.clone(), after: command.deadline, output, alive })
+}
+
+fn io_error(command: &Command, what: &'static str) -> impl Fn(io::Error) -> RunError {
+    let program = command.program.clone();
+    move |source| RunError::Io { program: program.clone(), what, source }
 }
 
 /// A child that has not been reaped. Dropping it kills its group, so that no error path leaves it behind.

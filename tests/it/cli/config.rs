@@ -67,7 +67,8 @@ fn the_reference_lists_every_flag_of_help() {
     let help = tproxy(["install", "--help"]).said().out;
     let help = help.split("\nUsage:").nth(1).unwrap();
     // Flags that are no settings have no key and no variable.
-    let ours = ["--help", "--config", "--output", "--adopt", "--strict", "--confirm", "--foreground"];
+    let ours =
+        ["--help", "--config", "--output", "--adopt", "--strict", "--confirm", "--foreground", "--verify"];
     let flags = help.lines().map(str::trim_start).filter(|line| line.starts_with("--")).count();
     let mut seen = 0;
     for line in help.lines().map(str::trim_start) {
