@@ -12,7 +12,7 @@ const CHANGED: &[&str] = &["--exclude-outbound-ports", "22,3306", "--exclude-inb
 
 /// Measures everything with one variant.
 pub fn measure(lab: &Lab, variant: Variant, runs: usize, report: &mut Report) -> Result<(), String> {
-    Lab::host()?;
+    lab.host()?;
     let (rules, changed) = (Rules::of(lab, variant, &[])?, Rules::of(lab, variant, CHANGED)?);
     let case = Case {
         lab,
@@ -20,20 +20,20 @@ pub fn measure(lab: &Lab, variant: Variant, runs: usize, report: &mut Report) ->
         first: rules.files(lab, "first")?,
         replace: changed.replacing(&rules, lab, "replace")?,
     };
-    let used = || Lab::used_host(variant);
+    let used = || lab.used_host(variant);
     let crowded = || used().and_then(|()| crowd(lab, variant));
     let name = variant.name();
 
-    let ours = || Lab::host().and_then(|()| case.install(&[]));
-    let theirs = || Lab::host().and_then(|()| case.bare());
+    let ours = || lab.host().and_then(|()| case.install(&[]));
+    let theirs = || lab.host().and_then(|()| case.bare());
     report.ratio(name, "clean install / two restores", compare(runs, ours, theirs)?, Some(1.5));
 
-    let ours = || Lab::host().and_then(|()| case.install(&[])).and_then(|_| case.install(&[]));
-    let theirs = || Lab::host().and_then(|()| case.bare());
+    let ours = || lab.host().and_then(|()| case.install(&[])).and_then(|_| case.install(&[]));
+    let theirs = || lab.host().and_then(|()| case.bare());
     report.ratio(name, "unchanged install / two restores", compare(runs, ours, theirs)?, Some(0.8));
 
-    let ours = || Lab::host().and_then(|()| case.install(&[])).and_then(|_| case.install(CHANGED));
-    let theirs = || Lab::host().and_then(|()| case.bare()).and_then(|_| restore(variant, &case.replace));
+    let ours = || lab.host().and_then(|()| case.install(&[])).and_then(|_| case.install(CHANGED));
+    let theirs = || lab.host().and_then(|()| case.bare()).and_then(|_| restore(variant, &case.replace));
     report.ratio(
         name,
         "changed install / two restores that replace",
@@ -51,11 +51,11 @@ pub fn measure(lab: &Lab, variant: Variant, runs: usize, report: &mut Report) ->
     let theirs = || crowded().and_then(|()| Ok(save(variant)? + case.bare()?));
     report.ratio(name, "beside 10,000 rules / save and restore", compare(few, ours, theirs)?, Some(1.5));
 
-    let ours = || Lab::host().and_then(|()| case.install(&[]));
-    let theirs = || Lab::host().and_then(|()| kumactl(variant, &case.first));
+    let ours = || lab.host().and_then(|()| case.install(&[]));
+    let theirs = || lab.host().and_then(|()| kumactl(variant, &case.first));
     report.ratio(name, "clean install / kumactl's 49 processes", compare(few, ours, theirs)?, None);
 
-    Lab::host()?;
+    lab.host()?;
     report.memory(name, "memory of a clean install", peak_memory(&mut lab.tproxy(variant, &["install"]))?);
     crowded()?;
     report.memory(name, "memory beside 10,000 rules", peak_memory(&mut lab.tproxy(variant, &["install"]))?);

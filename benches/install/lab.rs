@@ -1,7 +1,8 @@
 //! Namespaces to measure in, and the clock.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -43,6 +44,8 @@ pub struct Lab {
     sidecar: &'static str,
     /// The legacy programs as `--iptables-executables` takes them.
     legacy: String,
+    /// Every network namespace there was: the kernel takes them apart in the background, beside what is measured next.
+    hosts: RefCell<Vec<File>>,
 }
 
 impl Lab {
@@ -73,11 +76,13 @@ impl Lab {
         must("mount", ["--bind", "/run/bench/passwd", "/etc/passwd"])?;
         // Only users of the user namespace exist for the owner match.
         let sidecar = if Uid::is_root(uid) { "kuma-dp" } else { "root" };
-        Ok(Self { dir, sidecar, legacy: legacy()? })
+        Ok(Self { dir, sidecar, legacy: legacy()?, hosts: RefCell::default() })
     }
 
     /// A fresh network namespace with a dual-stack host in it, without any rule or table.
-    pub fn host() -> Result<(), String> {
+    pub fn host(&self) -> Result<(), String> {
+        let left = File::open("/proc/self/ns/net").map_err(|e| format!("/proc/self/ns/net: {e}"))?;
+        self.hosts.borrow_mut().push(left);
         unshare(CloneFlags::CLONE_NEWNET).map_err(|e| format!("cannot make a network namespace: {e}"))?;
         must("ip", ["link", "set", "lo", "up"])?;
         must("ip", ["link", "add", "eth0", "type", "veth", "peer", "name", "wire"])?;
@@ -87,8 +92,8 @@ impl Lab {
     }
 
     /// The same with every table that an install writes to, and a rule of somebody else.
-    pub fn used_host(variant: Variant) -> Result<(), String> {
-        Self::host()?;
+    pub fn used_host(&self, variant: Variant) -> Result<(), String> {
+        self.host()?;
         for family in FAMILIES {
             for table in ["raw", "mangle", "nat"] {
                 must(
