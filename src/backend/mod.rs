@@ -2,3 +2,4 @@
 
 pub mod firewalld;
 pub mod iptables;
+pub mod nftables;

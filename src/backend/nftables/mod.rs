@@ -1,0 +1,4 @@
+//! `nf_tables` by the kernel's own netlink: one table of ours, no program, no child process.
+
+pub mod model;
+pub mod set;
