@@ -6,7 +6,7 @@
 //! that it waits; `tproxy confirm` removes that file.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use crate::sys::detach::{Ear, Side, detach};
 use crate::sys::watch;
 
 use super::install::PATIENCE;
+use super::request::Format;
 use super::stop;
 use super::store::{State, Store};
 use super::transaction::Session;
@@ -42,8 +43,16 @@ struct Pending {
     schema: u32,
     /// Seconds since 1970 until which it may be confirmed.
     until: u64,
-    /// The installing process; with the time it tells one installation from another.
+    /// When the installation began, in the same seconds.
+    begun: u64,
+    /// The installing process; with the beginning it tells one installation from another.
     installer: u32,
+}
+
+impl Pending {
+    fn is_of(&self, other: &Self) -> bool {
+        (self.begun, self.installer) == (other.begun, other.installer)
+    }
 }
 
 /// An installation that waits to be confirmed.
@@ -51,7 +60,7 @@ struct Pending {
 pub struct Guard {
     pending: PathBuf,
     log: PathBuf,
-    until: u64,
+    says: Pending,
     ear: Ear,
 }
 
@@ -72,8 +81,9 @@ impl Guard {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             Failure::new(Exit::Failed, format!("{what}: {error}; nothing was changed"))
         };
-        let until = now() + time.as_secs().max(1);
-        let says = Pending { schema: 1, until, installer: std::process::id() };
+        let begun = now();
+        let until = begun.saturating_add(time.as_secs().max(1));
+        let says = Pending { schema: 1, until, begun, installer: std::process::id() };
         let text = serde_json::to_vec(&says).map_err(|error| failed("the confirmation", &error))?;
         let private = |path: &Path, append: bool| {
             fs::OpenOptions::new()
@@ -89,7 +99,7 @@ impl Guard {
             .and_then(|mut file| file.write_all(&text))
             .map_err(|error| failed("the confirmation", &error))?;
         match detach(&log_file) {
-            Ok(Side::Here(ear)) => Ok(Self { pending, log, until, ear }),
+            Ok(Side::Here(ear)) => Ok(Self { pending, log, says, ear }),
             Ok(Side::There(mouth)) => {
                 store.abandon_lock();
                 wait(&says, session, undo, time, mouth)
@@ -103,17 +113,47 @@ impl Guard {
 
     /// There is nothing to confirm after all.
     pub fn cancel(self) {
-        let _ = fs::remove_file(self.pending);
-        let _ = fs::remove_file(self.log);
+        let _ = fs::remove_file(&self.pending);
+        let _ = fs::remove_file(&self.log);
+        // Goes if nothing else is in it.
+        let _ = self.pending.parent().map(fs::remove_dir);
     }
 
-    /// Says how to confirm, and until when; with `stay`, waits for it.
+    /// Lets the time begin now. If that cannot be written, it ends as it was to end before.
+    pub fn begin(&mut self, time: Duration) {
+        let says = Pending { until: now().saturating_add(time.as_secs().max(1)), ..self.says.clone() };
+        let new = self.pending.with_extension("pending.new");
+        let written = serde_json::to_vec(&says)
+            .map_err(io::Error::from)
+            .and_then(|text| fs::write(&new, text))
+            .and_then(|()| fs::rename(&new, &self.pending));
+        match written {
+            Ok(()) => self.says = says,
+            Err(error) => tracing::warn!("the time to confirm cannot be written anew: {error}"),
+        }
+    }
+
+    /// Until when, in seconds since 1970, it has to be confirmed.
+    pub fn until(&self) -> u64 {
+        self.says.until
+    }
+
+    /// Where is written what became of it.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Says how to confirm, and until when, where people are told; with `stay`, waits for it.
     ///
     /// # Errors
     /// With `stay`: nobody confirmed, and what was there before is back.
-    pub fn announce(self, stay: bool) -> Result<(), Failure> {
-        let left = self.until.saturating_sub(now());
-        print(&format!(
+    pub fn announce(self, stay: bool, format: Format) -> Result<(), Failure> {
+        let tell = |text: &str| match format {
+            Format::Text => print(text),
+            Format::Json => Ok(()),
+        };
+        let left = self.says.until.saturating_sub(now());
+        tell(&format!(
             "not yet kept: run 'tproxy confirm' from a new connection within {left} s, else everything goes back to \
              what it was before\nlog: {}\n",
             self.log.display()
@@ -122,7 +162,7 @@ impl Guard {
             return Ok(());
         }
         match self.ear.listen() {
-            Ok(word) if word == KEPT => print("confirmed: the installation stays\n"),
+            Ok(word) if word == KEPT => tell("confirmed: the installation stays\n"),
             _ => Err(Failure::new(Exit::Failed, "nobody confirmed: what was there before is back")
                 .hint(format!("{} has the details", self.log.display()))),
         }
@@ -132,27 +172,7 @@ impl Guard {
 /// The other process: waits, and goes back if nobody confirms.
 fn wait(says: &Pending, session: &Session, undo: &Undo, time: Duration, mouth: OwnedFd) -> ! {
     let mut mouth = fs::File::from(mouth);
-    let done = || -> Result<bool, Failure> {
-        let there = Store::unlocked()?;
-        let pending = there.path("pending");
-        let still_waits = || read(&pending).is_some_and(|pending| pending == *says);
-        match watch::while_it_stays(there.directory(), time, still_waits) {
-            Ok(false) => return Ok(true),
-            Ok(true) => {}
-            // Better back too early than never.
-            Err(error) => tracing::warn!("waiting failed: {error}"),
-        }
-        let mut store = Store::open(TURN)?;
-        if !still_waits() {
-            return Ok(true);
-        }
-        let recorded = store.load().as_ref().map(State::recorded).unwrap_or_default();
-        let session = Session { recorded, ..session.clone() };
-        undo.run(&session, &mut store)?;
-        let _ = fs::remove_file(&pending);
-        Ok(false)
-    };
-    let code = match done() {
+    let code = match kept(says, session, undo, time) {
         Ok(true) => {
             let _ = mouth.write_all(KEPT);
             Exit::Done
@@ -168,6 +188,42 @@ fn wait(says: &Pending, session: &Session, undo: &Undo, time: Duration, mouth: O
     };
     drop(mouth);
     std::process::exit(code as i32)
+}
+
+/// Waits; `false` if nobody confirmed in time and what was there before is back.
+fn kept(says: &Pending, session: &Session, undo: &Undo, time: Duration) -> Result<bool, Failure> {
+    let there = Store::unlocked()?;
+    let pending = there.path("pending");
+    let waits = || read(&pending).filter(|pending| pending.is_of(says));
+    let (mut until, mut left) = (says.until, time);
+    loop {
+        let same = || waits().is_some_and(|pending| pending.until == until);
+        match watch::while_it_stays(there.directory(), left, same) {
+            // Better back too early than never.
+            Err(error) => tracing::warn!("waiting failed: {error}"),
+            Ok(true) => {}
+            Ok(false) => match waits() {
+                None => return Ok(true),
+                Some(pending) => {
+                    until = pending.until;
+                    left = Duration::from_secs(until.saturating_sub(now()));
+                    continue;
+                }
+            },
+        }
+        let mut store = Store::open(TURN)?;
+        match waits() {
+            None => return Ok(true),
+            // The installation itself took so long, and now the time to confirm has begun.
+            Some(pending) if pending.until != until => continue,
+            Some(_) => {}
+        }
+        let recorded = store.load().as_ref().map(State::recorded).unwrap_or_default();
+        let session = Session { recorded, ..session.clone() };
+        undo.run(&session, &mut store)?;
+        let _ = fs::remove_file(&pending);
+        return Ok(false);
+    }
 }
 
 /// The other process has the log as its stderr; this belongs there whatever else is logged.

@@ -19,7 +19,8 @@ use super::confirm::{self, Guard};
 use super::degrade::Degraded;
 use super::facts;
 use super::passthrough::Passthrough;
-use super::request::{DryRun, InstallRequest};
+use super::prove::{self, Unproven};
+use super::request::{DryRun, InstallRequest, Trial};
 use super::store::{Phase, State, Store};
 use super::transaction::{Refused, Session};
 use super::undo::Undo;
@@ -134,16 +135,19 @@ impl<'a> Install<'a> {
                 if old.is_none_or(|old| !old.says_the_same(&done)) {
                     self.store.note(&done);
                 }
-                self.report(&wanted, false);
-                return Ok(());
+                return self.finish(&undo, &first, &wanted, None, false);
             }
             // A run that is killed from here on has to be found by the next one, so what may come is written first.
-            if let (Some(time), None) = (self.request.confirm, &guard) {
+            if let (Some(Trial { time, .. }), None) = (self.request.confirm, &guard) {
+                let time = if self.request.verify { time.saturating_add(prove::AT_MOST) } else { time };
                 guard = Some(Guard::start(&mut self.store, &self.session, &undo, time)?);
             }
             let intent = Self::intent(&done, old);
             let next = match self.step(&intent, &mut passthrough, &situation, &wanted) {
-                Ok(true) => break self.succeed(&done, &wanted, guard),
+                Ok(true) => {
+                    self.store.note(&done);
+                    break self.finish(&undo, &first, &wanted, guard, true);
+                }
                 Ok(false) => self.session.look(),
                 Err(failure) => Err(failure),
             };
@@ -190,17 +194,42 @@ impl<'a> Install<'a> {
         Ok(true)
     }
 
-    fn succeed(
-        self,
-        done: &State,
+    /// All is there. Whether it may stay, packets tell if they are asked, and then perhaps the user.
+    fn finish(
+        mut self,
+        undo: &Undo,
+        before: &Situation,
         wanted: &BTreeMap<Place, Wanted>,
-        guard: Option<Guard>,
+        mut guard: Option<Guard>,
+        changed: bool,
     ) -> Result<(), Failure> {
-        self.store.note(done);
-        self.report(wanted, true);
+        let (format, rules) = (self.request.format, |wanted: &BTreeMap<Place, Wanted>| {
+            wanted.iter().map(|((_, family), wanted)| (*family, wanted.rule_count())).collect()
+        });
+        let mut proof = None;
+        if self.request.verify {
+            match prove::prove(&self.request.config, &self.facts) {
+                Ok(report) => proof = Some(report),
+                Err(Unproven { report, failure }) => {
+                    let failure = undo.after(failure, &self.session, &mut self.store);
+                    let left = failure.exit == Exit::Left;
+                    if let Some(guard) = guard.filter(|_| !left) {
+                        guard.cancel();
+                    }
+                    let rules = if left { rules(wanted) } else { before.own_rule_counts() };
+                    prove::show(&self.receipt(rules, left), report.as_ref(), format);
+                    return Err(failure);
+                }
+            }
+        }
+        let trial = self.request.confirm;
+        if let (Some(guard), Some(Trial { time, .. }), true) = (&mut guard, trial, proof.is_some()) {
+            guard.begin(time);
+        }
+        show::installed(&self.receipt(rules(wanted), changed), proof.as_ref(), guard.as_ref(), format);
         let Some(guard) = guard else { return Ok(()) };
         drop(self.store);
-        guard.announce(self.request.foreground)
+        guard.announce(trial.is_some_and(|trial| trial.stay), format)
     }
 
     fn persist(&self, wanted: &BTreeMap<Place, Wanted>) -> Result<(), Failure> {
@@ -266,14 +295,8 @@ impl<'a> Install<'a> {
         intent
     }
 
-    fn report(&self, wanted: &BTreeMap<Place, Wanted>, changed: bool) {
-        let receipt = Receipt {
-            action: Action::Install,
-            changed,
-            variant: Some(self.variant),
-            rules: wanted.iter().map(|((_, family), wanted)| (*family, wanted.rule_count())).collect(),
-        };
-        show::receipt(&receipt, self.request.format);
+    fn receipt(&self, rules: BTreeMap<Family, usize>, changed: bool) -> Receipt {
+        Receipt { action: Action::Install, changed, variant: Some(self.variant), rules }
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod facts;
 mod install;
 mod passthrough;
 mod persist;
+mod prove;
 mod request;
 mod show;
 mod stop;
@@ -15,5 +16,5 @@ mod undo;
 mod uninstall;
 
 pub use install::install;
-pub use request::{DryRun, Format, InstallRequest, UninstallRequest};
+pub use request::{DryRun, Format, InstallRequest, Trial, UninstallRequest};
 pub use uninstall::uninstall;

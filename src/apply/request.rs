@@ -39,10 +39,19 @@ pub struct InstallRequest {
     pub adopt: bool,
     /// Stop where an optional part would otherwise be left out with a warning.
     pub strict: bool,
+    /// Go back to what was there before unless packets go where they should.
+    pub verify: bool,
     /// Go back to what was there before unless it is confirmed within this time.
-    pub confirm: Option<Duration>,
+    pub confirm: Option<Trial>,
+}
+
+/// `--confirm`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trial {
+    /// How long it may take to confirm.
+    pub time: Duration,
     /// Stay until it is confirmed or taken back.
-    pub foreground: bool,
+    pub stay: bool,
 }
 
 /// `tproxy uninstall`.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
+
 use crate::backend::iptables::observe::observe;
 use crate::backend::iptables::render;
 use crate::backend::iptables::situation::Situation;
@@ -12,9 +14,12 @@ use crate::exit::Failure;
 use crate::host;
 use crate::plan::{self, Plan};
 use crate::present::{self, Receipt};
+use crate::status::words;
 use crate::stdout::print;
 use crate::text::escape;
+use crate::verify::Report;
 
+use super::confirm::Guard;
 use super::request::{Format, InstallRequest, UninstallRequest};
 use super::store::{State, Store};
 use super::transaction::Session;
@@ -129,13 +134,33 @@ pub fn warn_of_intruders(situation: &Situation) {
     }
 }
 
-/// What was done. That it was done does not depend on who can be told.
+/// What was done.
 pub fn receipt(receipt: &Receipt, format: Format) {
-    let text = match format {
-        Format::Json => receipt.json(),
+    tell(&match format {
+        Format::Json => receipt.json(Vec::new()),
         Format::Text => receipt.text(),
-    };
-    if let Err(failure) = print(&text) {
+    });
+}
+
+/// What was installed, how it was proved, and whether it has to be confirmed.
+pub fn installed(receipt: &Receipt, proof: Option<&Report>, guard: Option<&Guard>, format: Format) {
+    tell(&match format {
+        Format::Json => {
+            let proof = proof.map(|report| ("verify", present::verify_value(report)));
+            let guard = guard
+                .map(|guard| ("confirm", json!({ "until": words::time(guard.until()), "log": guard.log() })));
+            receipt.json(proof.into_iter().chain(guard).collect())
+        }
+        Format::Text => {
+            let proof = proof.map(|report| format!("\n{}", present::verify_text(report)));
+            receipt.text() + &proof.unwrap_or_default()
+        }
+    });
+}
+
+/// That it was done does not depend on who can be told.
+pub fn tell(text: &str) {
+    if let Err(failure) = print(text) {
         tracing::warn!("all is done, but {failure}");
     }
 }

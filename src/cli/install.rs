@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::flags;
-use crate::apply::{self, InstallRequest, UninstallRequest};
+use crate::apply::{self, InstallRequest, Trial, UninstallRequest};
 use crate::config::duration;
 use crate::exit::{Exit, Failure};
 
@@ -35,6 +35,13 @@ pub fn install_command() -> Command {
             flags::plain_switch(
                 "strict",
                 "Stop where an optional part would otherwise be left out with a warning",
+            )
+            .help_heading("Safety"),
+        )
+        .arg(
+            flags::plain_switch(
+                "verify",
+                "Prove with packets that it works, as 'tproxy verify' does; if not, go back to what was there before",
             )
             .help_heading("Safety"),
         )
@@ -134,8 +141,8 @@ pub fn install(matches: &ArgMatches) -> Result<(), Failure> {
         format: flags::format(matches),
         adopt: flags::is_on(matches, "adopt"),
         strict: flags::is_on(matches, "strict"),
-        confirm: confirm_time(matches)?,
-        foreground: flags::is_on(matches, "foreground"),
+        verify: flags::is_on(matches, "verify"),
+        confirm: confirm_time(matches)?.map(|time| Trial { time, stay: flags::is_on(matches, "foreground") }),
     })
 }
 

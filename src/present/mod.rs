@@ -13,7 +13,7 @@ pub use plan::plan_json;
 pub use receipt::{Action, Receipt};
 pub use status::status_text;
 pub use status_json::status_json;
-pub use verify::{verify_json, verify_text};
+pub use verify::{verify_json, verify_text, verify_value};
 pub use watch::{change_json, change_text, in_short, state_json, state_text};
 
 /// One JSON document on lines of its own.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::backend::iptables::tools::Variant;
 use crate::plan::Family;
@@ -57,14 +57,14 @@ impl Receipt {
         }
     }
 
-    /// For programs.
-    pub fn json(&self) -> String {
+    /// For programs, with further keys.
+    pub fn json(&self, more: Vec<(&str, Value)>) -> String {
         let rules: serde_json::Map<_, _> = self
             .rules
             .iter()
             .map(|(family, count)| (family.to_string().to_lowercase(), json!(count)))
             .collect();
-        super::pretty(&json!({
+        let mut all = json!({
             "schema": 1,
             "action": match self.action {
                 Action::Install => "install",
@@ -74,6 +74,10 @@ impl Receipt {
             "backend": "iptables",
             "variant": self.variant.map(|variant| variant.to_string()),
             "rules": rules,
-        }))
+        });
+        for (key, value) in more {
+            all[key] = value;
+        }
+        super::pretty(&all)
     }
 }

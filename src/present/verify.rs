@@ -101,6 +101,11 @@ fn cut(line: &str) -> String {
 
 /// For programs.
 pub fn verify_json(report: &Report) -> String {
+    super::pretty(&verify_value(report))
+}
+
+/// The same as part of something larger.
+pub fn verify_value(report: &Report) -> Value {
     let checks: Vec<Value> = report
         .outcomes
         .iter()
@@ -117,5 +122,5 @@ pub fn verify_json(report: &Report) -> String {
             })
         })
         .collect();
-    super::pretty(&json!({ "schema": 1, "method": report.method.name(), "checks": checks }))
+    json!({ "schema": 1, "method": report.method.name(), "checks": checks })
 }

@@ -2,6 +2,7 @@
 
 mod broken;
 mod healthy;
+mod install;
 mod odd;
 mod quiet;
 mod said;

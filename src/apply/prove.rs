@@ -1,0 +1,61 @@
+//! `install --verify`: an installation stays only if packets go where they should.
+
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+use crate::host::HostFacts;
+use crate::present::{self, Receipt};
+use crate::verify::{self, Report, Status};
+
+use super::request::Format;
+use super::show;
+
+/// What the proof may take of the time in which an installation on trial comes undone by itself. It takes a second,
+/// and up to twenty where everything is wrong.
+pub const AT_MOST: Duration = Duration::from_secs(60);
+
+/// Why an installation may not stay.
+#[derive(Debug)]
+pub struct Unproven {
+    /// What was found, if anything could be tested.
+    pub report: Option<Report>,
+    /// The end of the run.
+    pub failure: Failure,
+}
+
+/// Sends packets.
+///
+/// # Errors
+/// Some do not go where they should, or none could be sent.
+pub fn prove(config: &Config, facts: &HostFacts) -> Result<Report, Unproven> {
+    let report = verify::run(config, facts).map_err(|failure| {
+        let message = format!("the installation cannot be verified: {}", failure.message);
+        let failure = Failure::new(Exit::Failed, message).hint("install without --verify");
+        Unproven { report: None, failure }
+    })?;
+    if !report.failed() {
+        return Ok(report);
+    }
+    let message = format!(
+        "the installation does not work: {} of {} checks failed",
+        report.count(Status::Fail),
+        report.outcomes.len()
+    );
+    let failure = Failure::new(Exit::Failed, message).hint(
+        "install without --verify to have a closer look with 'tproxy status' and 'tproxy verify' at what is in the way",
+    );
+    Err(Unproven { report: Some(report), failure })
+}
+
+/// What was found, and what is there now.
+pub fn show(receipt: &Receipt, report: Option<&Report>, format: Format) {
+    match (format, report) {
+        (Format::Json, _) => {
+            let found = report.map(|report| ("verify", present::verify_value(report)));
+            show::tell(&receipt.json(found.into_iter().collect()));
+        }
+        (Format::Text, Some(report)) => show::tell(&present::verify_text(report)),
+        (Format::Text, None) => {}
+    }
+}
