@@ -12,7 +12,7 @@ use crate::backend::iptables::tools::{self, Tools, Variant};
 use crate::backend::iptables::transition::Wanted;
 use crate::backend::iptables::typed::{Purpose, TypedRule};
 use crate::config::values::Protocol;
-use crate::config::{Config, Resolved};
+use crate::config::{Config, Executables, Resolved};
 use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Ipv6Support, Resolver};
 use crate::plan::{self, Family};
@@ -72,14 +72,16 @@ impl Look {
         let (config, compared) = source::effective(resolved, state.as_ref().map(|s| s.config.as_str()));
         let mut problems = Vec::new();
         let path = std::env::var_os("PATH");
-        let tools = match Tools::find(&config.iptables_executables, path.as_ref()) {
+        // The variant of named programs is on record; asking them for it would be one more process.
+        let known = state.as_ref().filter(|_| compared == Compared::Recorded).and_then(recorded_variant);
+        let tools = match Tools::find_to_read(&config.iptables_executables, path.as_ref(), known) {
             Ok(tools) => tools,
             Err(failure) if compared == Compared::Recorded => {
                 problems.push(Finding::new(
                     format!("a program of the recorded configuration is gone: {failure}"),
                     "run 'tproxy install' with the programs to use from now on",
                 ));
-                Tools::find(&crate::config::Executables::default(), path.as_ref())?
+                Tools::find_to_read(&Executables::default(), path.as_ref(), None)?
             }
             Err(failure) => return Err(failure),
         };
@@ -147,6 +149,7 @@ impl Look {
         });
         report.ahead = ahead::of_ours(&situation, variant, &native, &self.ours(&facts));
         self.say_more(&situation, variant, &plan);
+        self.say_what_is_unreadable(&unreadable, variant);
         report.problems = self.problems;
         report.notes = self.notes;
         report.judge();
@@ -189,8 +192,7 @@ impl Look {
             return Some(named);
         }
         let recorded = self.state.as_ref().filter(|_| self.compared != Compared::Inferred);
-        let recorded = recorded
-            .and_then(|state| Variant::BOTH.into_iter().find(|variant| variant.to_string() == state.variant));
+        let recorded = recorded.and_then(recorded_variant);
         let holds =
             |variant: Variant| situation.ownership().any(|((of, _), own)| of == variant && !own.is_empty());
         recorded
@@ -337,6 +339,20 @@ impl Look {
         }
     }
 
+    /// What no program here can read may be ours, or ahead of ours.
+    fn say_what_is_unreadable(&mut self, unreadable: &[Place], variant: Variant) {
+        for (of, family) in unreadable {
+            let what =
+                format!("there are {family} rules of the {of} variant, but no {of} iptables to read them");
+            let fix = format!("install the {of} variant of iptables");
+            if *of == variant {
+                self.problems.push(Finding::new(format!("{what}, so they cannot be compared"), fix));
+            } else {
+                self.notes.push(Finding::new(format!("{what}, so some may be ahead of ours"), fix));
+            }
+        }
+    }
+
     fn say_more(&mut self, situation: &Situation, variant: Variant, plan: &plan::Plan) {
         let reinstall = "run 'tproxy install' again: it brings everything to one variant";
         for ((of, family), own) in situation.ownership() {
@@ -362,6 +378,10 @@ impl Look {
             self.notes.push(Finding::note("IPv6 is not redirected, as configured (ip-family-mode ipv4)"));
         }
     }
+}
+
+fn recorded_variant(state: &State) -> Option<Variant> {
+    Variant::BOTH.into_iter().find(|variant| variant.to_string() == state.variant)
 }
 
 fn sidecar(uid: u32) -> Sidecar {

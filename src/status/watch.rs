@@ -33,8 +33,8 @@ pub fn watch(request: &StatusRequest) -> Result<(), Failure> {
     look::check_root()?;
     // Before the first look, so that nothing happens unseen between the two.
     let events = Events::open().map_err(|error| failed("the kernel does not tell of changes", &error))?;
-    let tools =
-        Tools::find(&request.resolved.config.iptables_executables, std::env::var_os("PATH").as_ref())?;
+    let named = &request.resolved.config.iptables_executables;
+    let tools = Tools::find_to_read(named, std::env::var_os("PATH").as_ref(), None)?;
     let report = look::report(&request.resolved)?;
     let legacy = legacy_rules(&tools).unwrap_or_default();
     let mut watch = Watch { request, tools, legacy, said: present::in_short(&report), ended: false };

@@ -1,8 +1,10 @@
 //! Which programs there are, and which variant of netfilter they speak to.
 //!
 //! Almost always the name or the link's target tells the variant (`iptables-restore` → `xtables-nft-multi`), which
-//! costs no process; a program of another name is asked for its version.
+//! costs no process; a program of another name is asked for its version. Who only reads asks less: what a program
+//! prints tells whose rules it printed.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
@@ -44,6 +46,9 @@ pub struct Programs {
     pub save: PathBuf,
     /// Commits changes.
     pub restore: PathBuf,
+    /// Whether they are taken for this variant's only because the other one has programs of clear names. What they
+    /// print has to say so.
+    pub presumed: bool,
 }
 
 /// The programs of one variant.
@@ -95,18 +100,45 @@ impl Tools {
     /// # Errors
     /// The configuration names a program that is not there, cannot be executed, or is not an iptables.
     pub fn find(named: &Executables, path: Option<&OsString>) -> Result<Self, Failure> {
-        let mut directories: Vec<PathBuf> = DIRECTORIES.iter().map(PathBuf::from).collect();
-        if let Some(path) = path {
-            directories.extend(std::env::split_paths(path).filter(|directory| directory.is_absolute()));
-        }
+        let directories = directories(path);
         let mut tools = Self::default();
+        let mut asked = Asked::default();
         for variant in Variant::BOTH {
             for family in Family::BOTH {
-                let programs = discover(variant, family, &directories);
+                let programs = discover(variant, family, &directories, &mut asked);
                 tools.of_mut(variant).set(family, programs);
             }
         }
-        tools.take_named(named)?;
+        tools
+            .take_named(named, |program| variant_by_name(program).map_or_else(|| ask_variant(program), Ok))?;
+        Ok(tools)
+    }
+
+    /// The same for who only reads, with fewer processes: programs are not asked for what they print anyway.
+    /// `recorded` is the variant of the named ones, where an earlier run found it out.
+    ///
+    /// # Errors
+    /// As those of [`Tools::find`].
+    pub fn find_to_read(
+        named: &Executables,
+        path: Option<&OsString>,
+        recorded: Option<Variant>,
+    ) -> Result<Self, Failure> {
+        let directories = directories(path);
+        let mut tools = Self::default();
+        let mut asked = Asked::default();
+        for variant in Variant::BOTH {
+            for family in Family::BOTH {
+                let programs = discover_to_read(variant, family, &directories, &mut asked);
+                tools.of_mut(variant).set(family, programs);
+            }
+        }
+        // All named programs are of one variant, as every installation sees to.
+        let mut one = recorded;
+        tools.take_named(named, |program| match variant_by_name(program).or(one) {
+            Some(variant) => Ok(variant),
+            None => ask_variant(program).inspect(|variant| one = Some(*variant)),
+        })?;
         Ok(tools)
     }
 
@@ -127,7 +159,11 @@ impl Tools {
 
     /// Programs that the configuration names take the place of the found ones of their variant. Where they are
     /// named for IPv4 alone, IPv6 goes by the same variant.
-    fn take_named(&mut self, named: &Executables) -> Result<(), Failure> {
+    fn take_named(
+        &mut self,
+        named: &Executables,
+        mut variant_of: impl FnMut(&Path) -> Result<Variant, Failure>,
+    ) -> Result<(), Failure> {
         let families = [
             (Family::V4, [&named.iptables, &named.iptables_save, &named.iptables_restore]),
             (Family::V6, [&named.ip6tables, &named.ip6tables_save, &named.ip6tables_restore]),
@@ -136,14 +172,14 @@ impl Tools {
             let [Some(main), Some(save), Some(restore)] = programs else { continue };
             for program in [restore, save, main] {
                 check_usable(program)?;
-                let variant = variant_by_name(program).map_or_else(|| ask_variant(program), Ok)?;
+                let variant = variant_of(program)?;
                 match self.named.replace(variant) {
                     Some(other) if other != variant => return Err(mixed(program, variant, other)),
                     _ => {}
                 }
             }
             let Some(variant) = self.named else { continue };
-            let programs = Programs { save: save.clone(), restore: restore.clone() };
+            let programs = Programs { save: save.clone(), restore: restore.clone(), presumed: false };
             self.of_mut(variant).set(family, Some(programs));
         }
         match self.named {
@@ -159,20 +195,68 @@ impl Tools {
     }
 }
 
-fn discover(variant: Variant, family: Family, directories: &[PathBuf]) -> Option<Programs> {
-    let base = match family {
+fn directories(path: Option<&OsString>) -> Vec<PathBuf> {
+    let mut directories: Vec<PathBuf> = DIRECTORIES.iter().map(PathBuf::from).collect();
+    if let Some(path) = path {
+        directories.extend(std::env::split_paths(path).filter(|directory| directory.is_absolute()));
+    }
+    directories
+}
+
+/// What programs answered, so that none is asked twice.
+#[derive(Default)]
+struct Asked(BTreeMap<PathBuf, Option<Variant>>);
+
+impl Asked {
+    fn ask(&mut self, program: PathBuf) -> Option<Variant> {
+        *self.0.entry(program).or_insert_with_key(|program| ask_variant(program).ok())
+    }
+}
+
+const fn base(family: Family) -> &'static str {
+    match family {
         Family::V4 => "iptables",
         Family::V6 => "ip6tables",
-    };
-    let program = |role: &str| {
+    }
+}
+
+fn discover(
+    variant: Variant,
+    family: Family,
+    directories: &[PathBuf],
+    asked: &mut Asked,
+) -> Option<Programs> {
+    let base = base(family);
+    let mut program = |role: &str| {
         let own = format!("{base}-{variant}-{role}");
         find(&own, directories).or_else(|| {
             let common = find(&format!("{base}-{role}"), directories)?;
-            let is = variant_by_name(&common).or_else(|| ask_variant(&common).ok())?;
+            let is = variant_by_name(&common).or_else(|| asked.ask(common.clone()))?;
             (is == variant).then_some(common)
         })
     };
-    Some(Programs { restore: program("restore")?, save: program("save")? })
+    Some(Programs { restore: program("restore")?, save: program("save")?, presumed: false })
+}
+
+fn discover_to_read(
+    variant: Variant,
+    family: Family,
+    directories: &[PathBuf],
+    asked: &mut Asked,
+) -> Option<Programs> {
+    let base = base(family);
+    let own = |variant: Variant, role: &str| find(&format!("{base}-{variant}-{role}"), directories);
+    let common = |role: &str| find(&format!("{base}-{role}"), directories);
+    let restore = own(variant, "restore").or_else(|| common("restore"))?;
+    if let Some(save) = own(variant, "save") {
+        return Some(Programs { save, restore, presumed: false });
+    }
+    let save = common("save")?;
+    let mut others = Variant::BOTH.into_iter().filter(|other| *other != variant);
+    let presumed = variant_by_name(&save).is_none() && others.any(|other| own(other, "save").is_some());
+    // Programs of one package are links to one file.
+    let mut is = || variant_by_name(&save).or_else(|| asked.ask(save.canonicalize().ok()?));
+    (presumed || is() == Some(variant)).then_some(Programs { save, restore, presumed })
 }
 
 fn find(name: &str, directories: &[PathBuf]) -> Option<PathBuf> {
@@ -251,4 +335,73 @@ pub fn none_found() -> Failure {
         "no iptables found: neither the nft nor the legacy variant has both iptables-save and iptables-restore",
     )
     .hint("install it: 'apt-get install iptables' (Debian, Ubuntu), 'dnf install iptables-nft' (RHEL, Fedora), 'apk add iptables' (Alpine)")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A directory of programs that say they are legacy, and keep count of who asked; gone at the end.
+    struct Programs(PathBuf);
+
+    impl Programs {
+        fn new(test: &str, names: &[&str]) -> Self {
+            let dir = std::env::temp_dir().join(format!("tproxy-tools-{test}-{}", std::process::id()));
+            fs::create_dir(&dir).unwrap();
+            let script =
+                format!("#!/bin/sh\necho x >>{}/asked\necho 'iptables v1.8.9 (legacy)'\n", dir.display());
+            let one = dir.join("multi");
+            fs::write(&one, script).unwrap();
+            fs::set_permissions(&one, fs::Permissions::from_mode(0o755)).unwrap();
+            for name in names {
+                std::os::unix::fs::symlink("multi", dir.join(name)).unwrap();
+            }
+            Self(dir)
+        }
+
+        fn asked(&self) -> usize {
+            fs::read_to_string(self.0.join("asked")).unwrap_or_default().lines().count()
+        }
+    }
+
+    impl Drop for Programs {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const UNCLEAR: [&str; 4] = ["iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore"];
+
+    fn found(programs: &Programs) -> Vec<(Variant, Family, bool)> {
+        let mut asked = Asked::default();
+        let all = Variant::BOTH.into_iter().flat_map(|variant| Family::BOTH.map(|family| (variant, family)));
+        all.filter_map(|(variant, family)| {
+            let found = discover_to_read(variant, family, std::slice::from_ref(&programs.0), &mut asked)?;
+            Some((variant, family, found.presumed))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn programs_of_unclear_names_are_asked_once() {
+        let programs = Programs::new("once", &UNCLEAR);
+        assert_eq!(
+            found(&programs),
+            [(Variant::Legacy, Family::V4, false), (Variant::Legacy, Family::V6, false)]
+        );
+        assert_eq!(programs.asked(), 1);
+    }
+
+    #[test]
+    fn beside_clear_names_they_need_not_be_asked() {
+        let clear =
+            ["iptables-nft-save", "iptables-nft-restore", "ip6tables-nft-save", "ip6tables-nft-restore"];
+        let programs = Programs::new("clear", &[&UNCLEAR[..], &clear].concat());
+        let legacy = Family::BOTH.map(|family| (Variant::Legacy, family, true));
+        let nft = Family::BOTH.map(|family| (Variant::Nft, family, false));
+        assert_eq!(found(&programs), [nft, legacy].concat());
+        assert_eq!(programs.asked(), 0);
+    }
 }

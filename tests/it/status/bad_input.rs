@@ -1,7 +1,8 @@
 //! Hosts on which something is wrong: each is told as what it is, with the way out and its exit code.
 
+use crate::support::command::must;
 use crate::support::lab::{Lab, each_variant};
-use crate::support::{APP, Family, firewall, network};
+use crate::support::{APP, Family, Variant, firewall, network};
 
 use super::{install, report, status};
 
@@ -11,11 +12,7 @@ fn nothing_installed() {
         let _ = status(lab, &[]).exits(10).prints("not installed").prints("run 'tproxy install'");
         assert_eq!(report(lab, 10, &[])["status"], "not-installed");
         // Rules of others are no installation.
-        firewall::restore(
-            crate::support::Variant::Nft,
-            Family::V4,
-            "*nat\n-A OUTPUT -p tcp -j ACCEPT\nCOMMIT\n",
-        );
+        firewall::restore(Variant::Nft, Family::V4, "*nat\n-A OUTPUT -p tcp -j ACCEPT\nCOMMIT\n");
         report(lab, 10, &[]);
     });
 }
@@ -30,7 +27,35 @@ fn an_ordinary_user_is_told_that_it_cannot_be_told() {
     });
 }
 
+/// Nobody here can run the programs of a variant any more.
+fn hide_programs(lab: &Lab, variant: Variant) {
+    let program = firewall::path(variant, Family::V4, "-save").canonicalize().expect("a file");
+    let nothing = lab.dir().join("nothing");
+    std::fs::write(&nothing, "").expect("a file of the lab");
+    must("mount", &["--bind", &nothing.to_string_lossy(), &program.to_string_lossy()]);
+}
+
 each_variant! {
+    fn rules_that_no_program_here_can_read(lab, variant) {
+        install(lab, variant);
+        let name = variant.name();
+        hide_programs(lab, variant);
+        let run = status(lab, &[]).exits(3).says(&format!("rules of the {name} variant, but no {name} iptables"));
+        let _ = run.says("cannot be told").says(&format!("hint: install the {name} variant"));
+        let _ = status(lab, &["-o", "json"]).exits(3);
+        let _ = status(lab, &["--watch"]).exits(3).says("cannot be told");
+    }
+
+    fn rules_of_the_other_variant_that_no_program_here_can_read(lab, variant) {
+        install(lab, variant);
+        let other = variant.other();
+        firewall::restore(other, Family::V4, "*nat\n-A OUTPUT -p tcp -j REDIRECT --to-ports 1\nCOMMIT\n");
+        hide_programs(lab, other);
+        let what = format!("there are IPv4 rules of the {} variant, but no", other.name());
+        let found = report(lab, 0, &[]);
+        assert!(found["notes"].as_array().expect("a list").iter().any(|n| n["what"].as_str().expect("a text").starts_with(&what)), "{found:#}");
+    }
+
     fn everything_flushed(lab, variant) {
         install(lab, variant);
         for family in Family::BOTH {
