@@ -1,4 +1,6 @@
 //! `nf_tables` by the kernel's own netlink: one table of ours, no program, no child process.
 
+pub mod lower;
 pub mod model;
 pub mod set;
+pub mod text;

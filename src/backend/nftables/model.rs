@@ -19,7 +19,7 @@ pub const TABLE: &str = "kuma_mesh";
 pub struct Table {
     /// By name.
     pub sets: BTreeMap<String, Set>,
-    /// In the order in which they are created: a chain comes before those that jump to it.
+    /// In the order in which they are listed; all of them exist before the first rule does.
     pub chains: Vec<Chain>,
 }
 

@@ -1,11 +1,12 @@
 //! `tests/golden/*.txt`: a configuration file, a line of dashes, and the dry run it gives on a host that never
-//! changes. `UPDATE_GOLDEN=1 cargo test golden` writes them anew; read the difference before committing it.
+//! changes; beside it in `nftables/` the table that the native backend makes of it. `UPDATE_GOLDEN=1 cargo test golden` writes them anew; read the difference before committing it.
 
 use std::fs;
 use std::path::Path;
 
 use tproxy::backend::iptables::render::dry_run;
 use tproxy::backend::iptables::syntax::Style;
+use tproxy::backend::nftables::{lower, text};
 use tproxy::config::{File, Layers, resolve};
 use tproxy::host::{HostFacts, Ipv6Support, Resolver};
 use tproxy::plan::build;
@@ -38,18 +39,30 @@ fn golden() {
         let (yaml, expected) = text.split_once(LINE).unwrap_or((&text, ""));
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         let config = config(&name, yaml);
+        let plan = build(&config, &facts(yaml));
         let style = if config.verbose { Style::Long } else { Style::Short };
-        let actual = dry_run(&build(&config, &facts(yaml)), style, |_| !config.comments.disabled);
-        if actual != expected {
-            if std::env::var_os("UPDATE_GOLDEN").is_some() {
-                fs::write(&path, format!("{yaml}{LINE}{actual}")).expect("a writable golden");
-            } else {
-                wrong.push(format!("{name}:\n--- expected\n{expected}--- actual\n{actual}"));
-            }
-        }
+        let rules = dry_run(&plan, style, |_| !config.comments.disabled);
+        wrong.extend(compare(&path, expected, &rules, &format!("{yaml}{LINE}{rules}")));
+        let path = directory.join("nftables").join(&name).with_extension("nft");
+        let expected = fs::read_to_string(&path).unwrap_or_default();
+        let table = text::create(&lower::table(&plan, !config.comments.disabled));
+        wrong.extend(compare(&path, &expected, &table, &table));
     }
     assert!(cases >= 12, "only {cases} goldens");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Says how they differ, or writes the golden anew.
+fn compare(path: &Path, expected: &str, actual: &str, whole: &str) -> Option<String> {
+    if actual == expected {
+        return None;
+    }
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a writable directory");
+        fs::write(path, whole).expect("a writable golden");
+        return None;
+    }
+    Some(format!("{}:\n--- expected\n{expected}--- actual\n{actual}", path.display()))
 }
 
 fn config(name: &str, yaml: &str) -> tproxy::config::Config {

@@ -1,0 +1,276 @@
+//! From a plan to the table that does the same. Pure.
+//!
+//! A plan is said in iptables' terms: one chain a hook that everybody shares, and rules at its head or its tail. Here
+//! every hook has base chains of our own instead. Priority does what the place in the chain did: the tail comes after
+//! everybody's address translation at the usual priority, the head before it.
+
+mod family;
+mod fold;
+
+use std::collections::BTreeMap;
+
+use crate::config::values::Protocol;
+use crate::plan::{self, BuiltinChain, ChainRef, Family, OwnChain, Placement, Plan, Target};
+
+use self::fold::Draft;
+use super::model::{
+    Chain, ChainKind, End, Hook, HookPoint, Interface, Rule, Statement, Table, Test, Verdict,
+};
+use super::set::Set;
+
+/// iptables' priority of its raw table (`NF_IP_PRI_RAW`).
+const RAW: i32 = -300;
+/// iptables' priority of its mangle table (`NF_IP_PRI_MANGLE`).
+const MANGLE: i32 = -150;
+/// Before translation of destinations at its usual priority, -100 (`NF_IP_PRI_NAT_DST`).
+pub const NAT_FIRST: i32 = -105;
+/// After it.
+pub const NAT_LAST: i32 = -95;
+/// The chain that lets everybody's traffic pass but the sidecar's.
+const OTHERS: &str = "pass_others";
+/// The longest comment that nft reads (`NFTNL_UDATA_COMMENT_MAXLEN`, without the final zero).
+const COMMENT_BYTES: usize = 127;
+
+/// The table that does what `plan` says; with `comments`, every rule says why it is there.
+pub fn table(plan: &Plan, comments: bool) -> Table {
+    let mut lowering = Lowering { comments, sets: BTreeMap::new(), others: None };
+    let mut chains = Vec::new();
+    for (table, kind) in [
+        (plan::Table::Raw, ChainKind::Filter),
+        (plan::Table::Mangle, ChainKind::Filter),
+        (plan::Table::Nat, ChainKind::Nat),
+    ] {
+        for builtin in [BuiltinChain::Prerouting, BuiltinChain::Output] {
+            for part in parts(plan, table, builtin) {
+                let hook = Hook { kind, point: point(builtin), priority: part.priority };
+                let mut rules = lowering.rules(&part.families);
+                if let [(only, _)] = part.families.as_slice() {
+                    rules.insert(0, lowering.skip_other_than(*only));
+                }
+                chains.push(Chain { name: part.name, hook: Some(hook), rules });
+            }
+        }
+    }
+    for own in OwnChain::ALL {
+        let chain = ChainRef::Own(own);
+        let drafts = |family| {
+            rules_of(family, plan::Table::Nat, chain)
+                .iter()
+                .map(|placed| Draft::new(plan::Table::Nat, chain, &placed.rule))
+                .collect()
+        };
+        let families: Vec<_> = plan.families.iter().map(|family| (family.family, drafts(family))).collect();
+        chains.push(Chain { name: own_name(own).to_owned(), hook: None, rules: lowering.rules(&families) });
+    }
+    if let Some(rules) = lowering.others.take() {
+        chains.push(Chain { name: OTHERS.to_owned(), hook: None, rules });
+    }
+    Table { sets: lowering.sets, chains }
+}
+
+/// The name of a chain of ours within the table.
+pub const fn own_name(chain: OwnChain) -> &'static str {
+    match chain {
+        OwnChain::Inbound => "inbound",
+        OwnChain::Outbound => "outbound",
+        OwnChain::InboundRedirect => "inbound_redirect",
+        OwnChain::OutboundRedirect => "outbound_redirect",
+    }
+}
+
+const fn point(chain: BuiltinChain) -> HookPoint {
+    match chain {
+        BuiltinChain::Prerouting => HookPoint::Prerouting,
+        BuiltinChain::Output => HookPoint::Output,
+    }
+}
+
+/// One base chain: what each family has of it.
+struct Part {
+    name: String,
+    priority: i32,
+    families: Vec<(Family, Vec<Draft>)>,
+}
+
+/// The base chains that stand for one chain of iptables; none where no family has a rule in it.
+fn parts(plan: &Plan, table: plan::Table, builtin: BuiltinChain) -> Vec<Part> {
+    let chain = ChainRef::Builtin(builtin);
+    let (mut heads, mut tails) = (Vec::new(), Vec::new());
+    for family in &plan.families {
+        let (mut head, mut tail) = (Vec::new(), Vec::new());
+        for placed in rules_of(family, table, chain) {
+            let draft = Draft::new(table, chain, &placed.rule);
+            match placed.placement {
+                Placement::Head => head.push(draft),
+                Placement::Tail => tail.push(draft),
+            }
+        }
+        heads.push((family.family, head));
+        tails.push((family.family, tail));
+    }
+    let point = match builtin {
+        BuiltinChain::Prerouting => "prerouting",
+        BuiltinChain::Output => "output",
+    };
+    let (name, early, late) = match table {
+        plan::Table::Raw => (format!("zones_{point}"), RAW, RAW),
+        plan::Table::Mangle => (format!("invalid_{point}"), MANGLE, MANGLE),
+        plan::Table::Nat => (point.to_owned(), NAT_FIRST, NAT_LAST),
+    };
+    let empty = |part: &[(Family, Vec<Draft>)]| part.iter().all(|(_, drafts)| drafts.is_empty());
+    match (empty(&heads), empty(&tails)) {
+        (true, true) => Vec::new(),
+        (true, false) => vec![Part { name, priority: late, families: tails }],
+        (false, true) => vec![Part { name, priority: early, families: heads }],
+        (false, false) => {
+            let mut parts = Vec::new();
+            let mut last = Vec::new();
+            for ((family, head), (_, tail)) in heads.iter().zip(&tails) {
+                // What the head lets pass does not reach the tail in a shared chain; here it has to be said twice.
+                let passes = |draft: &&Draft| {
+                    draft.target == Target::Return && tail.iter().any(|after| draft.can_meet(after))
+                };
+                last.push((*family, head.iter().filter(passes).chain(tail).cloned().collect()));
+            }
+            if heads.iter().any(|(_, head)| head.iter().any(|draft| draft.target != Target::Return)) {
+                parts.push(Part { name: format!("{name}_first"), priority: early, families: heads });
+            }
+            parts.push(Part { name, priority: late, families: last });
+            parts
+        }
+    }
+}
+
+fn rules_of(family: &plan::FamilyPlan, table: plan::Table, chain: ChainRef) -> &[plan::PlacedRule] {
+    let found = family.tables.iter().find(|plan| plan.table == table);
+    found
+        .and_then(|plan| plan.chains.iter().find(|(of, _)| *of == chain))
+        .map(|(_, rules)| rules.as_slice())
+        .unwrap_or_default()
+}
+
+/// What is shared while chains are lowered.
+struct Lowering {
+    comments: bool,
+    sets: BTreeMap<String, Set>,
+    /// The rules of [`OTHERS`], once somebody jumps there.
+    others: Option<Vec<Rule>>,
+}
+
+impl Lowering {
+    /// The rules of one chain, both families' in one list.
+    fn rules(&mut self, families: &[(Family, Vec<Draft>)]) -> Vec<Rule> {
+        let mut lowered = families.iter().map(|(family, drafts)| {
+            let folded = fold::fold(drafts);
+            (*family, folded.into_iter().filter_map(|draft| self.rule(*family, draft)).collect::<Vec<_>>())
+        });
+        match (lowered.next(), lowered.next()) {
+            (Some((v4, first)), Some((v6, second))) => family::merge((v4, first), (v6, second)),
+            (Some((only, rules)), None) => {
+                rules.into_iter().map(|rule| family::guard_addresses(only, rule)).collect()
+            }
+            (None, _) => Vec::new(),
+        }
+    }
+
+    /// In a chain for one family, what lets the other's packets pass.
+    fn skip_other_than(&self, family: Family) -> Rule {
+        let other = match family {
+            Family::V4 => Family::V6,
+            Family::V6 => Family::V4,
+        };
+        Rule {
+            statements: vec![Statement::Family(other), Statement::Verdict(Verdict::Accept)],
+            comment: self.comment(&format!("{other} traffic is not redirected")),
+        }
+    }
+
+    /// `None` for a rule that needs no equivalent: Docker's chain comes by itself, by its priority.
+    fn rule(&mut self, family: Family, draft: Draft) -> Option<Rule> {
+        let mut statements = Vec::new();
+        let mut others = false;
+        for condition in draft.conditions {
+            match condition.statement(family, &mut self.sets) {
+                fold::Lowered::Statement(statement) => statements.push(statement),
+                fold::Lowered::NotOwner(statement) => {
+                    others = true;
+                    self.others.get_or_insert_with(|| {
+                        let rule = |statements| Rule { statements, comment: None };
+                        vec![
+                            rule(vec![statement, Statement::Verdict(Verdict::Return)]),
+                            rule(vec![Statement::Counter, Statement::Verdict(Verdict::Accept)]),
+                        ]
+                    });
+                }
+                fold::Lowered::Nothing => {}
+            }
+        }
+        statements.sort_by_key(rank);
+        statements.dedup();
+        let action = match draft.target {
+            // A user test never holds for a packet without a socket, so "anybody else" takes a chain of its own.
+            _ if others => Statement::Verdict(Verdict::Jump(OTHERS.to_owned())),
+            // In a base chain this means its policy, which accepts.
+            Target::Return => Statement::Verdict(Verdict::Return),
+            Target::Jump(chain) => Statement::Verdict(Verdict::Jump(own_name(chain).to_owned())),
+            Target::DockerOutput => return None,
+            Target::Redirect(port) => Statement::Redirect(port),
+            Target::CtZone(zone) => Statement::CtZone(zone),
+            Target::Drop => Statement::Verdict(Verdict::Drop),
+            Target::Log { prefix, level } => Statement::Log { prefix: prefix.to_owned(), level },
+        };
+        statements.extend([Statement::Counter, action]);
+        Some(Rule { statements, comment: self.comment(&draft.why) })
+    }
+
+    fn comment(&self, why: &str) -> Option<String> {
+        self.comments.then(|| shortened(why))
+    }
+}
+
+/// As much of a sentence as a comment holds, whole words.
+fn shortened(why: &str) -> String {
+    const MORE: &str = "...";
+    if why.len() <= COMMENT_BYTES {
+        return why.to_owned();
+    }
+    let mut end = COMMENT_BYTES - MORE.len();
+    while !why.is_char_boundary(end) {
+        end -= 1;
+    }
+    let cut = &why[..end];
+    let cut = cut.rsplit_once(' ').map_or(cut, |(words, _)| words);
+    format!("{}{MORE}", cut.trim_end_matches([',', ' ']))
+}
+
+/// The order of conditions within a rule: the cheapest first, and each where nft would put what it implies.
+fn rank(statement: &Statement) -> u8 {
+    match statement {
+        Statement::Interface(..) => 0,
+        Statement::Family(_) => 1,
+        Statement::Address(End::Source, _) => 2,
+        Statement::Address(End::Destination, _) => 3,
+        Statement::Protocol(_) => 4,
+        Statement::Port(..) => 5,
+        Statement::Owner(_) => 6,
+        _ => 7,
+    }
+}
+
+/// An interface as the configuration writes it.
+fn interface(pattern: &str) -> Interface {
+    match pattern.strip_suffix('+') {
+        Some(name) => Interface { name: name.to_owned(), prefix: true },
+        None => Interface { name: pattern.to_owned(), prefix: false },
+    }
+}
+
+/// Whether two protocols can be those of one packet.
+fn same_protocol(one: Option<Protocol>, other: Option<Protocol>) -> bool {
+    one.is_none() || other.is_none() || one == other
+}
+
+/// The test that one value stands for.
+fn is<T>(value: T, negated: bool) -> Test<T> {
+    if negated { Test::IsNot(value) } else { Test::Is(value) }
+}
