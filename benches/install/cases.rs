@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::lab::{Lab, Variant, peak_memory, timed};
-use crate::report::{Report, median};
+use crate::memory::peak_memory;
+use crate::report::Report;
 use crate::restore::{Rules, crowd, kumactl, restore, save};
+use crate::support::clock::{median, must, timed};
+use crate::support::lab::{FAMILIES, Lab, Variant};
 
 /// The flags by which the changed configuration differs.
 const CHANGED: &[&str] = &["--exclude-outbound-ports", "22,3306", "--exclude-inbound-ports", "22"];
@@ -20,7 +22,7 @@ pub fn measure(lab: &Lab, variant: Variant, runs: usize, report: &mut Report) ->
         first: rules.files(lab, "first")?,
         replace: changed.replacing(&rules, lab, "replace")?,
     };
-    let used = || lab.used_host(variant);
+    let used = || used_host(lab, variant);
     let crowded = || used().and_then(|()| crowd(lab, variant));
     let name = variant.name();
 
@@ -59,6 +61,19 @@ pub fn measure(lab: &Lab, variant: Variant, runs: usize, report: &mut Report) ->
     report.memory(name, "memory of a clean install", peak_memory(&mut lab.tproxy(variant, &["install"]))?);
     crowded()?;
     report.memory(name, "memory beside 10,000 rules", peak_memory(&mut lab.tproxy(variant, &["install"]))?);
+    Ok(())
+}
+
+/// A host with every table that an install writes to, and a rule of somebody else.
+fn used_host(lab: &Lab, variant: Variant) -> Result<(), String> {
+    lab.host()?;
+    for family in FAMILIES {
+        for table in ["raw", "mangle", "nat"] {
+            must(variant.program(family, ""), ["-t", table, "-A", "OUTPUT", "-p", "udp", "-j", "RETURN"])?;
+            must(variant.program(family, ""), ["-t", table, "-D", "OUTPUT", "-p", "udp", "-j", "RETURN"])?;
+        }
+        must(variant.program(family, ""), ["-t", "nat", "-A", "POSTROUTING", "-p", "udp", "-j", "RETURN"])?;
+    }
     Ok(())
 }
 

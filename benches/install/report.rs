@@ -68,9 +68,3 @@ impl Report {
         }
     }
 }
-
-/// The middle one.
-pub fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
-}

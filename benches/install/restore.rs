@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::lab::{FAMILIES, Lab, Variant, must, timed};
+use crate::support::clock::{must, timed};
+use crate::support::lab::{FAMILIES, Lab, Variant};
 
 /// The rules of one configuration per family, as a dry run prints them.
 pub struct Rules(Vec<String>);

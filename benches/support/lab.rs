@@ -1,14 +1,14 @@
-//! Namespaces to measure in, and the clock.
+//! Namespaces to measure in.
 
 use std::cell::RefCell;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Uid, getgid, getuid};
+
+use super::clock::must;
 
 /// Which of the two iptables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,9 @@ impl Variant {
         format!("{family}-{}{dash}{role}", self.name())
     }
 }
+
+/// The sidecar's user in a lab that root makes.
+pub const SIDECAR: u32 = 5678;
 
 /// The programs of the two families.
 pub const FAMILIES: [&str; 2] = ["iptables", "ip6tables"];
@@ -71,8 +74,9 @@ impl Lab {
         let dir = PathBuf::from("/run/bench");
         fs::create_dir(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         write("/run/bench/resolv.conf", "nameserver 10.96.0.10\nnameserver fd00:96::a\n")?;
-        let users = "root:x:0:0:root:/root:/bin/sh\nkuma-dp:x:5678:5678::/:/usr/sbin/nologin\n";
-        write("/run/bench/passwd", users)?;
+        let users =
+            format!("root:x:0:0:root:/root:/bin/sh\nkuma-dp:x:{SIDECAR}:{SIDECAR}::/:/usr/sbin/nologin\n");
+        write("/run/bench/passwd", &users)?;
         must("mount", ["--bind", "/run/bench/passwd", "/etc/passwd"])?;
         // Only users of the user namespace exist for the owner match.
         let sidecar = if Uid::is_root(uid) { "kuma-dp" } else { "root" };
@@ -88,28 +92,6 @@ impl Lab {
         must("ip", ["link", "add", "eth0", "type", "veth", "peer", "name", "wire"])?;
         must("ip", ["addr", "add", "192.0.2.1/24", "dev", "eth0"])?;
         must("ip", ["-6", "addr", "add", "2001:db8::1/64", "dev", "eth0", "nodad"])?;
-        Ok(())
-    }
-
-    /// The same with every table that an install writes to, and a rule of somebody else.
-    pub fn used_host(&self, variant: Variant) -> Result<(), String> {
-        self.host()?;
-        for family in FAMILIES {
-            for table in ["raw", "mangle", "nat"] {
-                must(
-                    variant.program(family, ""),
-                    ["-t", table, "-A", "OUTPUT", "-p", "udp", "-j", "RETURN"],
-                )?;
-                must(
-                    variant.program(family, ""),
-                    ["-t", table, "-D", "OUTPUT", "-p", "udp", "-j", "RETURN"],
-                )?;
-            }
-            must(
-                variant.program(family, ""),
-                ["-t", "nat", "-A", "POSTROUTING", "-p", "udp", "-j", "RETURN"],
-            )?;
-        }
         Ok(())
     }
 
@@ -158,61 +140,4 @@ fn network() -> Result<PathBuf, String> {
 fn write(path: impl AsRef<Path>, text: &str) -> Result<(), String> {
     let path = path.as_ref();
     fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
-}
-
-/// Runs a program that has to succeed; its output.
-pub fn must<S: AsRef<OsStr>>(
-    program: impl AsRef<OsStr>,
-    args: impl IntoIterator<Item = S>,
-) -> Result<String, String> {
-    let mut command = Command::new(program);
-    command.args(args);
-    timed(&mut command).map(|(output, _)| output)
-}
-
-/// Runs a command that has to succeed; its output and how long it took from start to end.
-pub fn timed(command: &mut Command) -> Result<(String, Duration), String> {
-    let start = Instant::now();
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| format!("{}: {e}", command.get_program().display()))?;
-    let took = start.elapsed();
-    if output.status.success() {
-        return Ok((String::from_utf8_lossy(&output.stdout).into_owned(), took));
-    }
-    let args = command.get_args().map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
-    Err(format!(
-        "{} {args}: {}\n{}{}",
-        command.get_program().display(),
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    ))
-}
-
-/// The most memory a command ever had resident, in KiB, without its children: read from `/proc` until it is gone.
-pub fn peak_memory(command: &mut Command) -> Result<u64, String> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|e| format!("{}: {e}", command.get_program().display()))?;
-    let status = format!("/proc/{}/status", child.id());
-    let exe = format!("/proc/{}/exe", child.id());
-    let program = fs::canonicalize(command.get_program()).map_err(|e| e.to_string())?;
-    let mut peak = 0;
-    loop {
-        // Until the exec it is a copy of this program.
-        if fs::read_link(&exe).is_ok_and(|path| path == program) {
-            let text = fs::read_to_string(&status).unwrap_or_default();
-            let seen = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let seen = seen.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok());
-            peak = peak.max(seen.unwrap_or(0));
-        }
-        if let Some(status) = child.try_wait().map_err(|e| e.to_string())? {
-            return if status.success() && peak > 0 { Ok(peak) } else { Err(format!("memory: {status}")) };
-        }
-    }
 }

@@ -1,0 +1,43 @@
+//! Commands, and how long they take.
+
+use std::cmp::Ordering;
+use std::ffi::OsStr;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The middle one.
+pub fn median<T: Copy + Default + PartialOrd>(mut values: Vec<T>) -> T {
+    values.sort_unstable_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+/// Runs a program that has to succeed; its output.
+pub fn must<S: AsRef<OsStr>>(
+    program: impl AsRef<OsStr>,
+    args: impl IntoIterator<Item = S>,
+) -> Result<String, String> {
+    let mut command = Command::new(program);
+    command.args(args);
+    timed(&mut command).map(|(output, _)| output)
+}
+
+/// Runs a command that has to succeed; its output and how long it took from start to end.
+pub fn timed(command: &mut Command) -> Result<(String, Duration), String> {
+    let start = Instant::now();
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("{}: {e}", command.get_program().display()))?;
+    let took = start.elapsed();
+    if output.status.success() {
+        return Ok((String::from_utf8_lossy(&output.stdout).into_owned(), took));
+    }
+    let args = command.get_args().map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
+    Err(format!(
+        "{} {args}: {}\n{}{}",
+        command.get_program().display(),
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    ))
+}
