@@ -15,19 +15,25 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::exit::{Exit, Failure};
+use crate::status::words;
 use crate::stdout::print;
-use crate::sys::detach::{Ear, Side, detach};
+use crate::sys::detach::{self, Ear, Side, detach};
 use crate::sys::watch;
 
 use super::install::PATIENCE;
 use super::request::Format;
 use super::stop;
-use super::store::{State, Store};
+use super::store::{Phase, State, Store};
 use super::transaction::Session;
 use super::undo::Undo;
 
-/// What the waiting process says at its end.
+/// What the waiting process says at its end; nothing if it went back.
 const KEPT: &[u8] = b"kept";
+const UNINSTALLED: &[u8] = b"uninstalled";
+
+/// How long it pauses after a way back that failed; twice as long after each further one, up to the longest.
+const AGAIN: Duration = Duration::from_secs(2);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(300);
 
 /// How long the other process may wait for its turn before it goes back.
 const TURN: Duration = Duration::from_secs(2 * PATIENCE.as_secs());
@@ -102,6 +108,7 @@ impl Guard {
             Ok(Side::Here(ear)) => Ok(Self { pending, log, says, ear }),
             Ok(Side::There(mouth)) => {
                 store.abandon_lock();
+                detach::let_go_of_inherited();
                 wait(&says, session, undo, time, mouth)
             }
             Err(error) => {
@@ -152,32 +159,49 @@ impl Guard {
             Format::Text => print(text),
             Format::Json => Ok(()),
         };
+        let until = words::time(self.says.until);
         let left = self.says.until.saturating_sub(now());
         tell(&format!(
-            "not yet kept: run 'tproxy confirm' from a new connection within {left} s, else everything goes back to \
-             what it was before\nlog: {}\n",
+            "not yet kept: run 'tproxy confirm' from a new connection within {left} s, until {until}, else everything \
+             goes back to what it was before\nlog: {}\n",
             self.log.display()
         ))?;
         if !stay {
             return Ok(());
         }
-        match self.ear.listen() {
-            Ok(word) if word == KEPT => tell("confirmed: the installation stays\n"),
+        let word = self.ear.listen().map_err(|error| {
+            Failure::new(Exit::Failed, format!("{error}; the installation still waits to be confirmed"))
+                .hint(format!("run 'tproxy confirm' until {until} to keep it"))
+        })?;
+        match word.as_slice() {
+            KEPT => tell("confirmed: the installation stays\n"),
+            UNINSTALLED => Err(Failure::new(Exit::Failed, "not confirmed: it was uninstalled meanwhile")),
             _ => Err(Failure::new(Exit::Failed, "nobody confirmed: what was there before is back")
                 .hint(format!("{} has the details", self.log.display()))),
         }
     }
 }
 
+/// How it ended.
+enum End {
+    Kept,
+    Uninstalled,
+    Back,
+}
+
 /// The other process: waits, and goes back if nobody confirms.
 fn wait(says: &Pending, session: &Session, undo: &Undo, time: Duration, mouth: OwnedFd) -> ! {
     let mut mouth = fs::File::from(mouth);
-    let code = match kept(says, session, undo, time) {
-        Ok(true) => {
+    let code = match until_the_end(says, session, undo, time) {
+        Ok(End::Kept) => {
             let _ = mouth.write_all(KEPT);
             Exit::Done
         }
-        Ok(false) => {
+        Ok(End::Uninstalled) => {
+            let _ = mouth.write_all(UNINSTALLED);
+            Exit::Done
+        }
+        Ok(End::Back) => {
             log("nobody confirmed in time: what was there before is back");
             Exit::Done
         }
@@ -190,12 +214,16 @@ fn wait(says: &Pending, session: &Session, undo: &Undo, time: Duration, mouth: O
     std::process::exit(code as i32)
 }
 
-/// Waits; `false` if nobody confirmed in time and what was there before is back.
-fn kept(says: &Pending, session: &Session, undo: &Undo, time: Duration) -> Result<bool, Failure> {
+fn until_the_end(says: &Pending, session: &Session, undo: &Undo, time: Duration) -> Result<End, Failure> {
     let there = Store::unlocked()?;
     let pending = there.path("pending");
     let waits = || read(&pending).filter(|pending| pending.is_of(says));
-    let (mut until, mut left) = (says.until, time);
+    // An uninstall begins with a note that it is under way.
+    let gone = || match there.load() {
+        Some(State { phase: Phase::Installed, .. }) => End::Kept,
+        _ => End::Uninstalled,
+    };
+    let (mut until, mut left, mut again) = (says.until, time, AGAIN);
     loop {
         let same = || waits().is_some_and(|pending| pending.until == until);
         match watch::while_it_stays(there.directory(), left, same) {
@@ -203,7 +231,7 @@ fn kept(says: &Pending, session: &Session, undo: &Undo, time: Duration) -> Resul
             Err(error) => tracing::warn!("waiting failed: {error}"),
             Ok(true) => {}
             Ok(false) => match waits() {
-                None => return Ok(true),
+                None => return Ok(gone()),
                 Some(pending) => {
                     until = pending.until;
                     left = Duration::from_secs(until.saturating_sub(now()));
@@ -211,24 +239,34 @@ fn kept(says: &Pending, session: &Session, undo: &Undo, time: Duration) -> Resul
                 }
             },
         }
-        let mut store = Store::open(TURN)?;
-        match waits() {
-            None => return Ok(true),
+        let back = Store::open(TURN).and_then(|mut store| match waits() {
+            None => Ok(Some(gone())),
             // The installation itself took so long, and now the time to confirm has begun.
-            Some(pending) if pending.until != until => continue,
-            Some(_) => {}
+            Some(pending) if pending.until != until => Ok(None),
+            Some(_) => {
+                let recorded = store.load().as_ref().map(State::recorded).unwrap_or_default();
+                let session = Session { recorded, ..session.clone() };
+                undo.run(&session, &mut store)?;
+                let _ = fs::remove_file(&pending);
+                Ok(Some(End::Back))
+            }
+        });
+        match back {
+            Ok(Some(end)) => return Ok(end),
+            Ok(None) => {}
+            // Whoever is locked out waits for nothing else.
+            Err(failure) => {
+                log(&format!("{}; trying again in {again:?}", failure.message));
+                left = again;
+                again = AGAIN_AT_MOST.min(again * 2);
+            }
         }
-        let recorded = store.load().as_ref().map(State::recorded).unwrap_or_default();
-        let session = Session { recorded, ..session.clone() };
-        undo.run(&session, &mut store)?;
-        let _ = fs::remove_file(&pending);
-        return Ok(false);
     }
 }
 
 /// The other process has the log as its stderr; this belongs there whatever else is logged.
 fn log(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{} {line}", now());
+    let _ = writeln!(std::io::stderr(), "{} {line}", words::time(now()));
 }
 
 /// `tproxy confirm`.

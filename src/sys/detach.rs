@@ -3,10 +3,14 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::signal::{SigHandler, Signal, signal};
-use nix::unistd::{ForkResult, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe, setsid};
+use nix::unistd::{ForkResult, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid};
+
+use super::signal::{self as stop, Wait};
 
 /// Which of the two processes this is.
 #[derive(Debug)]
@@ -25,8 +29,13 @@ impl Ear {
     /// Waits for it. Empty: the other process ended without a word.
     ///
     /// # Errors
-    /// The kernel's.
+    /// The kernel's, or this process was asked to stop meanwhile.
     pub fn listen(mut self) -> io::Result<Vec<u8>> {
+        match stop::wait(Some(self.0.as_fd()), Duration::MAX) {
+            Ok(_) => {}
+            Err(Wait::Interrupted(interrupted)) => return Err(io::Error::other(interrupted)),
+            Err(Wait::Io(error)) => return Err(error),
+        }
         let mut word = Vec::new();
         self.0.read_to_end(&mut word)?;
         Ok(word)
@@ -34,7 +43,7 @@ impl Ear {
 }
 
 /// Makes the second process. It has a session of its own, reads nothing, writes to `log` alone, is deaf to SIGHUP
-/// and to SIGINT, and its parent is init.
+/// and to SIGINT, knows nothing of signals that the first one got, and its parent is init.
 ///
 /// Must be called while this process has a single thread: in the other one only the calling thread goes on, and
 /// locks that others held stay locked.
@@ -43,7 +52,7 @@ impl Ear {
 /// The kernel's; then there is no second process.
 pub fn detach(log: &File) -> io::Result<Side> {
     let nothing = File::options().read(true).write(true).open("/dev/null")?;
-    let (ear, mouth) = pipe()?;
+    let (ear, mouth) = pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: there is one thread (see above), so the child may go on as if nothing had happened.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => {
@@ -77,7 +86,30 @@ fn second(nothing: &File, log: &File) -> nix::Result<()> {
         // SAFETY: neither handler runs code of ours.
         unsafe { signal(number, handler) }?;
     }
+    stop::forget()?;
+    // The directory that it began in may have to be unmounted.
+    chdir("/")?;
     dup2_stdin(nothing.as_fd())?;
     dup2_stdout(nothing.as_fd())?;
     dup2_stderr(log.as_fd())
+}
+
+/// Closes what this process got from its caller beside the three standard streams: somebody may wait for the end of
+/// a pipe among it. Whatever this program opens by itself is closed on exec, and so told from it; call this only
+/// where no other descriptor is to be kept.
+pub fn let_go_of_inherited() {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    let numbers: Vec<i32> = entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|fd| *fd > 2)
+        .collect();
+    for number in numbers {
+        // SAFETY: used for one call; a number that is not open any more is an error of that call.
+        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        let kept = fcntl(fd, FcntlArg::F_GETFD).map(FdFlag::from_bits_truncate);
+        if kept.is_ok_and(|flags| !flags.contains(FdFlag::FD_CLOEXEC)) {
+            // SAFETY: nothing in this program owns it, see above.
+            drop(unsafe { OwnedFd::from_raw_fd(number) });
+        }
+    }
 }

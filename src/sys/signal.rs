@@ -73,6 +73,22 @@ extern "C" fn remember(signal: libc::c_int) {
     Errno::set_raw(errno);
 }
 
+/// Forgets, in a process made by fork, what its parent got and will get: the pipe that wakes is its own from now on.
+///
+/// # Errors
+/// No more file descriptors.
+pub(super) fn forget() -> nix::Result<()> {
+    if let Some((read, write)) = WAKE.get() {
+        let (new_read, new_write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        for (new, old) in [(&new_read, read), (&new_write, write)] {
+            // SAFETY: both numbers are open and owned here, and stay so; only what the old one leads to changes.
+            Errno::result(unsafe { libc::dup3(new.as_raw_fd(), old.as_raw_fd(), libc::O_CLOEXEC) })?;
+        }
+    }
+    FIRST.store(0, Ordering::SeqCst);
+    Ok(())
+}
+
 /// The first signal that arrived, if one did.
 pub fn interrupted() -> Option<i32> {
     Some(FIRST.load(Ordering::SeqCst)).filter(|signal| *signal != 0)

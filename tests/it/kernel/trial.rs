@@ -6,10 +6,11 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use tproxy::sys::watch::while_it_stays;
 
-use crate::support::command::{Program, pid};
+use crate::support::command::{Program, must, pid};
 use crate::support::lab::each_variant;
 use crate::support::snapshot::Snapshot;
-use crate::support::{Lab, Variant, firewall};
+use crate::support::wrappers::{Fault, Wrappers};
+use crate::support::{Family, Lab, Variant, firewall};
 
 const FIRST: &[&str] = &["--redirect-dns"];
 const SECOND: &[&str] =
@@ -41,16 +42,46 @@ fn wait_for_the_beginning() {
     }
 }
 
+/// Changes the end of the time to confirm to so many seconds ago; who waits hears of it if it is put in place.
+fn end_ago(seconds: u64, heard: bool) {
+    let pending = file("pending").expect("it waits");
+    let text = std::fs::read_to_string(&pending).expect("readable");
+    let mut says: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
+    says["until"] = (now - seconds).into();
+    let written = if heard { pending.with_extension("new") } else { pending.clone() };
+    std::fs::write(&written, says.to_string()).expect("written");
+    std::fs::rename(&written, &pending).expect("in place");
+}
+
+/// What waits has written so far.
+fn log() -> String {
+    file("log").and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default()
+}
+
+/// Rules of somebody else that have met packets.
+fn their_rules(variant: Variant) {
+    for family in Family::BOTH {
+        let rules = "*nat\n:THEIRS - [0:0]\n[7:420] -A OUTPUT -p udp -m udp --dport 9 -j THEIRS\n\
+                     [3:180] -A THEIRS -p udp -j RETURN\nCOMMIT\n*filter\n[5:300] -A INPUT -p udp -j ACCEPT\nCOMMIT\n";
+        firewall::restore(variant, family, rules);
+    }
+}
+
 fn on_trial(lab: &Lab, variant: Variant, more: &[&str]) -> Program {
     lab.installing(variant, &[SECOND, more].concat())
 }
 
 each_variant! {
     fn what_nobody_confirms_comes_undone(lab, variant) {
+        their_rules(variant);
+        lab.silence();
+        let theirs = Snapshot::take();
         lab.install(variant, FIRST).succeeds();
         let before = Snapshot::take().without_counters();
         on_trial(lab, variant, &["--confirm", "1s", "--foreground"]).run().exits(1).says("nobody confirmed");
         Snapshot::take().without_counters().assert_unchanged_since(&before);
+        Snapshot::take().assert_foreign_unchanged_since(&theirs);
         let log = std::fs::read_to_string(file("log").expect("a log")).expect("a readable log");
         assert!(log.contains("nobody confirmed"), "{log}");
         lab.install(variant, FIRST).succeeds().prints("nothing was written");
@@ -60,7 +91,7 @@ each_variant! {
     fn from_nothing_it_goes_back_to_nothing(lab, variant) {
         let before = Snapshot::take();
         on_trial(lab, variant, &["--confirm", "1s"]).run().succeeds().prints("tproxy confirm");
-        assert!(firewall::rules(variant, crate::support::Family::V4).has_ours());
+        assert!(firewall::rules(variant, Family::V4).has_ours());
         wait_for_the_end();
         // Whoever comes back wants to know what happened: the log is all that is left.
         std::fs::remove_file(file("log").expect("a log")).expect("removed");
@@ -108,16 +139,10 @@ each_variant! {
     fn one_that_is_being_taken_back_does_not_take_another_along(lab, variant) {
         on_trial(lab, variant, LONG).run().succeeds();
         let pending = file("pending").expect("it waits");
-        let over_for = |seconds: u64| {
-            let text = std::fs::read_to_string(&pending).expect("readable");
-            let mut says: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-            let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
-            says["until"] = (now - seconds).into();
-            std::fs::write(&pending, says.to_string()).expect("written");
-        };
-        over_for(2);
+        end_ago(2, false);
         lab.install(variant, FIRST).exits(4).says("being taken back");
-        over_for(600);
+        lab.program().arg("confirm").run().exits(1).says("too late");
+        end_ago(600, false);
         lab.install(variant, FIRST).succeeds();
         assert!(!pending.exists(), "who wakes up now would take back what is there");
     }
@@ -126,5 +151,68 @@ each_variant! {
         lab.install(variant, SECOND).succeeds();
         on_trial(lab, variant, LONG).run().succeeds().prints("nothing was written");
         lab.program().arg("confirm").run().exits(1);
+    }
+
+    fn it_says_until_when_and_where_its_log_is(lab, variant) {
+        let run = on_trial(lab, variant, LONG).run().succeeds().prints("tproxy confirm").prints("until 20");
+        let log = file("log").expect("a log");
+        let _ = run.prints(&format!("log: {}\n", log.display()));
+        lab.program().arg("confirm").run().succeeds();
+    }
+
+    fn a_way_back_that_fails_is_tried_again(lab, variant) {
+        let broken = lab.dir().join("broken");
+        let fault = format!("if [ -e {} ]; then cat >/dev/null; echo 'not today' >&2; exit 1; fi", broken.display());
+        let tools = Wrappers::new(variant).every("iptables-restore", &Fault::Before(fault));
+        let install = |flags: &[&str]| {
+            lab.program().args(["install", "--kuma-dp-user", "kuma-dp"]).args(tools.flags()).args(flags).run()
+        };
+        install(FIRST).succeeds();
+        let before = Snapshot::take().without_counters();
+        install(&[SECOND, LONG].concat()).succeeds();
+        std::fs::write(&broken, "").expect("a file of the lab");
+        end_ago(1, true);
+        while !log().contains("not today") || !log().contains("trying again") {
+            std::thread::yield_now();
+        }
+        assert!(file("pending").is_some(), "it has not given up");
+        std::fs::remove_file(&broken).expect("a file of the lab");
+        wait_for_the_end();
+        Snapshot::take().without_counters().assert_unchanged_since(&before);
+    }
+
+    fn staying_can_be_given_up_and_waiting_goes_on(lab, variant) {
+        let before = Snapshot::take().without_counters();
+        let staying = on_trial(lab, variant, &[LONG, &["--foreground"]].concat()).start();
+        wait_for_the_beginning();
+        kill(pid(staying.pid), Signal::SIGTERM).expect("it stays");
+        staying.finish().exits(1).says("SIGTERM").says("still waits to be confirmed");
+        end_ago(0, true);
+        wait_for_the_end();
+        std::fs::remove_file(file("log").expect("a log")).expect("removed");
+        std::fs::remove_dir(RUN).expect("nothing else in it");
+        Snapshot::take().without_counters().assert_unchanged_since(&before);
+    }
+
+    fn an_uninstall_is_no_confirmation(lab, variant) {
+        let staying = on_trial(lab, variant, &[LONG, &["--foreground"]].concat()).start();
+        wait_for_the_beginning();
+        lab.uninstall(variant, &[]).succeeds();
+        staying.finish().exits(1).says("uninstalled meanwhile");
+    }
+
+    fn it_keeps_nobodys_pipe_open(lab, variant) {
+        let _ = variant;
+        let line = "exec 3>&1; cd \"$0\" && exec ./tproxy install --kuma-dp-user kuma-dp --confirm 600s >/dev/null 2>&1";
+        // The end of the output, which the third descriptor leads to as well, is waited for.
+        Program::new("sh").args(["-c", line]).arg(lab.dir()).run().succeeds();
+        lab.program().arg("confirm").run().succeeds();
+    }
+
+    fn without_a_place_to_wait_nothing_is_done(lab, variant) {
+        must("mount", &["-o", "remount,ro", "/run"]);
+        let before = Snapshot::take();
+        on_trial(lab, variant, LONG).run().exits(3).says("without a writable /run").says("hint: install without --confirm");
+        Snapshot::take().assert_unchanged_since(&before);
     }
 }
