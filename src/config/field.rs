@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::Config;
 use super::document::Node;
 use super::values::{
-    Cidr, InvalidValue, IpFamilyMode, Port, UidExclusion, UserSpec, VirtualNetwork, invalid, whole_number,
+    BackendChoice, Cidr, InvalidValue, IpFamilyMode, Port, UidExclusion, UserSpec, VirtualNetwork, invalid,
+    whole_number,
 };
 use super::{Executables, duration, text};
 
@@ -28,6 +29,8 @@ pub enum Field {
     Bridges(fn(&mut Config) -> &mut Vec<VirtualNetwork>),
     /// A user, or nothing.
     User(fn(&mut Config) -> &mut Option<UserSpec>),
+    /// `auto`, `iptables` or `nftables`.
+    Backend(fn(&mut Config) -> &mut BackendChoice),
     /// `dualstack` or `ipv4`.
     Families(fn(&mut Config) -> &mut IpFamilyMode),
     /// The path of a file.
@@ -107,6 +110,7 @@ impl Field {
             Self::Exclusions(_) | Self::Never(_) => "[[PROTOCOLS:]PORTS:]UIDS",
             Self::Bridges(_) => "INTERFACE:NETWORK",
             Self::User(_) => "USER",
+            Self::Backend(_) => "auto|iptables|nftables",
             Self::Families(_) => "dualstack|ipv4",
             Self::File(_) => "FILE",
             Self::Number(_, _) => "NUMBER",
@@ -153,7 +157,9 @@ impl Field {
             Node::Scalar(text) if matches!(self, Self::Programs(_)) => Ok(cut_list(text, ',')),
             Node::Scalar(text) if matches!(self, Self::Networks(_)) => Ok(Item::cut(text, ',')),
             Node::Scalar(text) => Ok(vec![Item::new(text)]),
-            Node::Null if matches!(self, Self::User(_) | Self::Families(_)) => Ok(vec![Item::new("")]),
+            Node::Null if matches!(self, Self::User(_) | Self::Families(_) | Self::Backend(_)) => {
+                Ok(vec![Item::new("")])
+            }
             Node::Null if self.is_list() => wrong(Vec::new(), node, "write [] for an empty list"),
             Node::List(nodes) if self.is_list() => {
                 let mut items = Vec::new();
@@ -196,6 +202,7 @@ impl Field {
                 Ok(())
             }
             Self::User(place) => one.parse().map(|value| *place(config) = Some(value)),
+            Self::Backend(place) => one.parse().map(|value| *place(config) = value),
             Self::Families(place) => one.parse().map(|value| *place(config) = value),
             Self::File(place) => read_path(one).map(|value| *place(config) = value),
             Self::Number(place, what) => whole_number(one, what).map(|value| *place(config) = value),
@@ -216,6 +223,7 @@ impl Field {
             Self::Port(place) => Shown::Word(place(config).to_string()),
             Self::Number(place, _) => Shown::Word(place(config).to_string()),
             Self::Level(place) => Shown::Word(place(config).to_string()),
+            Self::Backend(place) => Shown::Word(place(config).to_string()),
             Self::Families(place) => Shown::Word(place(config).to_string()),
             Self::Pause(place) => Shown::Word(duration::show(*place(config))),
             Self::User(place) => {

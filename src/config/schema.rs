@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::values::{Cidr, IpFamilyMode, Port, UidExclusion, UserSpec, VirtualNetwork};
+use super::values::{BackendChoice, Cidr, IpFamilyMode, Port, UidExclusion, UserSpec, VirtualNetwork};
 
 /// Everything that can be wanted of one network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +14,8 @@ use super::values::{Cidr, IpFamilyMode, Port, UidExclusion, UserSpec, VirtualNet
 pub struct Config {
     /// The user the sidecar runs as, by name or UID; `None` looks up UID 5678, then the name `kuma-dp`.
     pub kuma_dp_user: Option<UserSpec>,
+    /// By what rules get into the kernel. Not Kuma's, which knows iptables alone.
+    pub backend: BackendChoice,
     /// Which address families are redirected.
     pub ip_family_mode: IpFamilyMode,
     /// What is redirected where.
@@ -179,6 +181,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             kuma_dp_user: None,
+            backend: BackendChoice::Auto,
             ip_family_mode: IpFamilyMode::DualStack,
             redirect: Redirect {
                 inbound: Inbound {

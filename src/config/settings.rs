@@ -98,6 +98,16 @@ pub const SETTINGS: &[Setting] = &[
             Without it, UID 5678 is looked up, then the name kuma-dp.",
     },
     Setting {
+        key: "backend",
+        flag: Some("backend"),
+        variable: "BACKEND",
+        alternate: None,
+        group: Group::Host,
+        field: Field::Backend(|c| &mut c.backend),
+        doc: "How rules get into the kernel: by the iptables programs, or as an nftables table of tproxy's own\n\
+            auto keeps to what is installed, and else takes iptables where there is one.",
+    },
+    Setting {
         key: "ipFamilyMode",
         flag: Some("ip-family-mode"),
         variable: "IP_FAMILY_MODE",

@@ -43,6 +43,7 @@ fn sample(field: Field, n: u16) -> String {
         Field::Exclusions(_) => format!("tcp:{}:{}", 1 + n, 100_000 + u32::from(n)),
         Field::Bridges(_) => format!("br{n}+:10.{}.0.0/16", n % 256),
         Field::User(_) => ["kuma-dp", "5679", "no", "1e3", "null", "0x10", "a.b"][nth % 7].into(),
+        Field::Backend(_) => ["iptables", "nftables"][nth % 2].into(),
         Field::Families(_) => ["ipv4", "dualstack"][nth % 2].into(),
         Field::File(_) => format!("/etc/{n}: #x"),
         Field::Number(_, _) => (100 + n).to_string(),

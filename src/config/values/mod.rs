@@ -3,12 +3,14 @@
 //! `FromStr` is the only way in from text. An error names what is allowed; the caller adds which value it was and
 //! where it came from.
 
+mod backend;
 mod networks;
 mod ports;
 mod users;
 
 use std::str::FromStr;
 
+pub use backend::BackendChoice;
 pub use networks::{Cidr, InterfacePattern, IpFamilyMode, VirtualNetwork};
 pub use ports::{Port, PortRange, Protocol};
 pub use users::{MAX_UID, UidExclusion, UidRange, UserSpec};
