@@ -113,8 +113,12 @@ pub fn lines(now: Option<&Table>, wanted: Option<&Table>) -> Vec<Line> {
             _ => {}
         }
         let (was, is) = (was.unwrap_or(&nothing), is.unwrap_or(&nothing));
-        left_over(was, is).into_iter().for_each(|text| say(false, text));
-        left_over(is, was).into_iter().for_each(|text| say(true, text));
+        for text in left_over(was, is) {
+            say(false, text);
+        }
+        for text in left_over(is, was) {
+            say(true, text);
+        }
     }
     lines
 }
