@@ -321,9 +321,19 @@ pub fn stop_if_pending(store: &Store) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Until when an installation waits to be confirmed, in seconds since 1970, if one does.
-pub fn waits_until(store: &Store) -> Option<u64> {
-    read(&store.path("pending")).map(|waits| waits.until).filter(|until| now() <= *until)
+/// How an installation that has to be confirmed stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trial {
+    /// It waits until this time, in seconds since 1970.
+    Waits(u64),
+    /// The time was over then, and it goes back or tries to.
+    Over(u64),
+}
+
+/// How an installation stands that has to be confirmed, if there is one.
+pub fn trial(store: &Store) -> Option<Trial> {
+    let until = read(&store.path("pending"))?.until;
+    Some(if now() <= until { Trial::Waits(until) } else { Trial::Over(until) })
 }
 
 /// What waits need not wait any more.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::apply::confirm;
+use crate::apply::confirm::{self, Trial};
 use crate::apply::store::{Phase, State, Store};
 use crate::backend::iptables::infer::{self, Inferred};
 use crate::backend::iptables::observe;
@@ -60,14 +60,23 @@ impl Look {
         let store = Store::unlocked()?;
         let state = store.load();
         let mut notes = Vec::new();
-        if let Some(until) = confirm::waits_until(&store) {
-            notes.push(Finding::new(
+        match confirm::trial(&store) {
+            Some(Trial::Waits(until)) => notes.push(Finding::new(
                 format!(
                     "on trial: the installation comes undone at {} unless it is confirmed",
                     words::time(until)
                 ),
                 "run 'tproxy confirm' to keep it",
-            ));
+            )),
+            Some(Trial::Over(until)) => notes.push(Finding::new(
+                format!(
+                    "nobody confirmed the installation until {}, so it is being taken back; {} has the details",
+                    words::time(until),
+                    store.path("log").display()
+                ),
+                "if it stays so, run 'tproxy uninstall', or 'tproxy install' to keep it",
+            )),
+            None => {}
         }
         let (config, compared) = source::effective(resolved, state.as_ref().map(|s| s.config.as_str()));
         let mut problems = Vec::new();

@@ -41,9 +41,7 @@ pub fn observe_with_counters(tools: &Tools) -> Result<Observation, Failure> {
 /// # Errors
 /// As those of [`observe`].
 pub fn observe_variant(tools: &Tools, variant: Variant) -> Result<Observation, Failure> {
-    let mut places = with_tables()?;
-    places.retain(|(of, _)| *of == variant);
-    observe_places(tools, &places, &[])
+    observe_places(tools, &with_tables(&[variant])?, &[])
 }
 
 /// Where there are tables, but no program to read them.
@@ -51,14 +49,14 @@ pub fn observe_variant(tools: &Tools, variant: Variant) -> Result<Observation, F
 /// # Errors
 /// The kernel does not list its tables.
 pub fn unreadable(tools: &Tools) -> Result<Vec<(Variant, Family)>, Failure> {
-    let mut places = with_tables()?;
+    let mut places = with_tables(&Variant::BOTH)?;
     places.retain(|(variant, family)| tools.of(*variant).programs(*family).is_none());
     Ok(places)
 }
 
-fn with_tables() -> Result<Vec<(Variant, Family)>, Failure> {
+fn with_tables(variants: &[Variant]) -> Result<Vec<(Variant, Family)>, Failure> {
     let mut places = Vec::new();
-    for variant in Variant::BOTH {
+    for &variant in variants {
         for family in Family::BOTH {
             if has_tables(variant, family)? {
                 places.push((variant, family));
@@ -69,7 +67,7 @@ fn with_tables() -> Result<Vec<(Variant, Family)>, Failure> {
 }
 
 fn observe_with(tools: &Tools, args: &[&'static str]) -> Result<Observation, Failure> {
-    observe_places(tools, &with_tables()?, args)
+    observe_places(tools, &with_tables(&Variant::BOTH)?, args)
 }
 
 fn observe_places(

@@ -2,7 +2,7 @@
 //!
 //! In one nat chain the first rule that decides wins, so what stands before our jump counts. Between two chains at
 //! the same hook, of the other variant or of a native table, whichever redirects first wins, so there only what
-//! redirects or drops counts. What is about the host's own addresses or about loopback alone is not our traffic.
+//! redirects or drops counts. What a host sends to itself is not our traffic, nor is what a container gets.
 
 mod native;
 mod rules;

@@ -54,15 +54,20 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn chain(&self, chain: &HookedChain) -> Option<Ahead> {
+        let names = [chain.table.to_uppercase(), chain.table.clone(), chain.name.clone()];
+        let whose = whose(names.iter().map(String::as_str));
+        // What arrives at a published port is a container's and not the host's.
+        if self.traffic == Traffic::Inbound && whose == "Docker" {
+            return None;
+        }
         let (part, packets) = self.taken(chain, &chain.name, 0);
         let family = match chain.family {
             BOTH => "inet",
             2 => "ip",
             _ => "ip6",
         };
-        let names = [chain.table.to_uppercase(), chain.table.clone(), chain.name.clone()];
         (part > Part::None).then(|| Ahead {
-            whose: whose(names.iter().map(String::as_str)),
+            whose,
             family: self.family,
             hook: self.traffic.hook(),
             place: format!("nftables table {family} {}", chain.table),
@@ -111,7 +116,8 @@ impl Search<'_> {
         match condition {
             Condition::Protocol(protocol) => all_if(protocol == if dns { 17 } else { 6 }),
             Condition::Family(family) => all_if(family == number(self.family)),
-            Condition::OwnAddress => Part::None,
+            // Redirection leaves alone what a host sends to itself, but takes what arrives, which is for the host.
+            Condition::OwnAddress => all_if(self.traffic == Traffic::Inbound),
             Condition::User(uid) if uid == self.ours.sidecar => Part::None,
             Condition::Port(port) if dns => all_if(port == 53),
             Condition::Destination(address, bits) if dns => {

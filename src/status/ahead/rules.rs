@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use crate::backend::iptables::save::{Saved, SavedRule, SavedTable};
+use crate::backend::iptables::save::{Saved, SavedChain, SavedRule, SavedTable};
 use crate::backend::iptables::situation::{Place, Situation};
 use crate::backend::iptables::tools::Variant;
 use crate::backend::iptables::typed::Purpose;
@@ -113,7 +113,7 @@ impl Search<'_> {
         let foreign = (0..end).filter(|index| !is_ours(*index)).map(|index| &chain.rules[index]);
         foreign
             .filter_map(|rule| {
-                let taken = self.taken(table, rule, true, 0);
+                let taken = self.taken(table, chain, rule, 0);
                 (taken.part > Part::None).then(|| Ahead {
                     whose: whose(taken.chains.iter().map(String::as_str)),
                     family: place.1,
@@ -129,7 +129,7 @@ impl Search<'_> {
             .collect()
     }
 
-    fn taken(&self, table: &SavedTable, rule: &SavedRule, builtin: bool, depth: usize) -> Taken {
+    fn taken(&self, table: &SavedTable, of: &SavedChain, rule: &SavedRule, depth: usize) -> Taken {
         let nothing = || Taken { part: Part::None, packets: None, chains: Vec::new() };
         let words = rule.words();
         let part = concerns(&words, self.traffic, self.ours);
@@ -137,8 +137,10 @@ impl Search<'_> {
         let Some(target) = after("-j").or_else(|| after("-g")) else { return nothing() };
         let untracks =
             target == "CT" && self.decide == UNTRACK && words.iter().any(|word| word == "--notrack");
-        let returns = target == "RETURN" && builtin && self.return_decides;
-        if part == Part::None {
+        let returns = target == "RETURN" && of.builtin && self.return_decides;
+        // What arrives at a published port is a container's and not the host's.
+        let published = self.traffic == Traffic::Inbound && target == "DNAT" && of.name.starts_with("DOCKER");
+        if part == Part::None || published {
             return nothing();
         }
         if self.decide.contains(&target.as_str()) || untracks || returns {
@@ -152,7 +154,7 @@ impl Search<'_> {
         }
         let mut sum = nothing();
         for inner in &chain.rules {
-            let taken = self.taken(table, inner, false, depth + 1);
+            let taken = self.taken(table, chain, inner, depth + 1);
             if taken.part > Part::None {
                 sum.part = sum.part.max(taken.part.min(part));
                 sum.packets = match (sum.packets, taken.packets) {
@@ -212,6 +214,8 @@ fn concerns(words: &[String], traffic: Traffic, ours: &Ours) -> Part {
             },
             ("-o" | "-i", false) if value == "lo" => Part::None,
             ("-o" | "-i", true) if value == "lo" => Part::All,
+            // Redirection leaves alone what a host sends to itself, but takes what arrives, which is for the host.
+            ("--dst-type", false) if value == "LOCAL" && traffic == Traffic::Inbound => Part::All,
             ("--dst-type", false) if value == "LOCAL" => Part::None,
             ("--uid-owner", false) if value == ours.sidecar.to_string() => Part::None,
             ("--dport" | "--dports", false) if dns => {
@@ -308,6 +312,17 @@ mod tests {
             found("-A PREROUTING -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 1", "", Traffic::Inbound);
         assert!(inbound.len() == 1 && !inbound[0].all, "{inbound:?}");
         assert_eq!(inbound[0].whose, "somebody else");
+    }
+
+    #[test]
+    fn what_arrives_is_for_the_host_itself() {
+        let local = "-A PREROUTING -p tcp -m addrtype --dst-type LOCAL";
+        let all = found(&format!("{local} -j REDIRECT --to-ports 1"), "", Traffic::Inbound);
+        assert!(all.len() == 1 && all[0].all, "{all:?}");
+        let chains = "-A DOCKER ! -i docker0 -p tcp -m tcp --dport 80 -j DNAT --to-destination 172.17.0.2:80\n\
+                      -A LOOP -p tcp -m tcp --dport 80 -j DNAT --to-destination 172.17.0.2:80";
+        assert_eq!(found(&format!("{local} -j DOCKER"), chains, Traffic::Inbound), []);
+        assert_eq!(found(&format!("{local} -j LOOP"), chains, Traffic::Inbound).len(), 1);
     }
 
     #[test]

@@ -61,6 +61,15 @@ each_variant! {
         report(lab, 0, &[]);
     }
 
+    fn what_arrives_for_the_host_is_ours(lab, variant) {
+        install(lab, variant);
+        let first = "-t nat -I PREROUTING 1 -p tcp --dport 8080 -m addrtype --dst-type LOCAL -j REDIRECT --to-ports 1";
+        let _ = firewall::iptables(variant, Family::V4, first).succeeds();
+        let found = report(lab, 11, &[]);
+        assert_eq!(found["ahead"][0]["traffic"], "inbound", "{found:#}");
+        assert_eq!(found["ahead"].as_array().expect("a list").len(), 1, "{found:#}");
+    }
+
     fn the_other_variant_takes(lab, variant) {
         install(lab, variant);
         let take = "*nat\n-A OUTPUT -p tcp -m tcp --dport 9999 -j REDIRECT --to-ports 1\nCOMMIT\n";

@@ -132,6 +132,15 @@ each_variant! {
         assert!(!status(lab, &[]).exits(0).stdout.contains("on trial"));
     }
 
+    fn a_trial_whose_time_is_over(lab, variant) {
+        install(lab, variant);
+        let record = std::fs::read_dir("/run/tproxy").expect("a directory").filter_map(Result::ok).map(|e| e.path());
+        let record = record.into_iter().find(|path| path.extension().is_some_and(|e| e == "json")).expect("a record");
+        let pending = r#"{"schema":1,"until":1000000000,"begun":999999999,"installer":1}"#;
+        std::fs::write(record.with_extension("pending"), pending).expect("written");
+        let _ = status(lab, &[]).exits(0).prints("nobody confirmed the installation until 2001-09-09T01:46:40Z");
+    }
+
     fn the_sidecars_user_is_gone(lab, variant) {
         install(lab, variant);
         lab.replace("/etc/passwd", "root:x:0:0::/root:/bin/sh\n");

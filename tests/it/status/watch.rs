@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 
 use crate::support::command::{self, pid};
-use crate::support::lab::{Lab, in_a_namespace_of_our_own};
+use crate::support::lab::{Lab, in_a_namespace_of_our_own, skip};
 use crate::support::{Family, Variant, firewall};
 
 use super::install;
@@ -113,6 +113,36 @@ fn legacy_rules_are_watched_too() {
         );
         assert!(watch.line_with("now:").contains("missing"));
         watch.end(Signal::SIGTERM);
+    });
+}
+
+/// What `nf_tables` tells by itself need not be asked for again and again.
+#[test]
+fn nftables_is_not_polled() {
+    Lab::enter(|lab| {
+        if command::find("strace").is_none() {
+            return skip("this machine has no strace");
+        }
+        install(lab, Variant::Nft);
+        let log = lab.dir().join("strace.log");
+        let run =
+            command::Program::new("strace").args(["-f", "-qq", "-e", "trace=openat,sendto,execve", "-o"]);
+        let run = run.arg(&log).arg(lab.program_path()).args(["status", "--watch"]).start();
+        // A look at the legacy tables: one with the report, one to begin with, and one every two seconds.
+        let text = || std::fs::read_to_string(&log).unwrap_or_default();
+        let looks = |text: &str| text.matches("/ip_tables_names\"").count();
+        let mut first = String::new();
+        while looks(&text()) < 5 {
+            if looks(&first) < 4 {
+                first = text();
+            }
+            std::thread::yield_now();
+        }
+        let rest = text()[first.len()..].to_owned();
+        assert!(!rest.contains("sendto(") && !rest.contains("execve("), "{rest}");
+        let child = text().split(' ').next().and_then(|pid| pid.parse().ok()).expect("a process");
+        kill(nix::unistd::Pid::from_raw(child), Signal::SIGTERM).expect("it watches");
+        let _ = run.finish().succeeds();
     });
 }
 
