@@ -13,6 +13,7 @@
 compile_error!("tproxy sets up Linux netfilter and builds for Linux targets only");
 
 pub mod apply;
+pub mod attribute;
 pub mod backend;
 pub mod cli;
 pub mod config;

@@ -5,6 +5,7 @@ pub mod conntrack;
 pub mod events;
 pub mod link;
 mod message;
+pub mod nftables;
 pub mod ruleset;
 pub mod sockets;
 

@@ -5,6 +5,7 @@ mod envoy;
 mod firewalld;
 mod kernel;
 mod laws;
+mod nftables;
 mod pure;
 mod readme;
 mod status;

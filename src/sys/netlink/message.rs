@@ -5,6 +5,7 @@
 
 use std::net::Ipv6Addr;
 
+pub(super) use crate::attribute::attributes;
 use crate::plan::Family;
 
 const HEADER: usize = 16;
@@ -42,9 +43,6 @@ const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const INET_DIAG_REQUEST: usize = 56;
 const IPPROTO_TCP: u8 = 6;
 const TCP_LISTEN: u8 = 10;
-
-/// The upper bits of an attribute's type are flags.
-pub(super) const NLA_TYPE_MASK: u16 = 0x3fff;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -214,16 +212,6 @@ pub(super) fn listening_port(message: &Message<'_>) -> Option<u16> {
         }
         _ => None,
     }
-}
-
-pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        let length = usize::from(u16_at(rest, 0)?);
-        let attribute = (u16_at(rest, 2)? & NLA_TYPE_MASK, rest.get(4..length)?);
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(attribute)
-    })
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {

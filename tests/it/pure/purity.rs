@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 27] = [
+const PURE: [&str; 36] = [
     "src/plan",
     "src/config",
     "src/present",
     "src/text.rs",
+    "src/attribute.rs",
     "src/exit.rs",
     "src/apply/degrade.rs",
     "src/backend/iptables/decode.rs",
@@ -20,6 +21,14 @@ const PURE: [&str; 27] = [
     "src/backend/iptables/transition.rs",
     "src/backend/iptables/infer.rs",
     "src/backend/iptables/typed.rs",
+    "src/backend/nftables/decode.rs",
+    "src/backend/nftables/elements.rs",
+    "src/backend/nftables/encode.rs",
+    "src/backend/nftables/expression.rs",
+    "src/backend/nftables/model.rs",
+    "src/backend/nftables/set.rs",
+    "src/backend/nftables/statement.rs",
+    "src/backend/nftables/wire.rs",
     "src/sidecar/dns.rs",
     "src/status/ahead/rules.rs",
     "src/status/compare.rs",

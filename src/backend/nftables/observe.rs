@@ -1,0 +1,75 @@
+//! What is there: our own table, in full, and nothing of others'.
+
+use std::io;
+
+use crate::attribute::Attributes;
+use crate::sys::netlink::nftables::Door;
+
+use super::decode::{Observed, decode};
+use super::model::TABLE;
+use super::wire::{self, INET, Message, message};
+
+/// What was seen, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Nothing has changed since, as long as this is the generation.
+    pub generation: u32,
+    /// `None`: there is no such table.
+    pub table: Option<Observed>,
+}
+
+/// Reads our table.
+///
+/// # Errors
+/// The kernel's: [`io::ErrorKind::PermissionDenied`] without the right to administer the network namespace,
+/// [`io::ErrorKind::Unsupported`] where the kernel has no `nf_tables`.
+pub fn observe(door: &mut Door) -> io::Result<Seen> {
+    // First, so that whatever comes between this and the rest is noticed when something is changed.
+    let generation = door.generation().map_err(unsupported)?;
+    let table = read(door)?.map(|messages| decode(&messages));
+    Ok(Seen { generation, table })
+}
+
+/// What the kernel tells of our table. `None`: there is none.
+///
+/// # Errors
+/// The kernel's.
+pub fn read(door: &mut Door) -> io::Result<Option<Vec<Message>>> {
+    match all(door) {
+        Ok(messages) => Ok(Some(messages)),
+        // It may go while it is read.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn all(door: &mut Door) -> io::Result<Vec<Message>> {
+    let of_table = |kind, table| question(kind, Attributes::new().text(table, TABLE));
+    let mut messages = door.ask(&of_table(message::GET_TABLE, wire::table::NAME))?;
+    // The kernel lists the chains of every table of the family, whatever table is asked for.
+    messages.extend(door.dump(&of_table(message::GET_CHAIN, wire::chain::TABLE))?);
+    messages.extend(door.dump(&of_table(message::GET_RULE, wire::rule::TABLE))?);
+    let sets = door.dump(&of_table(message::GET_SET, wire::set::TABLE))?;
+    for set in &sets {
+        let Some(name) = crate::attribute::find_text(&set.body, wire::set::NAME) else { continue };
+        let of_set = Attributes::new().text(wire::element::TABLE, TABLE).text(wire::element::SET, &name);
+        messages.extend(door.dump(&question(message::GET_ELEMENTS, of_set))?);
+    }
+    messages.extend(sets);
+    Ok(messages)
+}
+
+fn question(kind: u16, body: Attributes) -> Message {
+    Message { kind, flags: 0, family: INET, body: body.into() }
+}
+
+/// What a kernel says that has no netfilter, no nfnetlink or no `nf_tables`; nfnetlink says "invalid argument" for a
+/// part of it that is not there.
+pub(super) fn unsupported(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EINVAL | libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT | libc::EOPNOTSUPP) => {
+            io::Error::new(io::ErrorKind::Unsupported, "this kernel has no nf_tables")
+        }
+        _ => error,
+    }
+}

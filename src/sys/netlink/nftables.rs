@@ -1,0 +1,301 @@
+//! The door to `nf_tables`: questions, and transactions of any size. What the messages say is the caller's business.
+//!
+//! A transaction is one datagram: a first message with the generation that it is meant for, the changes, and a last
+//! message. The kernel works through it before `sendto` returns, so all that it has to say is there to be read then.
+
+use std::io;
+use std::os::fd::AsRawFd as _;
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, NetlinkAddr, SockProtocol, recv, sendto, setsockopt, sockopt};
+
+use super::message::{self, NLM_F_ACK, NLM_F_DUMP};
+use super::{ANSWER, LISTINGS, Socket};
+use crate::attribute::{Attributes, find_text, find_u32};
+use crate::backend::nftables::wire::Message;
+
+/// `NFNL_SUBSYS_NFTABLES`, the upper byte of every message's kind.
+const SUBSYSTEM: u16 = 10;
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+/// `NFNL_BATCH_GENID`
+const BATCH_GENERATION: u16 = 1;
+const GET_GENERATION: u16 = 16;
+/// `NFTA_GEN_ID`
+const GENERATION_ID: u16 = 1;
+
+const NLM_F_REQUEST: u16 = 0x1;
+/// `struct nlmsghdr`
+const HEADER: usize = 16;
+/// `struct nfgenmsg`
+const GENERIC: usize = 4;
+
+/// An error's code, and behind it the header of the message that it is about, unless the kernel says more.
+const ERROR_ATTRIBUTES: usize = 4 + HEADER;
+const NLMSG_ERROR: u16 = 2;
+/// `NLM_F_ACK_TLVS`
+const HAS_ATTRIBUTES: u16 = 0x200;
+/// `NLMSGERR_ATTR_MSG`, `NLMSGERR_ATTR_OFFS`
+const ERROR_WORDS: u16 = 1;
+const ERROR_OFFSET: u16 = 2;
+
+/// Room for the errors of a few thousand messages.
+const ERRORS: usize = 1 << 20;
+
+/// Why a transaction did not happen. Nothing of it did.
+#[derive(Debug)]
+pub enum Refusal {
+    /// There is another generation than the one that it was meant for: somebody changed something.
+    Changed,
+    /// It is more than this socket can send at once. Without the right to more that is twice the setting
+    /// `net.core.wmem_max`.
+    TooBig,
+    /// The right to administer this network namespace is lacking.
+    Denied,
+    /// The kernel does not accept a message.
+    Refused {
+        /// Which, of those given; `None`: all of them together.
+        message: Option<usize>,
+        /// Why.
+        errno: i32,
+        /// Why, in the kernel's words.
+        words: Option<String>,
+        /// The attribute at fault, as its place in the message's body.
+        offset: Option<usize>,
+    },
+    /// There was no answer, or none that makes sense.
+    Io(io::Error),
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::EMSGSIZE | Errno::ENOBUFS => Self::TooBig,
+            Errno::EPERM => Self::Denied,
+            _ => Self::Io(errno.into()),
+        }
+    }
+}
+
+/// A socket to `nf_tables` of the network namespace in which it was opened.
+///
+/// Closing one after a transaction that deleted something waits until the kernel is done with deleting, several
+/// milliseconds. So open one, do all with it, and drop it last.
+pub struct Door {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Door {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// The kernel's: [`Errno::EPROTONOSUPPORT`] where it has no netfilter.
+    pub fn open() -> io::Result<Self> {
+        let socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
+        // Both came with Linux 4.12, before anything else that is needed; without, answers only say less.
+        for option in [libc::NETLINK_CAP_ACK, libc::NETLINK_EXT_ACK] {
+            let _ = enable(&socket, option);
+        }
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// The number of the last transaction that anybody made in this network namespace.
+    ///
+    /// # Errors
+    /// The kernel's: [`Errno::EPERM`] without the right to administer it, [`Errno::EINVAL`] where it has no
+    /// `nf_tables`.
+    pub fn generation(&mut self) -> io::Result<u32> {
+        let answer = self.ask(&Message { kind: GET_GENERATION, ..Message::default() })?;
+        let generation = answer.iter().find_map(|message| find_u32(&message.body, GENERATION_ID));
+        generation.ok_or_else(|| Errno::EBADMSG.into())
+    }
+
+    /// Asks for one thing.
+    ///
+    /// # Errors
+    /// The kernel's; [`io::ErrorKind::NotFound`] where it is not there.
+    pub fn ask(&mut self, question: &Message) -> io::Result<Vec<Message>> {
+        Ok(self.exchange(question, NLM_F_ACK)?.0)
+    }
+
+    /// Asks for a list, again while it changes as it is made.
+    ///
+    /// # Errors
+    /// The kernel's; [`io::ErrorKind::NotFound`] where there is nothing that could have such a list.
+    pub fn dump(&mut self, question: &Message) -> io::Result<Vec<Message>> {
+        for _ in 0..LISTINGS {
+            if let (list, false) = self.exchange(question, NLM_F_DUMP)? {
+                return Ok(list);
+            }
+        }
+        Err(io::Error::other("the lists of nf_tables keep changing"))
+    }
+
+    /// The answer, and whether it changed while it was made.
+    fn exchange(&mut self, question: &Message, flags: u16) -> Result<(Vec<Message>, bool), Errno> {
+        let sequence = self.next(1);
+        let mut bytes = Vec::new();
+        let kind = SUBSYSTEM << 8 | question.kind;
+        write(&mut bytes, kind, question.flags | flags, sequence, [question.family, 0, 0, 0], &question.body);
+        self.send(&bytes)?;
+        let mut buffer = vec![0; ANSWER];
+        let (mut answer, mut interrupted) = (Vec::new(), false);
+        loop {
+            let size = self.receive(&mut buffer, MsgFlags::empty())?;
+            let datagram = buffer.get(..size).ok_or(Errno::EMSGSIZE)?;
+            for message in message::parse(datagram).filter(|message| message.sequence == sequence) {
+                interrupted |= message.interrupted();
+                match message.end() {
+                    Some(Ok(())) => return Ok((answer, interrupted)),
+                    Some(Err(errno)) => return Err(Errno::from_raw(errno)),
+                    None => answer.extend(read(&message)),
+                }
+            }
+        }
+    }
+
+    /// Makes all these changes, or none of them.
+    ///
+    /// # Errors
+    /// Why none was made.
+    pub fn commit(&mut self, changes: &[Message], generation: u32) -> Result<(), Refusal> {
+        let Some(last) = changes.len().checked_sub(1) else { return Ok(()) };
+        let first = self.next(changes.len() + 2);
+        let bytes = batch(changes, generation, first);
+        self.make_room(bytes.len());
+        self.send(&bytes)?;
+        let mut buffer = vec![0; ANSWER];
+        let mut done = false;
+        loop {
+            let size = match self.receive(&mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Err(Errno::ETIMEDOUT) => break,
+                // Errors were lost for want of room; at least one was not.
+                Err(Errno::ENOBUFS) => continue,
+                other => other.map_err(|errno| Refusal::Io(errno.into()))?,
+            };
+            let datagram = buffer.get(..size).ok_or_else(|| Refusal::Io(io::Error::from(Errno::EMSGSIZE)))?;
+            for message in message::parse(datagram) {
+                let place = usize::try_from(message.sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
+                match message.end() {
+                    Some(Err(errno)) if place <= last + 1 => {
+                        return Err(refusal(&message, place.checked_sub(1), errno));
+                    }
+                    Some(Ok(())) if place == last + 1 => done = true,
+                    _ => {}
+                }
+            }
+        }
+        if done {
+            Ok(())
+        } else {
+            Err(Refusal::Io(io::Error::other("the kernel did not confirm the change")))
+        }
+    }
+
+    /// The first of that many numbers that were not used yet.
+    fn next(&mut self, count: usize) -> u32 {
+        let first = self.sequence.wrapping_add(1);
+        self.sequence = self.sequence.wrapping_add(u32::try_from(count).unwrap_or(u32::MAX));
+        first
+    }
+
+    fn make_room(&self, size: usize) {
+        // Without the right to more there is what an ordinary socket may have; sending tells whether that is enough.
+        let _ = setsockopt(&self.socket.0, sockopt::SndBufForce, &size)
+            .or_else(|_| setsockopt(&self.socket.0, sockopt::SndBuf, &size));
+        let _ = setsockopt(&self.socket.0, sockopt::RcvBufForce, &ERRORS)
+            .or_else(|_| setsockopt(&self.socket.0, sockopt::RcvBuf, &ERRORS));
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
+        let kernel = NetlinkAddr::new(0, 0);
+        sendto(self.socket.0.as_raw_fd(), bytes, &kernel, MsgFlags::empty()).map(drop)
+    }
+
+    /// How long the next datagram is, which may be more than there was room for.
+    fn receive(&self, buffer: &mut [u8], flags: MsgFlags) -> Result<usize, Errno> {
+        loop {
+            match recv(self.socket.0.as_raw_fd(), buffer, flags | MsgFlags::MSG_TRUNC) {
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Err(Errno::ETIMEDOUT),
+                other => return other,
+            }
+        }
+    }
+}
+
+/// Turns an option of a netlink socket on.
+#[allow(unsafe_code, reason = "nix knows no options of netlink sockets")]
+fn enable(socket: &Socket, option: libc::c_int) -> Result<(), Errno> {
+    let on: libc::c_int = 1;
+    let size = libc::socklen_t::try_from(size_of_val(&on)).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the pointer is to an integer of that size, which the kernel reads during the call alone.
+    let result = unsafe {
+        libc::setsockopt(socket.0.as_raw_fd(), libc::SOL_NETLINK, option, (&raw const on).cast(), size)
+    };
+    Errno::result(result).map(drop)
+}
+
+/// The datagram of a transaction. Only the last change is acknowledged: the kernel does so when all is done.
+fn batch(changes: &[Message], generation: u32, first: u32) -> Vec<u8> {
+    let [high, low] = SUBSYSTEM.to_be_bytes();
+    let generic = [0, 0, high, low];
+    let size: usize = changes.iter().map(|change| HEADER + GENERIC + change.body.len() + 3).sum();
+    let mut bytes = Vec::with_capacity(size + 64);
+    let guard: Vec<u8> = Attributes::new().number(BATCH_GENERATION, generation).into();
+    let mut sequence = first;
+    write(&mut bytes, BATCH_BEGIN, 0, sequence, generic, &guard);
+    for (place, change) in changes.iter().enumerate() {
+        sequence = sequence.wrapping_add(1);
+        let flags = if place + 1 == changes.len() { change.flags | NLM_F_ACK } else { change.flags };
+        let kind = SUBSYSTEM << 8 | change.kind;
+        write(&mut bytes, kind, flags, sequence, [change.family, 0, 0, 0], &change.body);
+    }
+    write(&mut bytes, BATCH_END, 0, sequence.wrapping_add(1), generic, &[]);
+    bytes
+}
+
+fn write(bytes: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, generic: [u8; GENERIC], body: &[u8]) {
+    let length = u32::try_from(HEADER + GENERIC + body.len()).unwrap_or(u32::MAX);
+    bytes.extend(length.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+    bytes.extend(sequence.to_ne_bytes());
+    bytes.extend(0_u32.to_ne_bytes());
+    bytes.extend(generic);
+    bytes.extend(body);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+}
+
+fn read(message: &message::Message<'_>) -> Option<Message> {
+    let [kind, subsystem] = message.kind.to_le_bytes();
+    let (family, body) = (*message.payload.first()?, message.payload.get(GENERIC..)?);
+    (u16::from(subsystem) == SUBSYSTEM).then(|| Message {
+        kind: kind.into(),
+        flags: message.flags,
+        family,
+        body: body.to_vec(),
+    })
+}
+
+fn refusal(message: &message::Message<'_>, place: Option<usize>, errno: i32) -> Refusal {
+    let said = match message.payload.get(ERROR_ATTRIBUTES..) {
+        Some(said) if message.kind == NLMSG_ERROR && message.flags & HAS_ATTRIBUTES != 0 => said,
+        _ => &[],
+    };
+    match (place, errno) {
+        (None, libc::ERESTART) => Refusal::Changed,
+        (None, libc::EPERM) => Refusal::Denied,
+        _ => {
+            // The kernel's numbers for itself are in the machine's byte order.
+            let offset = find_u32(said, ERROR_OFFSET).map(u32::to_be).and_then(|at| usize::try_from(at).ok());
+            Refusal::Refused {
+                message: place,
+                errno,
+                words: find_text(said, ERROR_WORDS),
+                offset: offset.and_then(|at| at.checked_sub(HEADER + GENERIC)),
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The kernel's `nf_tables` as our own messages speak to it, with real `nft` beside.
+
+mod same;
+mod sample;
