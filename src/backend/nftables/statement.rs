@@ -22,27 +22,26 @@ use super::wire::{
 
 /// What the expressions of a rule say, and what its first counter counted.
 pub(super) fn read(list: &[u8]) -> (Vec<Statement>, Option<Count>) {
-    let expressions: Vec<(String, Expression<'_>)> = attributes(list)
-        .map(|(_, expression)| {
-            let name = find_text(expression, rule::NAME).unwrap_or_default();
-            let read = Expression::read(&name, find(expression, rule::DATA).unwrap_or_default());
-            (name, read.unwrap_or(Expression::Other))
-        })
-        .collect();
-    let counts = expressions.iter().find_map(|(_, expression)| match expression {
-        Expression::Counter(count) => Some(*count),
+    let counts = attributes(list).find_map(|(_, expression)| match Expression::of(expression) {
+        (_, Expression::Counter(count)) => Some(count),
         _ => None,
     });
+    (with_lengths(list).into_iter().map(|(statement, _)| statement).collect(), counts)
+}
+
+/// The statements, and of how many expressions each is.
+pub(super) fn with_lengths(list: &[u8]) -> Vec<(Statement, usize)> {
+    let expressions: Vec<_> = attributes(list).map(|(_, expression)| Expression::of(expression)).collect();
     let mut statements = Vec::new();
     let mut rest = expressions.as_slice();
     while let [(name, first), behind @ ..] = rest {
         let next: Vec<&Expression<'_>> = behind.iter().take(3).map(|(_, expression)| expression).collect();
         let (statement, more) =
             first.statement(&next).unwrap_or_else(|| (Statement::Foreign(name.clone()), 0));
-        statements.push(statement);
+        statements.push((statement, 1 + more));
         rest = behind.get(more..).unwrap_or_default();
     }
-    (statements, counts)
+    statements
 }
 
 /// What is loaded into a register.
@@ -88,6 +87,13 @@ enum Expression<'a> {
 }
 
 impl<'a> Expression<'a> {
+    /// With its name.
+    fn of(expression: &'a [u8]) -> (String, Self) {
+        let name = find_text(expression, rule::NAME).unwrap_or_default();
+        let read = Self::read(&name, find(expression, rule::DATA).unwrap_or_default());
+        (name, read.unwrap_or(Self::Other))
+    }
+
     fn read(name: &str, body: &'a [u8]) -> Option<Self> {
         match name {
             "meta" => {

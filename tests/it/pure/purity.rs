@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 36] = [
+const PURE: [&str; 37] = [
     "src/plan",
     "src/config",
     "src/present",
@@ -26,6 +26,7 @@ const PURE: [&str; 36] = [
     "src/backend/nftables/encode.rs",
     "src/backend/nftables/expression.rs",
     "src/backend/nftables/model.rs",
+    "src/backend/nftables/refusal.rs",
     "src/backend/nftables/set.rs",
     "src/backend/nftables/statement.rs",
     "src/backend/nftables/wire.rs",

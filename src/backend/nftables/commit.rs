@@ -1,0 +1,206 @@
+//! Hands a change to the kernel, and finds out what it refused.
+
+use std::io;
+
+use crate::attribute::Attributes;
+use crate::sys::netlink::nftables::{Door, Refusal};
+
+use super::decode::decode;
+use super::encode;
+use super::model::{Chain, Rule, Statement, TABLE, Table};
+use super::observe::unsupported;
+use super::refusal::{Part, Refused, apart};
+use super::wire::{self, Message, message};
+
+/// A table that never is.
+const TRIAL: &str = "kuma_mesh_trial";
+
+/// Why a change was not made. Nothing of it was.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Look again, and try again.
+    #[error("somebody else changed nf_tables at the same moment")]
+    Changed,
+    /// `CAP_NET_ADMIN` is lacking.
+    #[error("changing nf_tables needs the capability CAP_NET_ADMIN in this network namespace")]
+    Denied,
+    /// A process said that it alone may change the table.
+    #[error("the table inet {TABLE} belongs to another process, which alone may change it until it ends")]
+    Owned,
+    /// More than fits into what this process may send at once.
+    #[error(
+        "{bytes} bytes of rules and lists are more than the kernel takes from this process at once; root outside of \
+         a user namespace may send more, and so may everybody with a higher net.core.wmem_max"
+    )]
+    TooBig {
+        /// How many it would have been.
+        bytes: usize,
+    },
+    /// No `nf_tables`, or none for both families.
+    #[error("this kernel has no nf_tables")]
+    Unsupported,
+    /// The kernel refused something of it.
+    #[error("{0}")]
+    Refused(Box<Refused>),
+    /// There was no answer.
+    #[error("the kernel did not answer as expected: {0}")]
+    Io(#[source] io::Error),
+}
+
+/// Makes a change, if this is still the generation.
+///
+/// # Errors
+/// Why it was not made.
+pub fn commit(door: &mut Door, messages: &[Message], generation: u32) -> Result<(), CommitError> {
+    let Err(refusal) = door.commit(messages, generation) else { return Ok(()) };
+    Err(match refusal {
+        Refusal::Changed => CommitError::Changed,
+        Refusal::Denied => CommitError::Denied,
+        Refusal::TooBig => {
+            CommitError::TooBig { bytes: messages.iter().map(|message| message.body.len()).sum() }
+        }
+        // Not the right to change anything is missing, but that to change this table.
+        Refusal::Refused { message: Some(_), errno: libc::EPERM, .. } => CommitError::Owned,
+        // What nfnetlink says to a batch for a part of it that is not there.
+        Refusal::Refused { message: None, errno: libc::EOPNOTSUPP | libc::EINVAL, .. } => {
+            CommitError::Unsupported
+        }
+        Refusal::Refused { message, errno, words, offset } => {
+            let message = message.and_then(|place| messages.get(place));
+            let mut refused = Refused::new(message, offset, errno, words);
+            if refused.statement.is_none() {
+                refused.statement = search(door, &refused, messages);
+            }
+            CommitError::Refused(Box::new(refused))
+        }
+        Refusal::Io(error) => match unsupported(error) {
+            error if error.kind() == io::ErrorKind::Unsupported => CommitError::Unsupported,
+            error => CommitError::Io(error),
+        },
+    })
+}
+
+/// Which statement of a refused rule it was, found out by trying each alone. A kernel that does not say at which
+/// place of a rule it stumbled says so of each of several rules.
+fn search(door: &mut Door, refused: &Refused, messages: &[Message]) -> Option<Statement> {
+    let Part::Rule(chain, rule) = &refused.part else { return None };
+    let statements = apart(rule);
+    let rules = statements.iter().map(|one| Rule { statements: vec![one.clone()], comment: None }).collect();
+    // The chain as it was to be, because it matters which hook calls it.
+    let hook = decode(messages).table.chains.into_iter().find(|is| is.name == *chain).and_then(|is| is.hook);
+    let trial =
+        trial(&Table { chains: vec![Chain { name: chain.clone(), hook, rules }], ..Table::default() });
+    let first_rule = trial.iter().position(|message| message.kind == message::NEW_RULE)?;
+    // Whatever the generation is: nothing of this ever happens.
+    let generation = door.generation().ok()?;
+    match door.commit(&trial, generation) {
+        Err(Refusal::Refused { message: Some(place), .. }) => {
+            statements.into_iter().nth(place.checked_sub(first_rule)?)
+        }
+        _ => None,
+    }
+}
+
+/// A batch that the kernel always refuses, but for this table at its end: the table is deleted twice.
+fn trial(table: &Table) -> Vec<Message> {
+    let messages = encode::create(table).into_iter().chain(encode::remove()).chain(encode::remove());
+    messages.map(elsewhere).collect()
+}
+
+/// The same of another table, one that nobody has. The table's name is the first attribute of every message.
+fn elsewhere(mut message: Message) -> Message {
+    let ours = Attributes::new().text(wire::table::NAME, TABLE).len();
+    let mut body: Vec<u8> = Attributes::new().text(wire::table::NAME, TRIAL).into();
+    body.extend(message.body.drain(..).skip(ours));
+    Message { body, ..message }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::super::model::{ChainKind, Hook, HookPoint, Verdict};
+    use super::super::observe::observe;
+    use super::*;
+
+    /// In a network namespace of its own; skips without root, because a thread alone cannot enter a user namespace.
+    fn in_namespace(test: impl FnOnce(&mut Door) + Send) {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "CI must run these tests as root");
+            eprintln!("skipped: making a network namespace needs root");
+            return;
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                unshare(CloneFlags::CLONE_NEWNET).unwrap();
+                test(&mut Door::open().unwrap());
+            });
+        });
+    }
+
+    fn table(statements: Vec<Statement>, kind: ChainKind) -> Table {
+        let hook = Some(Hook { kind, point: HookPoint::Output, priority: -95 });
+        let rules = vec![
+            Rule { statements: vec![Statement::Counter], comment: None },
+            Rule { statements, comment: Some("why".into()) },
+        ];
+        Table { chains: vec![Chain { name: "out".into(), hook, rules }], ..Table::default() }
+    }
+
+    fn refused(door: &mut Door, table: &Table) -> Refused {
+        let generation = door.generation().unwrap();
+        match commit(door, &encode::create(table), generation) {
+            Err(CommitError::Refused(refused)) => *refused,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn unknown() -> Vec<Statement> {
+        vec![
+            Statement::Counter,
+            Statement::CtZone(1),
+            Statement::Foreign("nothing".into()),
+            Statement::Verdict(Verdict::Accept),
+        ]
+    }
+
+    #[test]
+    fn the_expression_that_the_kernel_lacks_is_named() {
+        in_namespace(|door| {
+            let refused = refused(door, &table(unknown(), ChainKind::Nat));
+            assert_eq!(refused.statement, Some(Statement::Foreign("nothing".into())), "{refused}");
+            assert_eq!(refused.errno, libc::ENOENT);
+            let Part::Rule(chain, rule) = &refused.part else { panic!("{refused:?}") };
+            assert_eq!((chain.as_str(), rule.statements.len()), ("out", 4));
+            assert_eq!(observe(door).unwrap().table, None);
+        });
+    }
+
+    #[test]
+    fn it_is_found_where_the_kernel_does_not_say_so() {
+        in_namespace(|door| {
+            let wanted = table(unknown(), ChainKind::Nat);
+            let messages = encode::create(&wanted);
+            let refused = Refused::new(messages.last(), None, libc::ENOENT, None);
+            let before = observe(door).unwrap();
+            assert_eq!(search(door, &refused, &messages), Some(Statement::Foreign("nothing".into())));
+            assert_eq!(observe(door).unwrap(), before, "a trial leaves nothing, not even a generation");
+            let known = encode::create(&table(vec![Statement::Counter], ChainKind::Nat));
+            let innocent = Refused::new(known.last(), None, libc::ENOENT, None);
+            assert_eq!(search(door, &innocent, &known), None);
+        });
+    }
+
+    #[test]
+    fn what_does_not_belong_into_a_chain_is_named_as_well() {
+        in_namespace(|door| {
+            let redirect = vec![Statement::Redirect("1".parse().unwrap())];
+            let refused = refused(door, &table(redirect, ChainKind::Filter));
+            assert_eq!(
+                refused.to_string(),
+                "the kernel refused \"redirect to :1\" in the rule \"redirect to :1\" of the chain out: Operation not \
+                 supported"
+            );
+        });
+    }
+}
