@@ -52,7 +52,8 @@ impl Refused {
         let lacks = |what: &str, module: &str, option: &str| {
             format!("this kernel lacks {what}: load the module {module}, or use a kernel with {option}")
         };
-        let missing = matches!(self.errno, libc::ENOENT | libc::EOPNOTSUPP | libc::EAFNOSUPPORT);
+        let kind = io::Error::from_raw_os_error(self.errno).kind();
+        let missing = matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::Unsupported);
         match (&self.statement, &self.part) {
             (Some(Statement::Redirect(_)), _) if missing => {
                 Some(lacks("redirection", "nft_redir", "CONFIG_NFT_REDIR"))
@@ -69,7 +70,7 @@ impl Refused {
             (Some(Statement::Counter), _) if missing => {
                 Some(lacks("counters", "nft_counter", "CONFIG_NFT_COUNTER"))
             }
-            (_, Part::Table) if missing => {
+            (_, Part::Table) => {
                 Some(lacks("tables for both families", "nf_tables", "CONFIG_NF_TABLES_INET"))
             }
             (_, Part::Chain(_, kind)) if missing && kind == "nat" => Some(
@@ -80,7 +81,7 @@ impl Refused {
             (_, Part::Set(_)) if missing => {
                 Some(lacks("sets of intervals", "nf_tables_set or nft_set_rbtree", "CONFIG_NF_TABLES"))
             }
-            _ if self.errno == libc::ENOMEM || self.errno == libc::ENFILE => {
+            _ if kind == io::ErrorKind::OutOfMemory => {
                 Some("the kernel had no memory left for it, or not for this container".to_owned())
             }
             _ => None,
@@ -208,14 +209,14 @@ mod tests {
         let message = rule_message();
         let place = (0..message.body.len())
             .find(|at| matches!(statement_at(&message.body, *at), Some(Statement::Redirect(_))));
-        let refused = Refused::new(Some(&message), place, libc::ENOENT, None);
+        let refused = Refused::new(Some(&message), place, 2, None);
         assert_eq!(
             refused.to_string(),
             "the kernel refused \"redirect to :15001\" in the rule \"meta l4proto tcp counter redirect to :15001\" \
              of the chain out: No such file or directory"
         );
         assert!(refused.hint().is_some_and(|hint| hint.contains("nft_redir")));
-        let all = Refused::new(None, None, libc::ELOOP, Some("a\u{1b}b".into()));
+        let all = Refused::new(None, None, 40, Some("a\u{1b}b".into()));
         assert_eq!(
             all.to_string(),
             "the kernel refused the transaction as a whole: Too many levels of symbolic links (a\\u{1b}b)"
