@@ -17,7 +17,7 @@ const TRIAL: &str = "kuma_mesh_trial";
 
 /// Why a change was not made. Nothing of it was.
 #[derive(Debug, thiserror::Error)]
-pub enum CommitError {
+pub enum SendError {
     /// Look again, and try again.
     #[error("somebody else changed nf_tables at the same moment")]
     Changed,
@@ -51,19 +51,19 @@ pub enum CommitError {
 ///
 /// # Errors
 /// Why it was not made.
-pub fn commit(door: &mut Door, messages: &[Message], generation: u32) -> Result<(), CommitError> {
+pub fn send(door: &mut Door, messages: &[Message], generation: u32) -> Result<(), SendError> {
     let Err(refusal) = door.commit(messages, generation) else { return Ok(()) };
     Err(match refusal {
-        Refusal::Changed => CommitError::Changed,
-        Refusal::Denied => CommitError::Denied,
+        Refusal::Changed => SendError::Changed,
+        Refusal::Denied => SendError::Denied,
         Refusal::TooBig => {
-            CommitError::TooBig { bytes: messages.iter().map(|message| message.body.len()).sum() }
+            SendError::TooBig { bytes: messages.iter().map(|message| message.body.len()).sum() }
         }
         // Not the right to change anything is missing, but that to change this table.
-        Refusal::Refused { message: Some(_), errno: libc::EPERM, .. } => CommitError::Owned,
+        Refusal::Refused { message: Some(_), errno: libc::EPERM, .. } => SendError::Owned,
         // What nfnetlink says to a batch for a part of it that is not there.
         Refusal::Refused { message: None, errno: libc::EOPNOTSUPP | libc::EINVAL, .. } => {
-            CommitError::Unsupported
+            SendError::Unsupported
         }
         Refusal::Refused { message, errno, words, offset } => {
             let message = message.and_then(|place| messages.get(place));
@@ -71,11 +71,11 @@ pub fn commit(door: &mut Door, messages: &[Message], generation: u32) -> Result<
             if refused.statement.is_none() {
                 refused.statement = search(door, &refused, messages);
             }
-            CommitError::Refused(Box::new(refused))
+            SendError::Refused(Box::new(refused))
         }
         Refusal::Io(error) => match unsupported(error) {
-            error if error.kind() == io::ErrorKind::Unsupported => CommitError::Unsupported,
-            error => CommitError::Io(error),
+            error if error.kind() == io::ErrorKind::Unsupported => SendError::Unsupported,
+            error => SendError::Io(error),
         },
     })
 }
@@ -149,8 +149,8 @@ mod tests {
 
     fn refused(door: &mut Door, table: &Table) -> Refused {
         let generation = door.generation().unwrap();
-        match commit(door, &encode::create(table), generation) {
-            Err(CommitError::Refused(refused)) => *refused,
+        match send(door, &encode::create(table), generation) {
+            Err(SendError::Refused(refused)) => *refused,
             other => panic!("{other:?}"),
         }
     }
