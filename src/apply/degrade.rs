@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::backend::iptables::refusal::Refusal;
+use crate::backend::nftables::model::Statement;
+use crate::backend::nftables::send::SendError;
 use crate::config::Config;
 use crate::plan::{Family, Table};
 
@@ -72,6 +74,28 @@ impl Degraded {
         let part = suspects(refusal).into_iter().find(|part| part.is_on(config))?;
         part.turn_off(config);
         Some(part.describe())
+    }
+
+    /// The same for our own table, which is of both families.
+    pub fn leave_out_native(&mut self, error: &SendError) -> Option<&'static str> {
+        let SendError::Refused(refused) = error else { return None };
+        let part = refused.statement.as_ref().and_then(part_of)?;
+        let mut was_on = false;
+        for config in self.configs.values_mut().filter(|config| part.is_on(config)) {
+            was_on = true;
+            part.turn_off(config);
+        }
+        was_on.then(|| part.describe())
+    }
+}
+
+/// The part without which the table can be had.
+fn part_of(statement: &Statement) -> Option<Part> {
+    match statement {
+        Statement::CtZone(_) => Some(Part::Zones),
+        Statement::Invalid => Some(Part::Invalid),
+        Statement::Log { .. } => Some(Part::Log),
+        _ => None,
     }
 }
 

@@ -1,19 +1,17 @@
 //! `tproxy install`.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::backend::firewalld;
 use crate::backend::iptables::commit::CommitError;
 use crate::backend::iptables::owned::merged;
-use crate::backend::iptables::situation::{Place, Situation};
-use crate::backend::iptables::tools::{self, Tools, Variant};
-use crate::backend::iptables::transition::Wanted;
+use crate::backend::iptables::tools::{self, Tools};
+use crate::backend::nftables::send::SendError;
+use crate::backend::{Backend, firewalld};
 use crate::config::values::IpFamilyMode;
 use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Interfaces, Ipv6Support};
 use crate::plan::{self, Family};
-use crate::present::{Action, Receipt};
+use crate::present::{Action, Receipt, RuleCounts};
 
 use super::confirm::{self, Guard};
 use super::degrade::Degraded;
@@ -21,6 +19,7 @@ use super::facts;
 use super::passthrough::Passthrough;
 use super::prove::{self, Unproven};
 use super::request::{DryRun, InstallRequest, Trial};
+use super::scene::{Goal, Scene};
 use super::store::{Phase, State, Store};
 use super::transaction::{Refused, Session};
 use super::undo::Undo;
@@ -46,7 +45,7 @@ struct Install<'a> {
     request: &'a InstallRequest,
     store: Store,
     session: Session,
-    variant: Variant,
+    backend: Backend,
     interfaces: Interfaces,
     facts: HostFacts,
     /// What is wanted of each family, less what turned out to be impossible here.
@@ -68,21 +67,25 @@ impl<'a> Install<'a> {
         let recorded = old.as_ref().map(State::recorded).unwrap_or_default();
         let session = Session::new(tools, config, recorded, request.adopt, false);
 
-        let situation = session.look()?;
-        let Some((variant, why)) = situation.choose(&session.tools) else { return Err(tools::none_found()) };
-        tracing::debug!("using the {variant} variant: {why}");
-        facts.docker_dns = situation.has_docker_dns(variant);
-        facts::check_ipv6_tools(&mut facts, variant, session.tools.of(variant));
-        stop::if_unclaimed(&situation)?;
-        stop::if_chains_in_use_elsewhere(&situation, variant)?;
-        show::warn_of_intruders(&situation);
+        let scene = session.look()?;
+        let Some((backend, why)) = scene.choose(config.backend, &session.tools) else {
+            return Err(tools::none_found());
+        };
+        show::choice(backend, why, config.backend);
+        facts.docker_dns = scene.has_docker_dns(backend);
+        if let Backend::Iptables(variant) = backend {
+            facts::check_ipv6_tools(&mut facts, variant, session.tools.of(variant));
+        }
+        stop::if_unclaimed(&scene.iptables)?;
+        stop::if_chains_in_use_elsewhere(&scene.iptables, backend)?;
+        show::warn_of_intruders(&scene);
         stop::if_asked_to()?;
 
         let degraded = Degraded::new(config);
-        let run = Self { request, store, session, variant, interfaces, facts, degraded };
+        let run = Self { request, store, session, backend, interfaces, facts, degraded };
         run.check_ipv6()?;
         facts::warn_of_ssh(config);
-        run.apply(situation, old.as_ref())
+        run.apply(scene, old.as_ref())
     }
 
     /// A dual-stack installation that gets IPv4 alone says so every time.
@@ -109,33 +112,32 @@ impl<'a> Install<'a> {
     }
 
     /// What is wanted of every family, less what was left out.
-    fn wanted(&self) -> BTreeMap<Place, Wanted> {
-        let families = self.plan().families.into_iter().map(|plan| plan.family);
-        families
-            .map(|family| {
-                let config = self.degraded.config(family);
-                let plan = plan::family_plan(config, &self.facts, family);
-                ((self.variant, family), Wanted::plan(&plan, !config.comments.disabled))
-            })
-            .collect()
+    fn possible(&self) -> plan::Plan {
+        let families = self.plan().families.into_iter();
+        let less = |plan: plan::FamilyPlan| {
+            plan::family_plan(self.degraded.config(plan.family), &self.facts, plan.family)
+        };
+        plan::Plan { families: families.map(less).collect(), notes: Vec::new() }
     }
 
-    fn apply(mut self, mut situation: Situation, old: Option<&State>) -> Result<(), Failure> {
-        let undo = Undo::new(&situation, &self.interfaces, old);
-        let first = situation.clone();
+    fn apply(mut self, mut scene: Scene, old: Option<&State>) -> Result<(), Failure> {
+        let undo = Undo::new(&scene, &self.interfaces, old);
+        let first = scene.clone();
         let mut guard = None;
         let mut passthrough =
             Passthrough::new(&self.interfaces, old.is_some_and(|state| state.added_passthrough));
         loop {
-            let wanted = self.wanted();
-            let six = wanted.contains_key(&(self.variant, Family::V6));
-            let done = self.state(&first, &wanted, passthrough.ours(six));
-            if situation.changes(&wanted).is_empty() && !passthrough.differs(six) {
-                self.persist(&wanted)?;
+            let plan = self.possible();
+            let commented = |family| !self.degraded.config(family).comments.disabled;
+            let goal = Goal::of(&plan, self.backend, commented);
+            let six = plan.families.iter().any(|plan| plan.family == Family::V6);
+            let done = self.state(&first, &goal, passthrough.ours(six));
+            if scene.steps(&goal).is_empty() && !passthrough.differs(six) {
+                self.persist(&plan)?;
                 if old.is_none_or(|old| !old.says_the_same(&done)) {
                     self.store.note(&done);
                 }
-                return self.finish(&undo, &first, &wanted, None, false);
+                return self.finish(&undo, &first, &goal, None, false);
             }
             // A run that is killed from here on has to be found by the next one, so what may come is written first.
             if let (Some(Trial { time, .. }), None) = (self.request.confirm, &guard) {
@@ -143,16 +145,16 @@ impl<'a> Install<'a> {
                 guard = Some(Guard::start(&mut self.store, &self.session, &undo, time)?);
             }
             let intent = Self::intent(&done, old);
-            let next = match self.step(&intent, &mut passthrough, &situation, &wanted) {
+            let next = match self.step(&intent, &mut passthrough, &scene, &plan, &goal) {
                 Ok(true) => {
                     self.store.note(&done);
-                    break self.finish(&undo, &first, &wanted, guard, true);
+                    break self.finish(&undo, &first, &goal, guard, true);
                 }
                 Ok(false) => self.session.look(),
                 Err(failure) => Err(failure),
             };
-            situation = match next {
-                Ok(situation) => situation,
+            scene = match next {
+                Ok(scene) => scene,
                 Err(failure) => {
                     let failure = undo.after(failure, &self.session, &mut self.store);
                     // What could not be undone now can perhaps be when the time is over.
@@ -170,12 +172,13 @@ impl<'a> Install<'a> {
         &mut self,
         intent: &State,
         passthrough: &mut Passthrough,
-        situation: &Situation,
-        wanted: &BTreeMap<Place, Wanted>,
+        scene: &Scene,
+        plan: &plan::Plan,
+        goal: &Goal,
     ) -> Result<bool, Failure> {
         self.store.save(intent)?;
         self.session.recorded = intent.recorded();
-        let six = wanted.contains_key(&(self.variant, Family::V6));
+        let six = plan.families.iter().any(|plan| plan.family == Family::V6);
         if six && passthrough.differs(six) && !self.store.remembers() {
             tracing::info!(
                 "::6 is added to {} and an uninstall leaves it there, because nothing can record that it is new",
@@ -186,11 +189,11 @@ impl<'a> Install<'a> {
             self.lose_ipv6(format!("the address ::6 cannot be added to {}: {error}", self.facts.loopback))?;
             return Ok(false);
         }
-        if let Err(refused) = self.session.bring(situation, wanted) {
+        if let Err(refused) = self.session.bring(scene, goal) {
             self.go_on_without(&refused)?;
             return Ok(false);
         }
-        self.persist(wanted)?;
+        self.persist(plan)?;
         Ok(true)
     }
 
@@ -198,14 +201,12 @@ impl<'a> Install<'a> {
     fn finish(
         mut self,
         undo: &Undo,
-        before: &Situation,
-        wanted: &BTreeMap<Place, Wanted>,
+        before: &Scene,
+        goal: &Goal,
         mut guard: Option<Guard>,
         changed: bool,
     ) -> Result<(), Failure> {
-        let (format, rules) = (self.request.format, |wanted: &BTreeMap<Place, Wanted>| {
-            wanted.iter().map(|((_, family), wanted)| (*family, wanted.rule_count())).collect()
-        });
+        let format = self.request.format;
         let mut proof = None;
         if self.request.verify {
             match prove::prove(&self.request.config, &self.facts) {
@@ -216,7 +217,7 @@ impl<'a> Install<'a> {
                     if let Some(guard) = guard.filter(|_| !left) {
                         guard.cancel();
                     }
-                    let rules = if left { rules(wanted) } else { before.own_rule_counts() };
+                    let rules = if left { goal.rules() } else { before.own_rules() };
                     prove::show(&self.receipt(rules, left), report.as_ref(), format);
                     return Err(failure);
                 }
@@ -226,29 +227,33 @@ impl<'a> Install<'a> {
         if let (Some(guard), Some(Trial { time, .. }), true) = (&mut guard, trial, proof.is_some()) {
             guard.begin(time);
         }
-        show::installed(&self.receipt(rules(wanted), changed), proof.as_ref(), guard.as_ref(), format);
+        show::installed(&self.receipt(goal.rules(), changed), proof.as_ref(), guard.as_ref(), format);
         let Some(guard) = guard else { return Ok(()) };
         drop(self.store);
         guard.announce(trial.is_some_and(|trial| trial.stay), format)
     }
 
-    fn persist(&self, wanted: &BTreeMap<Place, Wanted>) -> Result<(), Failure> {
-        let plans = wanted
-            .keys()
-            .map(|(_, family)| plan::family_plan(self.degraded.config(*family), &self.facts, *family));
-        let plan = plan::Plan { families: plans.collect(), notes: Vec::new() };
+    fn persist(&self, plan: &plan::Plan) -> Result<(), Failure> {
         let comments = !self.degraded.config(Family::V4).comments.disabled;
-        persist::keep(self.request.config.store_firewalld, &plan, self.variant, comments)
+        persist::keep(self.request.config.store_firewalld, plan, self.backend, comments)
     }
 
     /// Leaves out what was refused, if it can be left out.
     fn go_on_without(&mut self, refused: &Refused) -> Result<(), Failure> {
-        let Refused { place: (variant, family), error } = refused;
-        if let CommitError::Refused { refusal, .. } = error {
+        if let Refused::Native(error) = refused
+            && !self.request.strict
+            && let Some(how) = self.degraded.leave_out_native(error)
+        {
+            tracing::warn!("{error}; the rules are installed {how}");
+            return Ok(());
+        }
+        if let Refused::Iptables { place: (variant, family), error } = refused
+            && let CommitError::Refused { refusal, .. } = error
+        {
             if *family == Family::V6 && refusal.is_missing_family() {
                 return self.lose_ipv6(refusal.words.clone());
             }
-            let may_degrade = !self.request.strict && *variant == self.variant;
+            let may_degrade = !self.request.strict && self.backend == Backend::Iptables(*variant);
             if let Some(how) = may_degrade.then(|| self.degraded.leave_out(*family, refusal)).flatten() {
                 tracing::warn!("{error}; {family} is installed {how}");
                 return Ok(());
@@ -267,18 +272,13 @@ impl<'a> Install<'a> {
     }
 
     /// What the state file says when all is done.
-    fn state(
-        &self,
-        situation: &Situation,
-        wanted: &BTreeMap<Place, Wanted>,
-        added_passthrough: bool,
-    ) -> State {
-        let mut state = State::new(&self.request.config, self.variant, self.facts.sidecar_uid);
+    fn state(&self, scene: &Scene, goal: &Goal, added_passthrough: bool) -> State {
+        let mut state = State::new(&self.request.config, self.backend, self.facts.sidecar_uid);
         state.phase = Phase::Installed;
         state.added_passthrough = added_passthrough;
-        for (place, wanted) in wanted {
+        for (place, wanted) in &goal.iptables {
             if self.degraded.config(place.1).comments.disabled {
-                *state.uncommented_mut(place.1) = situation.records(*place, wanted);
+                *state.uncommented_mut(place.1) = scene.iptables.records(*place, wanted);
             }
         }
         state
@@ -295,8 +295,8 @@ impl<'a> Install<'a> {
         intent
     }
 
-    fn receipt(&self, rules: BTreeMap<Family, usize>, changed: bool) -> Receipt {
-        Receipt { action: Action::Install, changed, variant: Some(self.variant), rules }
+    fn receipt(&self, rules: RuleCounts, changed: bool) -> Receipt {
+        Receipt { action: Action::Install, changed, backend: Some(self.backend), rules }
     }
 }
 
@@ -307,7 +307,10 @@ fn no_ipv6(why: &str) -> Failure {
 
 /// A refusal as the end of a run.
 pub(super) fn failure(refused: &Refused, strict: bool) -> Failure {
-    let Refused { place: (variant, family), error } = refused;
+    let (variant, family, error) = match refused {
+        Refused::Iptables { place: (variant, family), error } => (variant, family, error),
+        Refused::Native(error) => return native_failure(error, strict),
+    };
     let message = format!("the {family} rules ({variant}) could not be committed: {error}");
     match error {
         CommitError::Busy { .. } => {
@@ -323,5 +326,30 @@ pub(super) fn failure(refused: &Refused, strict: bool) -> Failure {
             .hint("the kernel or the program lacks something that is required; its own words above say what"),
         CommitError::Run { .. } => Failure::new(Exit::Failed, message)
             .hint("find out what holds that program up, and run the command again"),
+    }
+}
+
+fn native_failure(error: &SendError, strict: bool) -> Failure {
+    let message = format!("the nftables rules could not be committed: {error}");
+    match error {
+        SendError::Denied => Failure::new(Exit::Host, message)
+            .hint("root needs the capability CAP_NET_ADMIN too; containers have to be given it"),
+        SendError::Owned => Failure::new(Exit::Failed, message)
+            .hint("end that process, or let it remove its table; nothing was changed"),
+        SendError::TooBig { .. } => {
+            Failure::new(Exit::Host, message).hint("raise the setting net.core.wmem_max")
+        }
+        SendError::Unsupported => Failure::new(Exit::Host, message)
+            .hint("install with --backend iptables, whose legacy variant needs no nf_tables"),
+        SendError::Refused(_) if strict => Failure::new(Exit::Host, message)
+            .hint("without --strict, parts that can be left out are left out"),
+        SendError::Refused(refused) => {
+            let lacking =
+                || "the kernel lacks something that is required; its own words above say what".to_owned();
+            Failure::new(Exit::Host, message).hint(refused.hint().unwrap_or_else(lacking))
+        }
+        SendError::Changed => Failure::new(Exit::Busy, message)
+            .hint("find out who keeps changing the firewall, and run the command again"),
+        SendError::Io(_) => Failure::new(Exit::Failed, message),
     }
 }

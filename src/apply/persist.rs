@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::backend::firewalld;
 use crate::backend::iptables::tools::Variant;
+use crate::backend::{Backend, firewalld};
 use crate::exit::Failure;
 use crate::plan::Plan;
 
@@ -11,8 +11,11 @@ use crate::plan::Plan;
 ///
 /// # Errors
 /// The file cannot be read or written.
-pub fn keep(wanted: bool, plan: &Plan, variant: Variant, comments: bool) -> Result<(), Failure> {
+pub fn keep(wanted: bool, plan: &Plan, backend: Backend, comments: bool) -> Result<(), Failure> {
     let path = Path::new(firewalld::DIRECT_XML);
+    if backend == Backend::Nftables {
+        return without_file(wanted);
+    }
     if !wanted {
         if holds_ours(path) {
             tracing::warn!(
@@ -20,7 +23,7 @@ pub fn keep(wanted: bool, plan: &Plan, variant: Variant, comments: bool) -> Resu
                  brings those back; install with --store-firewalld again to bring the file up to date",
                 path.display()
             );
-        } else if variant == Variant::Nft && firewalld::rules_here() {
+        } else if backend == Backend::Iptables(Variant::Nft) && firewalld::rules_here() {
             tracing::warn!(
                 "firewalld is running here, and when it starts or reloads it drops these rules; to keep them, \
                  install with --store-firewalld"
@@ -39,6 +42,17 @@ pub fn keep(wanted: bool, plan: &Plan, variant: Variant, comments: bool) -> Resu
         );
     }
     Ok(())
+}
+
+/// firewalld leaves tables of others alone, so ours needs no entry in its configuration; one that is there would
+/// bring iptables rules back.
+fn without_file(wanted: bool) -> Result<(), Failure> {
+    if wanted {
+        tracing::info!(
+            "firewalld leaves the table inet kuma_mesh alone, so nothing is stored in its configuration"
+        );
+    }
+    withdraw(false).map(|_| ())
 }
 
 /// Takes the rules out of firewalld's configuration. Whether there were any.

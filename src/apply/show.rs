@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::backend::iptables::observe::observe;
+use crate::backend::Backend;
 use crate::backend::iptables::render;
-use crate::backend::iptables::situation::Situation;
 use crate::backend::iptables::syntax::Style;
 use crate::backend::iptables::tools::{self, Tools};
-use crate::backend::iptables::transition::Wanted;
+use crate::backend::nftables::{self, change, lower};
+use crate::config::Config;
+use crate::config::values::BackendChoice;
 use crate::exit::Failure;
 use crate::host;
 use crate::plan::{self, Plan};
@@ -21,6 +22,7 @@ use crate::verify::Report;
 
 use super::confirm::Guard;
 use super::request::{Format, InstallRequest, UninstallRequest};
+use super::scene::{Goal, Scene};
 use super::store::{State, Store};
 use super::transaction::Session;
 use super::{facts, stop};
@@ -30,19 +32,28 @@ use super::{facts, stop};
 pub fn install_rules(request: &InstallRequest) -> Result<(), Failure> {
     let config = &request.config;
     let mut facts = facts::collect(config, &host::interfaces()?)?;
-    let looked = if host::is_root() { look_for_docker(request) } else { Err("not run as root".to_owned()) };
-    match looked {
-        Ok(docker_dns) => facts.docker_dns = docker_dns,
-        Err(why) => tracing::info!(
-            "{why}, so the live rules were not looked at; assumed: no Docker DNS in this network namespace, and \
-             every match and target available"
-        ),
-    }
+    let looked = if host::is_root() { look_around(request) } else { Err("not run as root".to_owned()) };
+    let backend = match looked {
+        Ok((backend, docker_dns)) => {
+            facts.docker_dns = docker_dns;
+            backend
+        }
+        Err(why) => {
+            tracing::info!(
+                "{why}, so the live rules were not looked at; assumed: no Docker DNS in this network namespace, and \
+                 every match and target available"
+            );
+            assumed(config)
+        }
+    };
     let plan = plan::build(config, &facts);
     warn_of_notes(&plan);
     let comments = !config.comments.disabled;
     print(&match request.format {
-        Format::Json => present::plan_json(&plan, comments),
+        Format::Json => present::plan_json(&plan, comments, backend),
+        Format::Text if backend == Some(Backend::Nftables) => {
+            nftables::text::replace(&lower::table(&plan, comments))
+        }
         Format::Text => {
             let style = if config.verbose { Style::Long } else { Style::Short };
             render::dry_run(&plan, style, |_| comments)
@@ -50,66 +61,86 @@ pub fn install_rules(request: &InstallRequest) -> Result<(), Failure> {
     })
 }
 
-fn look_for_docker(request: &InstallRequest) -> Result<bool, String> {
-    let tools = find_tools(&request.config).map_err(|failure| failure.message)?;
-    let situation = Situation::new(observe(&tools).map_err(|failure| failure.message)?, &BTreeMap::new());
-    let (variant, _) = situation.choose(&tools).ok_or("no iptables was found")?;
-    Ok(situation.has_docker_dns(variant))
+/// The backend, and whether Docker's DNS server is where its rules would meet it.
+fn look_around(request: &InstallRequest) -> Result<(Option<Backend>, bool), String> {
+    let config = &request.config;
+    let tools = find_tools(config).map_err(|failure| failure.message)?;
+    let session = Session::new(tools, config, BTreeMap::new(), false, false);
+    let scene = session.look().map_err(|failure| failure.message)?;
+    let (backend, why) = scene.choose(config.backend, &session.tools).ok_or("no iptables was found")?;
+    choice(backend, why, config.backend);
+    Ok((Some(backend), scene.has_docker_dns(backend)))
+}
+
+/// The backend of a host at which nobody may look.
+fn assumed(config: &Config) -> Option<Backend> {
+    match config.backend {
+        BackendChoice::Nftables => Some(Backend::Nftables),
+        BackendChoice::Iptables => None,
+        BackendChoice::Auto => {
+            let none =
+                find_tools(config).is_ok_and(|tools| tools.nft.v4.is_none() && tools.legacy.v4.is_none());
+            none.then_some(Backend::Nftables)
+        }
+    }
+}
+
+/// Says by what way rules go, where that was not plain.
+pub fn choice(backend: Backend, why: &str, asked: BackendChoice) {
+    if asked == BackendChoice::Auto && backend == Backend::Nftables {
+        tracing::info!("using nftables: {why}");
+    } else {
+        tracing::debug!("using {} ({backend}): {why}", backend.name());
+    }
 }
 
 /// `install --dry-run=diff`: what would change.
 pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
     let config = &request.config;
     let mut facts = facts::collect(config, &host::interfaces()?)?;
-    let (situation, tools) = look(config, request.adopt, false)?;
-    let Some((variant, _)) = situation.choose(&tools) else { return Err(tools::none_found()) };
-    facts.docker_dns = situation.has_docker_dns(variant);
-    facts::check_ipv6_tools(&mut facts, variant, tools.of(variant));
-    stop::if_unclaimed(&situation)?;
-    warn_of_intruders(&situation);
+    let (scene, session) = look(config, request.adopt, false)?;
+    let tools = &session.tools;
+    let Some((backend, why)) = scene.choose(config.backend, tools) else { return Err(tools::none_found()) };
+    choice(backend, why, config.backend);
+    facts.docker_dns = scene.has_docker_dns(backend);
+    if let Backend::Iptables(variant) = backend {
+        facts::check_ipv6_tools(&mut facts, variant, tools.of(variant));
+    }
+    stop::if_unclaimed(&scene.iptables)?;
+    warn_of_intruders(&scene);
     let plan = plan::build(config, &facts);
     warn_of_notes(&plan);
-    let wanted = plan
-        .families
-        .iter()
-        .map(|plan| ((variant, plan.family), Wanted::plan(plan, !config.comments.disabled)))
-        .collect();
-    print_diff(&situation, &wanted, request.format)
+    print_diff(&scene, &Goal::of(&plan, backend, |_| !config.comments.disabled), request.format)
 }
 
 /// `uninstall --dry-run`: what would be removed.
 pub fn uninstall_diff(request: &UninstallRequest) -> Result<(), Failure> {
-    let (situation, tools) = look(&request.config, request.adopt, request.force)?;
-    if situation.choose(&tools).is_none() {
-        return Err(tools::none_found());
-    }
-    stop::if_unclaimed(&situation)?;
-    stop::if_chains_in_use(&situation)?;
-    print_diff(&situation, &BTreeMap::new(), request.format)
+    let (scene, session) = look(&request.config, request.adopt, request.force)?;
+    stop::if_no_tools(&scene, &session)?;
+    stop::if_unclaimed(&scene.iptables)?;
+    stop::if_chains_in_use(&scene.iptables)?;
+    print_diff(&scene, &Goal::default(), request.format)
 }
 
-fn look(config: &crate::config::Config, adopt: bool, force: bool) -> Result<(Situation, Tools), Failure> {
+fn look(config: &Config, adopt: bool, force: bool) -> Result<(Scene, Session), Failure> {
     stop::unless_root()?;
     let tools = find_tools(config)?;
     let old = Store::unlocked()?.load();
     let recorded = old.as_ref().map(State::recorded).unwrap_or_default();
-    let session = Session::new(tools.clone(), config, recorded, adopt, force);
-    Ok((session.look()?, tools))
+    let session = Session::new(tools, config, recorded, adopt, force);
+    Ok((session.look()?, session))
 }
 
-fn find_tools(config: &crate::config::Config) -> Result<Tools, Failure> {
+fn find_tools(config: &Config) -> Result<Tools, Failure> {
     Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())
 }
 
-fn print_diff(
-    situation: &Situation,
-    wanted: &BTreeMap<crate::backend::iptables::situation::Place, Wanted>,
-    format: Format,
-) -> Result<(), Failure> {
-    let changes = situation.changes(wanted);
+fn print_diff(scene: &Scene, goal: &Goal, format: Format) -> Result<(), Failure> {
+    let steps = scene.steps(goal);
+    let native = (!steps.native.is_nothing()).then(|| change::lines(scene.table(), goal.native.as_ref()));
     print(&match format {
-        Format::Json => present::diff_json(&changes),
-        Format::Text => present::diff_text(&changes),
+        Format::Json => present::diff_json(&steps.iptables, native.as_deref()),
+        Format::Text => present::diff_text(&steps.iptables, native.as_deref()),
     })
 }
 
@@ -122,8 +153,11 @@ pub fn warn_of_notes(plan: &Plan) {
 
 /// Rules of others inside our chains go with the chains' content; they are printed in full, so that they can be put
 /// back.
-pub fn warn_of_intruders(situation: &Situation) {
-    for ((variant, family), own) in situation.ownership() {
+pub fn warn_of_intruders(scene: &Scene) {
+    for (chain, rule) in scene.table().map(change::intruders).unwrap_or_default() {
+        tracing::warn!("somebody else's rule in our table goes (chain {chain}): {}", escape(&rule));
+    }
+    for ((variant, family), own) in scene.iptables.ownership() {
         for (chain, rule) in &own.intruders {
             tracing::warn!(
                 "somebody else's rule in our chain goes ({family}, {variant}): -t nat -A {} {}",

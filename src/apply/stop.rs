@@ -2,13 +2,18 @@
 
 use std::fmt::Write as _;
 
+use crate::backend::Backend;
 use crate::backend::iptables::owned::SharedRule;
 use crate::backend::iptables::situation::{Place, Situation};
-use crate::backend::iptables::tools::Variant;
+use crate::backend::iptables::tools;
 use crate::exit::{Exit, Failure};
 use crate::host;
 use crate::sys::signal;
 use crate::text::escape;
+
+use super::look;
+use super::scene::Scene;
+use super::transaction::Session;
 
 /// Only root can read and change the rules.
 pub fn unless_root() -> Result<(), Failure> {
@@ -33,6 +38,15 @@ pub fn if_asked_to() -> Result<(), Failure> {
         )),
         None => Ok(()),
     }
+}
+
+/// Without iptables there can be rules of ours that nothing here can remove.
+pub fn if_no_tools(scene: &Scene, session: &Session) -> Result<(), Failure> {
+    let usable = scene.native.is_some() || scene.iptables.choose(&session.tools).is_some();
+    if usable || !look::out_of_reach(&session.tools, &session.recorded)? {
+        return Ok(());
+    }
+    Err(tools::none_found())
 }
 
 /// Rules without comments that look like an installation's: only the user can say whose they are.
@@ -61,11 +75,12 @@ pub fn if_chains_in_use(situation: &Situation) -> Result<(), Failure> {
 }
 
 /// The same for the variant that an installation moves away from.
-pub fn if_chains_in_use_elsewhere(situation: &Situation, variant: Variant) -> Result<(), Failure> {
-    let elsewhere: Vec<_> = situation.jumps().into_iter().filter(|((of, _), _)| *of != variant).collect();
+pub fn if_chains_in_use_elsewhere(situation: &Situation, backend: Backend) -> Result<(), Failure> {
+    let elsewhere: Vec<_> =
+        situation.jumps().into_iter().filter(|((of, _), _)| backend != Backend::Iptables(*of)).collect();
     refuse_jumps(
         &elsewhere,
-        "our chains of that variant have to go; remove these rules, or run 'tproxy uninstall --force' first",
+        "our chains there have to go; remove these rules, or run 'tproxy uninstall --force' first",
     )
 }
 

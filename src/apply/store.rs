@@ -12,9 +12,9 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::Backend;
 use crate::backend::iptables::owned::RecordedRule;
 use crate::backend::iptables::situation::Recorded;
-use crate::backend::iptables::tools::Variant;
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::plan::Family;
@@ -53,7 +53,9 @@ pub struct State {
     pub phase: Phase,
     /// Seconds since 1970.
     pub installed_at: u64,
-    /// `nft` or `legacy`.
+    /// `iptables` or `nftables`; none in files of versions that knew iptables alone.
+    pub backend: String,
+    /// `nft` or `legacy`; none of nftables.
     pub variant: String,
     /// The sidecar's UID.
     pub sidecar_uid: u32,
@@ -69,13 +71,14 @@ pub struct State {
 
 impl State {
     /// Of an installation that begins now.
-    pub fn new(config: &Config, variant: Variant, sidecar_uid: u32) -> Self {
+    pub fn new(config: &Config, backend: Backend, sidecar_uid: u32) -> Self {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Self {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             installed_at: now.as_secs(),
-            variant: variant.to_string(),
+            backend: backend.name().to_owned(),
+            variant: backend.variant().map(|variant| variant.to_string()).unwrap_or_default(),
             sidecar_uid,
             config: config::show::yaml(config, None),
             ..Self::default()

@@ -5,23 +5,31 @@
 //! the way back is the way from what is there then to what was there first.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use crate::backend::iptables::commit::{Commit, CommitError, LockWait, Turn};
-use crate::backend::iptables::observe::observe;
 use crate::backend::iptables::situation::{Changes, Place, Recorded, Situation};
 use crate::backend::iptables::tools::{Tools, Variant};
 use crate::backend::iptables::transition::{self, Wanted};
+use crate::backend::nftables::change::lines;
+use crate::backend::nftables::commit as native;
+use crate::backend::nftables::send::SendError;
 use crate::config::Config;
+use crate::config::values::BackendChoice;
 use crate::exit::{Exit, Failure};
 use crate::sys::signal;
+
+use super::look;
+use super::scene::{Goal, Scene, Steps};
 
 /// What every step of a run needs.
 #[derive(Debug, Clone)]
 pub struct Session {
     /// The programs.
     pub tools: Tools,
+    /// The way that the configuration names.
+    pub choice: BackendChoice,
     /// Rules without comment that an earlier run recorded.
     pub recorded: Recorded,
     /// How the xtables lock is waited for.
@@ -38,11 +46,25 @@ pub struct Session {
 
 /// A try that did not succeed.
 #[derive(Debug)]
-pub struct Refused {
-    /// Where.
-    pub place: Place,
-    /// Why.
-    pub error: CommitError,
+pub enum Refused {
+    /// By the iptables programs.
+    Iptables {
+        /// Where.
+        place: Place,
+        /// Why.
+        error: CommitError,
+    },
+    /// In our own table.
+    Native(SendError),
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Iptables { error, .. } => error.fmt(f),
+            Self::Native(error) => error.fmt(f),
+        }
+    }
 }
 
 impl Session {
@@ -50,6 +72,7 @@ impl Session {
     pub fn new(tools: Tools, config: &Config, recorded: Recorded, adopt: bool, force: bool) -> Self {
         Self {
             tools,
+            choice: config.backend,
             recorded,
             lock_wait: LockWait { seconds: config.wait, interval: config.wait_interval },
             max_retries: config.retry.max_retries,
@@ -60,15 +83,23 @@ impl Session {
     }
 
     /// What is there now, and whose it is.
-    pub fn look(&self) -> Result<Situation, Failure> {
-        let mut situation = Situation::new(observe(&self.tools)?, &self.recorded);
+    pub fn look(&self) -> Result<Scene, Failure> {
+        let native = look::native()?;
+        // Where no iptables is going to be used, its programs are asked only for rules of ours that have to go.
+        let spare = match self.choice {
+            BackendChoice::Nftables => true,
+            BackendChoice::Auto => native.is_some(),
+            BackendChoice::Iptables => false,
+        };
+        let (observation, docker_dns) = look::iptables(&self.tools, &self.recorded, spare && !self.adopt)?;
+        let mut iptables = Situation::new(observation, &self.recorded);
         if self.adopt {
-            situation.adopt();
+            iptables.adopt();
         }
         if self.force {
-            situation.seize_jumps();
+            iptables.seize_jumps();
         }
-        Ok(situation)
+        Ok(Scene { iptables, native, docker_dns })
     }
 
     /// Brings `situation` to `wanted`, again from the start when somebody else's change or lock was in the way.
@@ -76,28 +107,27 @@ impl Session {
     /// # Errors
     /// The kernel or a program refused a part and would again. What was committed until then is still there:
     /// [`Session::take_back`] is for that.
-    pub fn bring(&self, situation: &Situation, wanted: &BTreeMap<Place, Wanted>) -> Result<(), Refused> {
-        self.bring_pausing(situation, wanted, |pause| signal::sleep(pause).is_ok())
+    pub fn bring(&self, scene: &Scene, goal: &Goal) -> Result<(), Refused> {
+        self.bring_pausing(scene, goal, |pause| signal::sleep(pause).is_ok())
     }
 
     /// `pause` says whether to go on after it.
     fn bring_pausing(
         &self,
-        situation: &Situation,
-        wanted: &BTreeMap<Place, Wanted>,
+        scene: &Scene,
+        goal: &Goal,
         pause: impl Fn(Duration) -> bool,
     ) -> Result<(), Refused> {
-        let mut situation = situation.clone();
+        let mut scene = scene.clone();
         for attempt in 0..=self.max_retries {
-            let Err(refused) = self.commit_all(&situation.changes(wanted), wanted) else { return Ok(()) };
+            let Err(refused) = self.commit_all(&scene.steps(goal), goal) else { return Ok(()) };
             if attempt == self.max_retries {
                 return Err(refused);
             }
-            match refused.error {
-                CommitError::Busy { .. } => {
+            match refused {
+                Refused::Iptables { error: CommitError::Busy { .. }, .. } => {
                     tracing::info!(
-                        "{}; trying again in {:?} ({} of {})",
-                        refused.error,
+                        "{refused}; trying again in {:?} ({} of {})",
                         self.pause,
                         attempt + 1,
                         self.max_retries
@@ -106,19 +136,21 @@ impl Session {
                         return Err(refused);
                     }
                     match self.look() {
-                        Ok(now) => situation = now,
+                        Ok(now) => scene = now,
                         Err(_) => return Err(refused),
                     }
                 }
                 // A refused block tells not reliably why; that the rules are others than a moment ago does.
-                CommitError::Refused { .. } => match self.look() {
-                    Ok(now) if !now.same_rules(&situation) => {
-                        tracing::debug!("the rules changed meanwhile: {}", refused.error);
-                        situation = now;
+                Refused::Iptables { error: CommitError::Refused { .. }, .. } => match self.look() {
+                    Ok(now) if !now.same_rules(&scene) => {
+                        tracing::debug!("the rules changed meanwhile: {refused}");
+                        scene = now;
                     }
                     _ => return Err(refused),
                 },
-                CommitError::Run { .. } => return Err(refused),
+                Refused::Iptables { error: CommitError::Run { .. }, .. } | Refused::Native(_) => {
+                    return Err(refused);
+                }
             }
         }
         Ok(())
@@ -128,33 +160,53 @@ impl Session {
     ///
     /// # Errors
     /// Something is left that should not be; the failure lists it ([`Exit::Left`]).
-    pub fn take_back(&self, before: &BTreeMap<Place, Wanted>) -> Result<(), Failure> {
-        let situation = self.look()?;
+    pub fn take_back(&self, before: &Goal) -> Result<(), Failure> {
+        let scene = self.look()?;
         // Whoever asked us to stop has already been heard; the way back is not cut short.
         let patiently = |pause| {
             std::thread::sleep(pause);
             true
         };
-        let Err(refused) = self.bring_pausing(&situation, before, patiently) else { return Ok(()) };
+        let Err(refused) = self.bring_pausing(&scene, before, patiently) else { return Ok(()) };
+        let scene = self.look()?;
         let mut left = String::new();
-        for (place, changes) in self.look()?.changes(before) {
+        for (place, changes) in scene.steps(before).iptables {
             for line in changes.iter().flat_map(|change| &change.diff) {
                 let _ = write!(left, "\n  {} {line}", place.1); // cannot fail
             }
         }
+        for line in lines(scene.table(), before.native.as_ref()) {
+            let _ = write!(left, "\n  {line}");
+        }
         Err(Failure::new(
             Exit::Left,
-            format!("the way back failed too: {}; still different from before:{left}", refused.error),
+            format!("the way back failed too: {refused}; still different from before:{left}"),
         )
         .hint(
             "run 'tproxy uninstall', or correct the lines above by hand ('-' is to be removed, '+' to be added)",
         ))
     }
 
+    /// Commits all; where rules move from one backend to the other, the new ones first, so that traffic is
+    /// redirected at every moment.
+    fn commit_all(&self, steps: &Steps, goal: &Goal) -> Result<(), Refused> {
+        let native = || match &steps.native {
+            change if change.is_nothing() => Ok(()),
+            _ => native::bring(goal.native.as_ref()).map_err(Refused::Native),
+        };
+        if goal.native.is_some() {
+            native()?;
+            self.commit_iptables(&steps.iptables, &goal.iptables)
+        } else {
+            self.commit_iptables(&steps.iptables, &goal.iptables)?;
+            native()
+        }
+    }
+
     /// Commits every place; where rules move from one variant to the other, the new ones first, so that traffic is
     /// redirected at every moment. The nft variant's two families go side by side: their transactions are
     /// independent, and each waits mostly for the kernel. The legacy ones would only wait for each other's lock.
-    fn commit_all(&self, changes: &Changes, wanted: &BTreeMap<Place, Wanted>) -> Result<(), Refused> {
+    fn commit_iptables(&self, changes: &Changes, wanted: &BTreeMap<Place, Wanted>) -> Result<(), Refused> {
         let redirects = |of: Variant| wanted.iter().any(|((variant, _), w)| *variant == of && w.redirects());
         let mut variants = Variant::BOTH;
         variants.sort_by_key(|variant| !redirects(*variant));
@@ -171,7 +223,7 @@ impl Session {
                 })
                 .collect();
             let one = |(place, commit): &(Place, Commit)| {
-                commit.run().map_err(|error| Refused { place: *place, error })
+                commit.run().map_err(|error| Refused::Iptables { place: *place, error })
             };
             match (variant, commits.as_slice()) {
                 (Variant::Nft, [first, second]) => std::thread::scope(|scope| {
@@ -182,8 +234,8 @@ impl Session {
                 })?,
                 (Variant::Legacy, [(first_place, first), (second_place, second)]) => {
                     first.run_in_turn(second).map_err(|(turn, error)| match turn {
-                        Turn::First => Refused { place: *first_place, error },
-                        Turn::Second => Refused { place: *second_place, error },
+                        Turn::First => Refused::Iptables { place: *first_place, error },
+                        Turn::Second => Refused::Iptables { place: *second_place, error },
                     })?;
                 }
                 (_, commits) => commits.iter().try_for_each(one)?,

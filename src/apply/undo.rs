@@ -1,22 +1,20 @@
 //! What was there before a run, and the way back to it.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::backend::firewalld::{Backup, DIRECT_XML};
-use crate::backend::iptables::situation::{Place, Situation};
-use crate::backend::iptables::transition::Wanted;
 use crate::exit::Failure;
 use crate::host::{self, Interfaces, PASSTHROUGH};
 
 use super::passthrough::Passthrough;
+use super::scene::{Goal, Scene};
 use super::store::{State, Store};
 use super::transaction::Session;
 
 /// What was there before a run.
 #[derive(Debug, Clone)]
 pub struct Undo {
-    rules: BTreeMap<Place, Wanted>,
+    rules: Goal,
     passthrough: bool,
     state: Option<State>,
     direct_xml: Option<Backup>,
@@ -24,9 +22,9 @@ pub struct Undo {
 
 impl Undo {
     /// Remembers it.
-    pub fn new(situation: &Situation, interfaces: &Interfaces, state: Option<&State>) -> Self {
+    pub fn new(scene: &Scene, interfaces: &Interfaces, state: Option<&State>) -> Self {
         Self {
-            rules: situation.as_wanted(),
+            rules: scene.as_goal(),
             passthrough: interfaces.has(PASSTHROUGH),
             state: state.cloned(),
             direct_xml: Backup::take(Path::new(DIRECT_XML)).ok(),

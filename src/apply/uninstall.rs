@@ -1,9 +1,8 @@
 //! `tproxy uninstall`.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::backend::iptables::tools::{self, Tools};
+use crate::backend::iptables::tools::Tools;
 use crate::exit::Failure;
 use crate::host;
 use crate::present::{Action, Receipt};
@@ -11,6 +10,7 @@ use crate::present::{Action, Receipt};
 use super::install::{PATIENCE, failure};
 use super::passthrough::Passthrough;
 use super::request::{DryRun, UninstallRequest};
+use super::scene::Goal;
 use super::store::{Phase, State, Store};
 use super::transaction::Session;
 use super::undo::Undo;
@@ -38,26 +38,24 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     let recorded = old.as_ref().map(State::recorded).unwrap_or_default();
     let session = Session::new(tools, config, recorded, request.adopt, request.force);
 
-    let situation = session.look()?;
-    if situation.choose(&session.tools).is_none() {
-        return Err(tools::none_found());
-    }
-    stop::if_unclaimed(&situation)?;
-    stop::if_chains_in_use(&situation)?;
-    show::warn_of_intruders(&situation);
+    let scene = session.look()?;
+    stop::if_no_tools(&scene, &session)?;
+    stop::if_unclaimed(&scene.iptables)?;
+    stop::if_chains_in_use(&scene.iptables)?;
+    show::warn_of_intruders(&scene);
     stop::if_asked_to()?;
 
     let interfaces = host::interfaces()?;
-    let undo = Undo::new(&situation, &interfaces, old.as_ref());
-    let nothing = BTreeMap::new();
-    let mut changed = !situation.changes(&nothing).is_empty() || old.is_some();
+    let undo = Undo::new(&scene, &interfaces, old.as_ref());
+    let nothing = Goal::default();
+    let mut changed = !scene.steps(&nothing).is_empty() || old.is_some();
     if let Some(old) = &old {
         store.note(&State { phase: Phase::Changing, ..old.clone() });
     }
     // The file first: what it cannot give up, others' jumps to our chains, stops everything.
     let done = persist::withdraw(request.force).and_then(|withdrawn| {
         changed |= withdrawn;
-        session.bring(&situation, &nothing).map_err(|refused| failure(&refused, false))
+        session.bring(&scene, &nothing).map_err(|refused| failure(&refused, false))
     });
     if let Err(failure) = done {
         return Err(undo.after(failure, &session, &mut store));
@@ -68,7 +66,7 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     }
     confirm::withdraw(&store);
     store.remove();
-    let rules = situation.own_rule_counts();
-    show::receipt(&Receipt { action: Action::Uninstall, changed, variant: None, rules }, request.format);
+    let rules = scene.own_rules();
+    show::receipt(&Receipt { action: Action::Uninstall, changed, backend: None, rules }, request.format);
     Ok(())
 }

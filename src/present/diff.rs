@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use crate::backend::iptables::situation::Changes;
 use crate::backend::iptables::transition::DiffLine;
+use crate::backend::nftables::change::Line;
+use crate::backend::nftables::model::TABLE;
 use crate::text::escape;
 
 impl fmt::Display for DiffLine {
@@ -20,8 +22,8 @@ impl fmt::Display for DiffLine {
 }
 
 /// For people: a section for each table, `+` for what would be added and `-` for what would be removed.
-pub fn diff_text(changes: &Changes) -> String {
-    if changes.is_empty() {
+pub fn diff_text(changes: &Changes, native: Option<&[Line]>) -> String {
+    if changes.is_empty() && native.is_none() {
         return "no difference: nothing would be written\n".to_owned();
     }
     // Writing to a String cannot fail.
@@ -37,12 +39,21 @@ pub fn diff_text(changes: &Changes) -> String {
             }
         }
     }
+    if let Some(lines) = native {
+        let _ = writeln!(text, "### table inet {TABLE} (nftables) ###");
+        if lines.is_empty() {
+            text.push_str("  the same rules in another order\n");
+        }
+        for line in lines {
+            let _ = writeln!(text, "{}", escape(&line.to_string()));
+        }
+    }
     text
 }
 
 /// For programs.
-pub fn diff_json(changes: &Changes) -> String {
-    let tables: Vec<Value> = changes
+pub fn diff_json(changes: &Changes, native: Option<&[Line]>) -> String {
+    let mut tables: Vec<Value> = changes
         .iter()
         .flat_map(|((variant, family), tables)| {
             tables.iter().map(move |change| {
@@ -60,5 +71,12 @@ pub fn diff_json(changes: &Changes) -> String {
             })
         })
         .collect();
-    super::pretty(&json!({ "schema": 1, "changed": !changes.is_empty(), "tables": tables }))
+    if let Some(lines) = native {
+        let side = |added: bool| -> Vec<Value> {
+            let lines = lines.iter().filter(|line| line.added == added);
+            lines.map(|line| json!({ "place": line.place, "rule": line.text })).collect()
+        };
+        tables.push(json!({ "family": "inet", "table": TABLE, "add": side(true), "remove": side(false) }));
+    }
+    super::pretty(&json!({ "schema": 1, "changed": !tables.is_empty(), "tables": tables }))
 }

@@ -10,7 +10,7 @@ mod watch;
 
 pub use diff::{diff_json, diff_text};
 pub use plan::plan_json;
-pub use receipt::{Action, Receipt};
+pub use receipt::{Action, Receipt, RuleCounts};
 pub use status::status_text;
 pub use status_json::status_json;
 pub use verify::{verify_json, verify_text, verify_value};

@@ -2,11 +2,14 @@
 
 use serde_json::{Value, json};
 
+use crate::backend::Backend;
 use crate::backend::iptables::syntax::{Style, rule_args};
+use crate::backend::nftables::{lower, text};
 use crate::plan::{ChainRef, Match, PlacedRule, Placement, Plan, Target};
 
-/// For programs: every table, chain and rule, with its reason and its words in iptables' language.
-pub fn plan_json(plan: &Plan, comments: bool) -> String {
+/// For programs: every table, chain and rule, with its reason and its words in iptables' language; of the native backend
+/// also the table in nft's.
+pub fn plan_json(plan: &Plan, comments: bool, backend: Option<Backend>) -> String {
     let families: Vec<Value> = plan
         .families
         .iter()
@@ -26,7 +29,12 @@ pub fn plan_json(plan: &Plan, comments: bool) -> String {
             json!({ "family": family.family.to_string().to_lowercase(), "tables": tables })
         })
         .collect();
-    super::pretty(&json!({ "schema": 1, "families": families, "notes": plan.notes }))
+    let mut all = json!({ "schema": 1, "families": families, "notes": plan.notes });
+    if backend == Some(Backend::Nftables) {
+        all["backend"] = json!(Backend::Nftables.name());
+        all["nft"] = json!(text::replace(&lower::table(plan, comments)));
+    }
+    super::pretty(&all)
 }
 
 fn chain_json(chain: ChainRef, rules: &[PlacedRule], comments: bool) -> Value {

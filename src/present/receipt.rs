@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::backend::iptables::tools::Variant;
+use crate::backend::Backend;
 use crate::plan::Family;
 
 /// What was asked for.
@@ -24,17 +24,35 @@ pub struct Receipt {
     /// Whether anything had to be done for it.
     pub changed: bool,
     /// Where rules are now.
-    pub variant: Option<Variant>,
+    pub backend: Option<Backend>,
     /// How many rules of ours there are now, or were before an uninstall.
-    pub rules: BTreeMap<Family, usize>,
+    pub rules: RuleCounts,
+}
+
+/// How many rules there are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RuleCounts {
+    /// In the tables that everybody shares, which are each of one family.
+    pub families: BTreeMap<Family, usize>,
+    /// In our own table, which is of both.
+    pub native: Option<usize>,
+}
+
+impl RuleCounts {
+    /// Each with what it counts.
+    fn each(&self) -> impl Iterator<Item = (String, usize)> {
+        let families = self.families.iter().map(|(family, count)| (family.to_string(), *count));
+        families.chain(self.native.map(|count| ("nftables".to_owned(), count)))
+    }
 }
 
 impl Receipt {
     /// For people. The words that kumactl ends with are in it, because scripts look for them.
     pub fn text(&self) -> String {
-        let counts: Vec<_> = self.rules.iter().map(|(family, count)| format!("{count} {family}")).collect();
+        let counts: Vec<_> = self.rules.each().map(|(what, count)| format!("{count} {what}")).collect();
         let counts = counts.join(" and ");
-        let variant = self.variant.map_or(String::new(), |variant| format!(" ({variant})"));
+        let variant = self.backend.and_then(Backend::variant);
+        let variant = variant.map_or(String::new(), |variant| format!(" ({variant})"));
         match (self.action, self.changed) {
             (Action::Install, true) => format!(
                 "transparent proxy setup completed successfully: {counts} rules{variant}. You can now run kuma-dp \
@@ -59,11 +77,8 @@ impl Receipt {
 
     /// For programs, with further keys.
     pub fn json(&self, more: Vec<(&str, Value)>) -> String {
-        let rules: serde_json::Map<_, _> = self
-            .rules
-            .iter()
-            .map(|(family, count)| (family.to_string().to_lowercase(), json!(count)))
-            .collect();
+        let rules: serde_json::Map<_, _> =
+            self.rules.each().map(|(what, count)| (what.to_lowercase(), json!(count))).collect();
         let mut all = json!({
             "schema": 1,
             "action": match self.action {
@@ -71,8 +86,8 @@ impl Receipt {
                 Action::Uninstall => "uninstall",
             },
             "changed": self.changed,
-            "backend": "iptables",
-            "variant": self.variant.map(|variant| variant.to_string()),
+            "backend": self.backend.map(Backend::name),
+            "variant": self.backend.and_then(Backend::variant).map(|variant| variant.to_string()),
             "rules": rules,
         });
         for (key, value) in more {

@@ -61,6 +61,18 @@ pub fn nft_chain_names(family: Family) -> io::Result<Vec<(String, String)>> {
     list(&message::list_chains(family), |message| message::chain_name(message, family))
 }
 
+/// Whether any rule of the `nf_tables` tables of the family `ip` or `ip6` has these bytes somewhere: a comment is
+/// in a rule as it is typed.
+///
+/// # Errors
+/// As those of [`nft_table_names`].
+pub fn nft_rules_mention(family: Family, bytes: &[u8]) -> io::Result<bool> {
+    let holds = |message: &Message<'_>| {
+        message.payload.windows(bytes.len()).any(|window| window == bytes).then_some(())
+    };
+    Ok(!list(&message::list_rules(family), holds)?.is_empty())
+}
+
 /// Everything that `read` finds in the answer to a request of nfnetlink, begun again when it changed meanwhile.
 fn list<T>(request: &Request, read: impl Fn(&Message<'_>) -> Option<T>) -> io::Result<Vec<T>> {
     match (0..LISTINGS).find_map(|_| list_once(request, &read).transpose()) {

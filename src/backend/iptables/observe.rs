@@ -36,6 +36,24 @@ pub fn observe_with_counters(tools: &Tools) -> Result<Observation, Failure> {
     observe_with(tools, &["-c"])
 }
 
+/// The same of those variants and families alone that `worth` picks of what has tables. What it leaves out counts
+/// as without rules.
+///
+/// # Errors
+/// As those of [`observe`], and `worth`'s.
+pub fn observe_some(
+    tools: &Tools,
+    worth: impl Fn(Variant, Family) -> Result<bool, Failure>,
+) -> Result<Observation, Failure> {
+    let mut places = Vec::new();
+    for (variant, family) in with_tables(&Variant::BOTH)? {
+        if worth(variant, family)? {
+            places.push((variant, family));
+        }
+    }
+    observe_places(tools, &places, &[])
+}
+
 /// The rules of one variant alone.
 ///
 /// # Errors

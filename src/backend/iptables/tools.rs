@@ -334,7 +334,7 @@ pub fn none_found() -> Failure {
         Exit::Host,
         "no iptables found: neither the nft nor the legacy variant has both iptables-save and iptables-restore",
     )
-    .hint("install it: 'apt-get install iptables' (Debian, Ubuntu), 'dnf install iptables-nft' (RHEL, Fedora), 'apk add iptables' (Alpine)")
+    .hint("install with --backend nftables, which needs no program, or install iptables: 'apt-get install iptables' (Debian, Ubuntu), 'dnf install iptables-nft' (RHEL, Fedora), 'apk add iptables' (Alpine)")
 }
 
 #[cfg(test)]

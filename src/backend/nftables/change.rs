@@ -2,6 +2,7 @@
 //! Pure.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::model::{Statement, Table};
 use super::set::{Interval, Key, Set};
@@ -63,6 +64,14 @@ impl Change {
     /// Whether nothing has to happen.
     pub fn is_nothing(&self) -> bool {
         *self == Self::Nothing
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.added { '+' } else { '-' };
+        write!(f, "{sign} {}", self.place)?;
+        if self.text.is_empty() { Ok(()) } else { write!(f, ": {}", self.text) }
     }
 }
 

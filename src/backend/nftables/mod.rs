@@ -1,6 +1,7 @@
 //! `nf_tables` by the kernel's own netlink: one table of ours, no program, no child process.
 
 pub mod change;
+pub mod commit;
 pub mod decode;
 mod elements;
 pub mod encode;

@@ -23,6 +23,13 @@ pub struct Table {
     pub chains: Vec<Chain>,
 }
 
+impl Table {
+    /// How many rules it has.
+    pub fn rule_count(&self) -> usize {
+        self.chains.iter().map(|chain| chain.rules.len()).sum()
+    }
+}
+
 /// A chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chain {

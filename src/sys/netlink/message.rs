@@ -27,6 +27,7 @@ const NFT_MSG_GETTABLE: u16 = NFT_MSG_NEWTABLE | 1;
 const NFTA_TABLE_NAME: u16 = 1;
 const NFT_MSG_NEWCHAIN: u16 = NFT_MSG_NEWTABLE | 3;
 const NFT_MSG_GETCHAIN: u16 = NFT_MSG_NEWTABLE | 4;
+const NFT_MSG_GETRULE: u16 = NFT_MSG_NEWTABLE | 7;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
 /// `struct nfgenmsg`: family, version, two bytes of resource ID.
@@ -102,6 +103,11 @@ pub(super) fn number(family: Family) -> u8 {
 /// Asks for all `nf_tables` tables of a family.
 pub(super) fn list_tables(family: u8) -> Request {
     Request::new(NFT_MSG_GETTABLE, NLM_F_DUMP, &[family, 0, 0, 0], &[])
+}
+
+/// Asks for all rules of all `nf_tables` tables of a family.
+pub(super) fn list_rules(family: Family) -> Request {
+    Request::new(NFT_MSG_GETRULE, NLM_F_DUMP, &[number(family), 0, 0, 0], &[])
 }
 
 /// Asks for all chains of all `nf_tables` tables of a family.

@@ -103,19 +103,24 @@ each_variant! {
 }
 
 #[test]
-fn without_any_iptables_it_names_the_packages() {
+fn without_any_iptables_it_speaks_to_the_kernel_and_names_the_packages_when_asked_for_them() {
     Lab::enter(|lab| {
         for dir in ["/usr/sbin", "/usr/local/sbin"] {
             must("mount", &["-t", "tmpfs", "tmpfs", dir]);
         }
-        let install = lab.program().args(["install", "--kuma-dp-user", "kuma-dp"]).run();
+        let install =
+            lab.program().args(["install", "--kuma-dp-user", "kuma-dp", "--backend", "iptables"]).run();
+        let native = lab.program().args(["install", "--kuma-dp-user", "kuma-dp"]).run();
         let uninstall = lab.program().arg("uninstall").run();
+        let again = lab.program().arg("uninstall").run();
         let show = lab.program().args(["install", "--kuma-dp-user", "kuma-dp", "--dry-run"]).run();
         for dir in ["/usr/sbin", "/usr/local/sbin"] {
             must("umount", &[dir]);
         }
         install.exits(3).says("apt-get install iptables").says("dnf").says("apk add iptables");
-        uninstall.exits(3);
+        native.succeeds().says("using nftables: no iptables was found");
+        uninstall.succeeds().prints("nftables rules removed");
+        again.succeeds().prints("nothing was installed");
         show.succeeds();
     });
 }

@@ -1,0 +1,137 @@
+//! What is there, what shall be there, and what lies between, whatever way rules take into the kernel. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::backend::Backend;
+use crate::backend::iptables::situation::{Changes, Place, Situation};
+use crate::backend::iptables::tools::{Tools, Variant};
+use crate::backend::iptables::transition::Wanted;
+use crate::backend::nftables::change::Change;
+use crate::backend::nftables::decode::Observed;
+use crate::backend::nftables::lower;
+use crate::backend::nftables::model::Table;
+use crate::config::values::BackendChoice;
+use crate::plan::{Family, FamilyPlan, Plan};
+use crate::present::RuleCounts;
+
+/// What is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scene {
+    /// In the tables that everybody shares.
+    pub iptables: Situation,
+    /// Our own table.
+    pub native: Option<Observed>,
+    /// Docker's embedded DNS server, wherever its chain is.
+    pub docker_dns: bool,
+}
+
+/// What shall be there. What is not in it shall go, if it is ours.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Goal {
+    /// In the tables that everybody shares.
+    pub iptables: BTreeMap<Place, Wanted>,
+    /// Our own table.
+    pub native: Option<Table>,
+}
+
+/// What lies between.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Steps {
+    /// In the tables that everybody shares.
+    pub iptables: Changes,
+    /// Our own table.
+    pub native: Change,
+}
+
+impl Scene {
+    /// Whether the rules of both are the same, whoever they belong to.
+    pub fn same_rules(&self, other: &Self) -> bool {
+        self.iptables.same_rules(&other.iptables) && self.table() == other.table()
+    }
+
+    /// Our own table.
+    pub fn table(&self) -> Option<&Table> {
+        self.native.as_ref().map(|observed| &observed.table)
+    }
+
+    /// By what way to go, and why. `None`: there is none.
+    pub fn choose(&self, choice: BackendChoice, tools: &Tools) -> Option<(Backend, &'static str)> {
+        let iptables = || self.iptables.choose(tools).map(|(variant, why)| (Backend::Iptables(variant), why));
+        match choice {
+            BackendChoice::Nftables => Some((Backend::Nftables, "named by the configuration")),
+            BackendChoice::Iptables => iptables(),
+            BackendChoice::Auto if self.native.is_some() => {
+                Some((Backend::Nftables, "it is what is installed"))
+            }
+            BackendChoice::Auto => iptables().or(Some((Backend::Nftables, "no iptables was found"))),
+        }
+    }
+
+    /// Whether Docker's embedded DNS server is where rules of this backend would meet it.
+    pub fn has_docker_dns(&self, backend: Backend) -> bool {
+        match backend {
+            Backend::Iptables(variant) => self.iptables.has_docker_dns(variant),
+            Backend::Nftables => {
+                self.docker_dns || Variant::BOTH.iter().any(|&v| self.iptables.has_docker_dns(v))
+            }
+        }
+    }
+
+    /// What has to change.
+    pub fn steps(&self, goal: &Goal) -> Steps {
+        let native = match (&self.native, &goal.native) {
+            // What cannot be said in our words is not what is wanted, whatever the rest is.
+            (Some(now), Some(wanted)) if now.table == *wanted && !now.is(wanted) => {
+                Change::Replace(wanted.clone())
+            }
+            (_, wanted) => Change::between(self.table(), wanted.as_ref()),
+        };
+        Steps { iptables: self.iptables.changes(&goal.iptables), native }
+    }
+
+    /// What is ours now, as something to come back to.
+    pub fn as_goal(&self) -> Goal {
+        Goal { iptables: self.iptables.as_wanted(), native: self.table().cloned() }
+    }
+
+    /// How many rules are ours.
+    pub fn own_rules(&self) -> RuleCounts {
+        RuleCounts { families: self.iptables.own_rule_counts(), native: self.table().map(Table::rule_count) }
+    }
+}
+
+impl Goal {
+    /// What a plan is in the kernel; `commented` says of which family rules carry their reason.
+    pub fn of(plan: &Plan, backend: Backend, commented: impl Fn(Family) -> bool) -> Self {
+        match backend {
+            Backend::Iptables(variant) => {
+                let wanted = |plan: &FamilyPlan| Wanted::plan(plan, commented(plan.family));
+                let places = plan.families.iter().map(|plan| ((variant, plan.family), wanted(plan)));
+                Self { iptables: places.collect(), native: None }
+            }
+            Backend::Nftables => {
+                let native = lower::table(plan, commented(Family::V4));
+                Self { iptables: BTreeMap::new(), native: Some(native) }
+            }
+        }
+    }
+
+    /// How many rules that is.
+    pub fn rules(&self) -> RuleCounts {
+        RuleCounts {
+            families: self
+                .iptables
+                .iter()
+                .map(|((_, family), wanted)| (*family, wanted.rule_count()))
+                .collect(),
+            native: self.native.as_ref().map(Table::rule_count),
+        }
+    }
+}
+
+impl Steps {
+    /// Whether all is as wanted.
+    pub fn is_empty(&self) -> bool {
+        self.iptables.is_empty() && self.native.is_nothing()
+    }
+}

@@ -1,0 +1,70 @@
+//! Brings our table to what is wanted of it, in one transaction.
+
+use std::io;
+
+use crate::sys::netlink::nftables::Door;
+
+use super::change::{Change, SetChange};
+use super::encode;
+use super::model::Table;
+use super::observe::{Seen, observe};
+use super::send::{SendError, send};
+use super::wire::Message;
+
+/// How often it is begun again because somebody else's change came between looking and changing. Each time takes a
+/// fraction of a millisecond, so this outlasts whoever changes rules one by one.
+const TRIES: usize = 200;
+
+/// Makes the table what is wanted, or removes it.
+///
+/// # Errors
+/// Why it is as it was before; [`SendError::Changed`] only when others never stop changing the firewall.
+pub fn bring(wanted: Option<&Table>) -> Result<(), SendError> {
+    let mut door = Door::open().map_err(unread)?;
+    let mut whole = false;
+    for _ in 0..TRIES {
+        let Seen { generation, table } = observe(&mut door).map_err(unread)?;
+        if table.as_ref().is_some_and(|table| table.owned_by.is_some()) {
+            return Err(SendError::Owned);
+        }
+        let change = match (&table, wanted) {
+            (Some(now), Some(wanted)) if !now.is(wanted) && (whole || !now.foreign.is_empty()) => {
+                Change::Replace(wanted.clone())
+            }
+            (now, wanted) => Change::between(now.as_ref().map(|now| &now.table), wanted),
+        };
+        if change.is_nothing() {
+            return Ok(());
+        }
+        match send(&mut door, &messages(&change), generation) {
+            Err(SendError::Changed) => {}
+            // Some kernels do not let intervals change that touch each other; the whole table always can.
+            Err(SendError::Refused(_)) if matches!(change, Change::Elements(_)) => whole = true,
+            done => return done,
+        }
+    }
+    Err(SendError::Changed)
+}
+
+fn unread(error: io::Error) -> SendError {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => SendError::Denied,
+        io::ErrorKind::Unsupported => SendError::Unsupported,
+        _ => SendError::Io(error),
+    }
+}
+
+/// What is sent for a change.
+pub fn messages(change: &Change) -> Vec<Message> {
+    match change {
+        Change::Nothing => Vec::new(),
+        Change::Create(table) => encode::create(table),
+        Change::Replace(table) => encode::replace(table),
+        Change::Elements(sets) => {
+            let each =
+                |SetChange { set, key, add, delete }: &SetChange| encode::elements(set, *key, add, delete);
+            sets.iter().flat_map(each).collect()
+        }
+        Change::Remove => encode::remove(),
+    }
+}
