@@ -1,6 +1,7 @@
 //! Everything that needs more than one module, or the built program.
 
 mod cli;
+mod differential;
 mod envoy;
 mod firewalld;
 mod kernel;

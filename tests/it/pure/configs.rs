@@ -26,13 +26,25 @@ fn some_of<T: Clone + std::fmt::Debug + std::str::FromStr<Err: Display>>(
         .prop_map(|texts| texts.into_iter().map(parsed).collect())
 }
 
-const NETS: &[&str] = &["10.0.0.1", "192.168.7.9/24", "fe80::1", "fd00::1/8", "172.32.16.8/16"];
+const NETS: &[&str] = &[
+    "10.0.0.1",
+    "192.168.7.9/24",
+    "fe80::1",
+    "fd00::1/8",
+    "172.32.16.8/16",
+    "172.32.128.0/17",
+    "10.96.0.0/16",
+    "fd00:96::/32",
+    "203.0.113.0/28",
+];
 const EXCLUSIONS: &[&str] = &[
     "1000",
     "tcp:80,90,1000-2000:106-108",
     "udp:53:4294967294",
     "*:*:0",
     "1,3,5,7,9,11,13,15,17,19,21,23,25-30,40-50:7",
+    "tcp:53:5678",
+    "udp:50-60,15053:5600-5678",
 ];
 const VNETS: &[&str] = &[
     "docker0:172.17.0.0/16",
@@ -40,6 +52,9 @@ const VNETS: &[&str] = &[
     "docker0:172.19.0.0/16",
     "br+:172.18.0.0/16",
     "iface:::1/64",
+    "docker+:172.17.128.0/17",
+    "br+:fd18::/64",
+    "br+:fd19::/64",
 ];
 
 /// Any configuration that is valid.
@@ -78,7 +93,7 @@ pub fn config() -> impl Strategy<Value = Config> {
 
 /// Any host.
 pub fn facts() -> impl Strategy<Value = HostFacts> {
-    let resolvers: &[&str] = &["10.96.0.10", "127.0.0.53", "fd00::53", "::1", "127.0.0.11"];
+    let resolvers: &[&str] = &["10.96.0.10", "127.0.0.53", "127.0.0.1", "fd00::53", "::1", "127.0.0.11"];
     let resolvers = prop::sample::subsequence(resolvers, 0..=resolvers.len());
     (any::<bool>(), any::<bool>(), prop_oneof![Just(0), Just(5678), any::<u32>()], resolvers).prop_map(
         |(six, docker_dns, sidecar_uid, resolvers)| HostFacts {

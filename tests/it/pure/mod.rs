@@ -1,6 +1,6 @@
 //! What can be said without a kernel: plans as text, and the laws of transitions on a model of `iptables-restore`.
 
-mod configs;
+pub mod configs;
 mod golden;
 mod inference;
 mod laws;

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod command;
+pub mod conntrack;
 pub mod docker;
 pub mod firewall;
 pub mod firewalld;
