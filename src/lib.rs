@@ -17,6 +17,7 @@ pub mod attribute;
 pub mod backend;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod exit;
 pub mod host;
 pub mod plan;

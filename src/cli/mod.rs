@@ -1,6 +1,7 @@
 //! What can be typed, and what each command does with it.
 
 mod config;
+mod demo;
 mod flags;
 mod generate;
 mod install;
@@ -52,6 +53,7 @@ pub fn command() -> Command {
         .subcommand(install::confirm_command())
         .subcommand(status::command())
         .subcommand(verify::command())
+        .subcommand(demo::command())
         .subcommand(config::command())
         .subcommand(generate::completions_command())
         .subcommand(generate::man_command());
@@ -102,6 +104,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
         Some(("confirm", _)) => confirm::confirm()?,
         Some(("status", matches)) => status::run(matches)?,
         Some(("verify", matches)) => verify::verify(matches)?,
+        Some(("demo", _)) => demo::run()?,
         Some(("config", matches)) => config::run(matches)?,
         Some(("completions", matches)) => generate::completions(matches)?,
         Some(("man", matches)) => generate::man(matches)?,

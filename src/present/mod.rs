@@ -1,5 +1,6 @@
 //! Results as text and JSON. Pure.
 
+pub mod demo;
 mod diff;
 mod plan;
 mod receipt;

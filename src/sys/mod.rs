@@ -6,6 +6,7 @@ pub mod detach;
 pub mod lock;
 pub mod netlink;
 pub mod netns;
+pub mod private;
 pub mod run;
 pub mod signal;
 pub mod socket;

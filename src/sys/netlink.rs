@@ -2,6 +2,7 @@
 //! listens, and one IPv6 address more or less on an interface.
 
 pub mod conntrack;
+pub mod dump;
 pub mod events;
 pub mod link;
 mod message;

@@ -2,6 +2,7 @@
 
 mod cli;
 mod differential;
+mod demo;
 mod envoy;
 mod firewalld;
 mod kernel;

@@ -71,7 +71,7 @@ fn in_namespaces(script: &str) -> Option<Command> {
 fn commands_marked_to_run_do() {
     // All in one shell, in their order; there `sudo` is already granted.
     let mut script = String::from(
-        ". tests/demo/host\nmkdir /run/bin\nprintf '#!/bin/sh\\nexec \"$@\"\\n' >/run/bin/sudo\nchmod 755 /run/bin/sudo\n\
+        ". tests/host\nmkdir /run/bin\nprintf '#!/bin/sh\\nexec \"$@\"\\n' >/run/bin/sudo\nchmod 755 /run/bin/sudo\n\
          ln -s \"$TPROXY\" /run/bin/tproxy\nPATH=/run/bin:$PATH\n\
          rules() { iptables-save | grep -e '^-A' || true; ip6tables-save | grep -e '^-A' || true; }\n",
     );
@@ -89,23 +89,14 @@ fn commands_marked_to_run_do() {
     assert!(installed.parse::<u32>().is_ok_and(|count| count > 20), "{}", show(&output));
 }
 
+/// What it shows is tested elsewhere.
 #[test]
-fn the_demonstration_works() {
-    let Some(_) = in_namespaces("") else { return };
-    // The profile of the tests, which is built already.
-    let output = Command::new("tests/try")
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env("TRY_PROFILE", if TPROXY.contains("/release/") { "release" } else { "dev" })
-        .stdin(Stdio::null())
-        .output()
-        .expect("tests/try starts");
-    assert!(output.status.success(), "{}", show(&output));
-    let out = String::from_utf8_lossy(&output.stdout);
-    for wanted in
-        ["it was meant for 203.0.113.9:80", "it was meant for [2001:db8:9::9]:443", "as it was before"]
-    {
-        assert!(out.contains(wanted), "no {wanted:?} in:\n{}", show(&output));
-    }
+fn the_first_command_is_the_demonstration_and_the_second_one_runs_the_tests() {
+    let [demo, tests, ..] = &blocks("sh")[..] else { panic!("less than two commands") };
+    assert_eq!(demo.text, "cargo run --release -- demo\n");
+    assert_eq!(tests.text, "./tests/run\n");
+    tproxy(&["demo", "--help"]);
+    assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(tests.text.trim()).is_file());
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn only_what_works_is_a_command() {
     let names = commands.lines().filter_map(|line| line.split_whitespace().next()).collect::<Vec<_>>();
     assert_eq!(
         names,
-        ["install", "uninstall", "confirm", "status", "verify", "config", "completions", "man"]
+        ["install", "uninstall", "confirm", "status", "verify", "demo", "config", "completions", "man"]
     );
     for name in ["diff", "help"] {
         assert_eq!(tproxy([name]).said().code, Some(2), "{name}");

@@ -3,12 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 37] = [
+const PURE: [&str; 40] = [
     "src/plan",
     "src/config",
     "src/present",
     "src/text.rs",
     "src/attribute.rs",
+    "src/demo/addresses.rs",
+    "src/demo/question.rs",
+    "src/demo/wanted.rs",
     "src/exit.rs",
     "src/apply/degrade.rs",
     "src/backend/iptables/decode.rs",
