@@ -1,4 +1,6 @@
 //! The kernel's `nf_tables` as our own messages speak to it, with real `nft` beside.
 
+mod odds;
+mod random;
 mod same;
 mod sample;
