@@ -54,9 +54,12 @@ fn headline(verdict: Verdict) -> &'static str {
 fn summary(text: &mut String, report: &Report) {
     let rules: Vec<_> =
         report.families.iter().map(|family| format!("{} for {}", family.rules, family.family)).collect();
-    let variant = report.variant.as_deref().unwrap_or("unknown");
     let rules = if rules.is_empty() { "none".to_owned() } else { rules.join(" and ") };
-    field(text, "rules", &format!("{rules}, through iptables ({variant})"));
+    let place = match &report.variant {
+        Some(variant) => format!("through iptables ({variant})"),
+        None => "in the nftables table inet kuma_mesh".to_owned(),
+    };
+    field(text, "rules", &format!("{rules}, {place}"));
     if let Some(installer) = &report.installer {
         field(text, "installed", &installed(installer));
     }
@@ -85,7 +88,7 @@ fn compared(compared: Compared) -> &'static str {
 
 /// A table: a line for each port, a column for each family.
 fn ports(text: &mut String, report: &Report) {
-    let hits = report.hits();
+    let hits = report.hits;
     let rows = [
         ("outbound", report.ports.outbound, hits.outbound),
         ("inbound", report.ports.inbound, hits.inbound),
@@ -185,18 +188,29 @@ fn resolver_lines(text: &mut String, resolvers: &Resolvers) {
 fn differences(text: &mut String, differences: &[Difference]) {
     let mut place = String::new();
     for difference in differences {
-        let Difference { kind, variant, family, table, chain, rule } = difference;
-        let here = format!("{family} {table} {} ({variant})", escape(chain));
+        let Difference { kind, chain, set, rule, .. } = difference;
+        let here = place_of(difference);
         if here != place {
             line(text, "  ", &here);
             place = here;
         }
-        let rule = match (rule.as_str(), chain.as_str()) {
-            ("", "") => "the order of the rules".to_owned(),
-            ("", chain) => format!("the chain {}", escape(chain)),
-            (rule, _) => escape(rule),
+        let rule = match (rule.as_str(), chain.as_str(), set) {
+            ("", _, Some(set)) => format!("the set {}", escape(set)),
+            ("", "", None) => "the order of what is in it".to_owned(),
+            ("", chain, None) => format!("the chain {}", escape(chain)),
+            (rule, ..) => escape(rule),
         };
         paragraph(text, &format!("    {:<11}", kind.name()), &" ".repeat(15), &rule);
+    }
+}
+
+fn place_of(difference: &Difference) -> String {
+    let Difference { variant, family, table, chain, set, .. } = difference;
+    match (variant, family, set) {
+        (Some(variant), Some(family), _) => format!("{family} {table} {} ({variant})", escape(chain)),
+        (_, _, Some(set)) => format!("{table} set {}", escape(set)),
+        _ if chain.is_empty() => table.clone(),
+        _ => format!("{table} chain {}", escape(chain)),
     }
 }
 
@@ -267,7 +281,9 @@ mod tests {
         };
         let listening = |name, port, family, who| Listening { name, port, family, who };
         let mut report = Report {
+            backend: Some("iptables"),
             variant: Some("nft".into()),
+            hits,
             installer: Some(Installer {
                 program: "tproxy",
                 version: Some("0.1.0".into()),
@@ -300,10 +316,11 @@ mod tests {
         report.listeners[3].who = Who::Elsewhere("::1".parse().expect("an address"));
         let difference = |kind, chain: &str, rule: &str| Difference {
             kind,
-            variant: "nft".into(),
-            family: Family::V4,
-            table: "nat",
+            variant: Some("nft".into()),
+            family: Some(Family::V4),
+            table: "nat".into(),
             chain: chain.into(),
+            set: None,
             rule: rule.into(),
         };
         let long = "-m comment --comment \"kuma/mesh/transparent/proxy/redirect inbound TCP traffic to our custom \

@@ -10,11 +10,11 @@ use crate::status::words::time;
 
 /// For programs.
 pub fn status_json(report: &Report) -> String {
-    let hits = report.hits();
+    let hits = report.hits;
     super::pretty(&json!({
         "schema": 1,
         "status": verdict(report.verdict),
-        "backend": report.variant.as_ref().map(|_| "iptables"),
+        "backend": report.backend,
         "variant": report.variant,
         "installedBy": report.installer.as_ref().map(|installer| json!({
             "program": installer.program,
@@ -117,10 +117,11 @@ fn resolvers(resolvers: &Resolvers) -> Value {
 fn difference(difference: &Difference) -> Value {
     json!({
         "kind": difference.kind.name(),
-        "family": name(difference.family),
+        "family": difference.family.map(name),
         "variant": difference.variant,
         "table": difference.table,
         "chain": difference.chain,
+        "set": difference.set,
         "rule": difference.rule,
     })
 }

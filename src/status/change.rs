@@ -4,8 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::backend::iptables::observe::Observation;
 use crate::backend::iptables::save::SavedRule;
+use crate::backend::nftables::model::TABLE;
 use crate::plan::{OWNER_TAG, OwnChain};
 use crate::sys::netlink::events::{Change, Object, Transaction};
+
+/// The kernel's number for the family of our own table.
+const INET: u8 = 1;
 
 /// How many rules came and went, and how many of them were ours.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -70,7 +74,7 @@ pub fn of_transaction(transaction: &Transaction) -> Summary {
 
 fn family(number: u8) -> String {
     match number {
-        1 => "inet".to_owned(),
+        INET => "inet".to_owned(),
         2 => "ip".to_owned(),
         3 => "arp".to_owned(),
         5 => "netdev".to_owned(),
@@ -80,10 +84,11 @@ fn family(number: u8) -> String {
     }
 }
 
-/// Whether a rule carries the owner tag, is in a chain of ours, or leads to one.
+/// Whether a rule is in our own table, carries the owner tag, is in a chain of ours, or leads to one.
 fn is_ours(change: &Change) -> bool {
     let holds = |text: &str| change.bytes.windows(text.len()).any(|part| part == text.as_bytes());
-    change.chain.as_deref().and_then(OwnChain::named).is_some_and(|_| change.table == "nat")
+    (change.family == INET && change.table == TABLE)
+        || change.chain.as_deref().and_then(OwnChain::named).is_some_and(|_| change.table == "nat")
         || holds(OWNER_TAG)
         || OwnChain::ALL.iter().any(|chain| holds(&format!("{}\0", chain.name())))
 }
@@ -172,13 +177,14 @@ mod tests {
                 change(false, Object::Rule, "nat", Some("OUTPUT"), "x"),
                 change(true, Object::Rule, "t", Some("KUMA_MESH_INBOUND"), "x"),
                 change(false, Object::Chain, "nat", Some("OUTPUT"), "x"),
+                Change { family: INET, ..change(true, Object::Rule, TABLE, Some("outbound"), "x") },
             ],
             ..Transaction::default()
         };
         let summary = of_transaction(&transaction);
         assert_eq!((summary.removed, summary.ours_removed), (4, 3));
-        assert_eq!((summary.added, summary.ours_added, summary.others), (1, 0, 1));
-        assert_eq!(summary.tables.into_iter().collect::<Vec<_>>(), ["ip nat", "ip t"]);
+        assert_eq!((summary.added, summary.ours_added, summary.others), (2, 1, 1));
+        assert_eq!(summary.tables.into_iter().collect::<Vec<_>>(), ["inet kuma_mesh", "ip nat", "ip t"]);
     }
 
     #[test]

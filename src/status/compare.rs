@@ -21,10 +21,11 @@ pub fn differences(situation: &Situation, changes: &Changes) -> Vec<Difference> 
 fn table_differences(situation: &Situation, place: Place, change: &TableChange, found: &mut Vec<Difference>) {
     let difference = |kind, line: &DiffLine| Difference {
         kind,
-        variant: place.0.to_string(),
-        family: place.1,
-        table: change.table.name(),
+        variant: Some(place.0.to_string()),
+        family: Some(place.1),
+        table: change.table.name().to_owned(),
         chain: line.chain.clone(),
+        set: None,
         rule: line.args.clone(),
     };
     let before = found.len();
@@ -44,10 +45,11 @@ fn table_differences(situation: &Situation, place: Place, change: &TableChange, 
         // A table that has to be written differs, whatever it is in.
         found.push(Difference {
             kind: DifferenceKind::Reordered,
-            variant: place.0.to_string(),
-            family: place.1,
-            table: change.table.name(),
+            variant: Some(place.0.to_string()),
+            family: Some(place.1),
+            table: change.table.name().to_owned(),
             chain: String::new(),
+            set: None,
             rule: String::new(),
         });
     }

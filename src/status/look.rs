@@ -1,5 +1,8 @@
 //! Looks at the host and puts the report together. Reads only.
 
+mod native;
+mod parts;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -7,11 +10,11 @@ use crate::apply::confirm::{self, Trial};
 use crate::apply::store::{Phase, State, Store};
 use crate::backend::iptables::infer::{self, Inferred};
 use crate::backend::iptables::observe;
-use crate::backend::iptables::situation::{Place, Situation};
+use crate::backend::iptables::situation::{Place, Recorded, Situation};
 use crate::backend::iptables::tools::{self, Tools, Variant};
 use crate::backend::iptables::transition::Wanted;
 use crate::backend::iptables::typed::{Purpose, TypedRule};
-use crate::config::values::Protocol;
+use crate::config::values::BackendChoice;
 use crate::config::{Config, Executables, Resolved};
 use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Ipv6Support, Resolver};
@@ -19,9 +22,9 @@ use crate::plan::{self, Family};
 use crate::sys::netlink::ruleset;
 
 use super::ahead::{Dns, Ours};
-use super::listen::{self, Socket};
-use super::model::{Compared, FamilyReport, Finding, Hits, Installer, Ports, Report, Resolvers, Sidecar};
+use super::model::{Compared, Finding, Hits, Installer, Ports, Report, Resolvers};
 use super::{ahead, compare, source, words};
+use parts::{families, listeners, sidecar};
 
 /// What is there, and what it should be.
 struct Look {
@@ -97,9 +100,16 @@ impl Look {
         Ok(Self { state, config, compared, tools, problems, notes })
     }
 
+    fn recorded(&self) -> Recorded {
+        self.state.as_ref().map(State::recorded).unwrap_or_default()
+    }
+
     /// Puts the report together.
     fn report(mut self) -> Result<Report, Failure> {
-        let recorded = self.state.as_ref().map(State::recorded).unwrap_or_default();
+        if let Some(observed) = native::table()? {
+            return self.report_of(&observed);
+        }
+        let recorded = self.recorded();
         let unreadable = observe::unreadable(&self.tools)?;
         let mut situation = Situation::new(observe::observe_with_counters(&self.tools)?, &recorded);
         let uncommented = !situation.unclaimed().is_empty();
@@ -122,10 +132,12 @@ impl Look {
                 ..inferred.config.clone()
             };
         }
-        let mut report = Report { variant: Some(variant.to_string()), ..Report::nothing() };
+        let mut report =
+            Report { backend: Some("iptables"), variant: Some(variant.to_string()), ..Report::nothing() };
         report.compared = self.compared;
         report.installer = Some(self.installer(&rules, uncommented));
         report.families = families(&situation);
+        report.hits = report.families.iter().fold(Hits::default(), |sum, family| sum.plus(family.hits));
 
         let current = self.current_resolvers();
         let mut facts = self.facts(variant, &inferred, &rules, current.as_ref().map(|c| c.as_deref()))?;
@@ -143,19 +155,8 @@ impl Look {
         });
         report.sidecar = Some(sidecar(facts.sidecar_uid));
         report.ports = self.ports(&rules);
-        report.listeners = listen::listening(
-            report.ports,
-            &planned,
-            Some(facts.sidecar_uid),
-            sockets().as_deref(),
-            |inode| crate::sys::socket_holder(inode).map(|holder| holder.to_string()),
-        );
-        let native = ruleset::read().unwrap_or_else(|error| {
-            let what =
-                format!("the kernel does not list its nftables chains ({error}); some may be ahead of ours");
-            self.notes.push(Finding::note(what));
-            ruleset::Ruleset::default()
-        });
+        report.listeners = listeners(report.ports, &planned, facts.sidecar_uid);
+        let native = self.ruleset(false);
         report.ahead = ahead::of_ours(&situation, variant, &native, &self.ours(&facts));
         self.say_more(&situation, variant, &plan);
         self.say_what_is_unreadable(&unreadable, variant);
@@ -163,6 +164,16 @@ impl Look {
         report.notes = self.notes;
         report.judge();
         Ok(report)
+    }
+
+    /// The chains that may be ahead of ours; with `compat`, those of iptables too.
+    fn ruleset(&mut self, compat: bool) -> ruleset::Ruleset {
+        ruleset::read(|chain| ahead::may_be_ahead(chain, compat)).unwrap_or_else(|error| {
+            let what =
+                format!("the kernel does not list its nftables chains ({error}); some may be ahead of ours");
+            self.notes.push(Finding::note(what));
+            ruleset::Ruleset::default()
+        })
     }
 
     /// Nothing of ours is there.
@@ -250,7 +261,7 @@ impl Look {
         };
         let interfaces = host::interfaces()?;
         let mut facts = HostFacts {
-            sidecar_uid: self.sidecar_uid(inferred)?,
+            sidecar_uid: self.sidecar_uid(inferred.sidecar_uid)?,
             loopback: interfaces.loopback().to_owned(),
             ipv6: interfaces.ipv6_support(),
             resolvers: resolvers.into_iter().map(|addr| Resolver { addr, zone: None }).collect(),
@@ -267,12 +278,12 @@ impl Look {
         Ok(facts)
     }
 
-    fn sidecar_uid(&mut self, inferred: &Inferred) -> Result<u32, Failure> {
+    fn sidecar_uid(&mut self, inferred: Option<u32>) -> Result<u32, Failure> {
         let found = host::sidecar_user(self.config.kuma_dp_user.as_ref(), self.config.cni_mode);
         match self.compared {
             Compared::Given => found.map(|user| user.uid),
             Compared::Inferred | Compared::Nothing => {
-                Ok(inferred.sidecar_uid.or(found.ok().map(|user| user.uid)).unwrap_or_default())
+                Ok(inferred.or(found.ok().map(|user| user.uid)).unwrap_or_default())
             }
             Compared::Recorded => {
                 let recorded = self.state.as_ref().map(|state| state.sidecar_uid).unwrap_or_default();
@@ -304,7 +315,7 @@ impl Look {
     }
 
     fn wanted(&self, plan: &plan::Plan, variant: Variant) -> BTreeMap<Place, Wanted> {
-        let recorded = self.state.as_ref().map(State::recorded).unwrap_or_default();
+        let recorded = self.recorded();
         let families = plan.families.iter().map(|plan| {
             // A kernel without comments got rules without; the record knows them.
             let degraded = self.compared == Compared::Recorded
@@ -362,6 +373,15 @@ impl Look {
         }
     }
 
+    fn say_if_unfinished(&mut self) {
+        if self.state.as_ref().is_some_and(|state| state.phase == Phase::Changing) {
+            self.problems.push(Finding::new(
+                "a run of tproxy is under way, or was killed before its end",
+                "run 'tproxy install' again; it starts from what is there",
+            ));
+        }
+    }
+
     fn say_more(&mut self, situation: &Situation, variant: Variant, plan: &plan::Plan) {
         let reinstall = "run 'tproxy install' again: it brings everything to one variant";
         for ((of, family), own) in situation.ownership() {
@@ -372,12 +392,13 @@ impl Look {
                 self.problems.push(Finding::new(why, reinstall));
             }
         }
-        if self.state.as_ref().is_some_and(|state| state.phase == Phase::Changing) {
+        if self.config.backend == BackendChoice::Nftables && self.compared != Compared::Inferred {
             self.problems.push(Finding::new(
-                "a run of tproxy is under way, or was killed before its end",
-                "run 'tproxy install' again; it starts from what is there",
+                "the configuration asks for the backend nftables, but the rules are there through iptables",
+                "run 'tproxy install' with that configuration",
             ));
         }
+        self.say_if_unfinished();
         for ((_, family), rule) in situation.jumps() {
             let text = crate::text::escape(&rule.text());
             self.notes
@@ -391,67 +412,4 @@ impl Look {
 
 fn recorded_variant(state: &State) -> Option<Variant> {
     Variant::BOTH.into_iter().find(|variant| variant.to_string() == state.variant)
-}
-
-fn sidecar(uid: u32) -> Sidecar {
-    let spec = uid.to_string().parse().ok();
-    let user = spec.and_then(|spec| host::sidecar_user(Some(&spec), false).ok());
-    Sidecar { uid, name: user.and_then(|user| user.name) }
-}
-
-fn families(situation: &Situation) -> Vec<FamilyReport> {
-    let counts = situation.own_rule_counts();
-    Family::BOTH
-        .into_iter()
-        .filter_map(|family| {
-            let foreign: usize = situation
-                .ownership()
-                .filter(|((_, of), _)| *of == family)
-                .map(|(_, own)| own.intruders.len())
-                .sum();
-            let rules = counts.get(&family).copied()?.saturating_sub(foreign);
-            if rules == 0 {
-                return None;
-            }
-            let all = Variant::BOTH.into_iter().flat_map(|variant| situation.own_rules((variant, family)));
-            Some(FamilyReport { family, rules, hits: hits(all) })
-        })
-        .collect()
-}
-
-fn hits(rules: impl Iterator<Item = TypedRule>) -> Hits {
-    rules.fold(Hits::default(), |hits, rule| {
-        let packets = rule.packets;
-        let none = Hits::default();
-        hits.plus(match rule.purpose() {
-            Some(Purpose::Outbound) => Hits { outbound: packets, ..none },
-            Some(Purpose::Inbound) => Hits { inbound: packets, ..none },
-            Some(Purpose::Dns) => Hits { dns: packets, ..none },
-            Some(Purpose::Excluded) => Hits { excluded: packets, ..none },
-            Some(Purpose::Invalid) => Hits { invalid_dropped: packets, ..none },
-            None => none,
-        })
-    })
-}
-
-/// Every listening socket; `None` where neither netlink nor `/proc` tells.
-fn sockets() -> Option<Vec<Socket>> {
-    let mut all = Vec::new();
-    for (protocol, udp) in [(Protocol::Tcp, false), (Protocol::Udp, true)] {
-        for family in Family::BOTH {
-            all.extend(host::listeners(protocol, family).ok()?.into_iter().map(|listener| Socket {
-                udp,
-                families: if listener.both_families && listener.address.is_unspecified() {
-                    Family::BOTH.to_vec()
-                } else {
-                    vec![family]
-                },
-                address: listener.address,
-                port: listener.port,
-                uid: listener.uid,
-                inode: listener.inode,
-            }));
-        }
-    }
-    Some(all)
 }

@@ -6,6 +6,8 @@ mod compare;
 mod listen;
 mod look;
 pub mod model;
+mod own_table;
+mod sequence;
 pub(crate) mod source;
 mod watch;
 pub mod words;

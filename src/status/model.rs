@@ -9,7 +9,9 @@ use crate::plan::Family;
 pub struct Report {
     /// In one word.
     pub verdict: Verdict,
-    /// Where the rules are.
+    /// What keeps the rules: `iptables` or `nftables`.
+    pub backend: Option<&'static str>,
+    /// In which variant of iptables they are.
     pub variant: Option<String>,
     /// Who put them there.
     pub installer: Option<Installer>,
@@ -17,6 +19,8 @@ pub struct Report {
     pub compared: Compared,
     /// What is there of each family.
     pub families: Vec<FamilyReport>,
+    /// How often rules were hit, of all families together.
+    pub hits: Hits,
     /// The sidecar's user.
     pub sidecar: Option<Sidecar>,
     /// The sidecar's ports.
@@ -77,7 +81,7 @@ pub struct FamilyReport {
     pub family: Family,
     /// How many rules are ours.
     pub rules: usize,
-    /// How often they were hit.
+    /// How often they were hit, where families are counted apart.
     pub hits: Hits,
 }
 
@@ -211,15 +215,17 @@ impl Resolvers {
 pub struct Difference {
     /// In what way.
     pub kind: DifferenceKind,
-    /// Where the rules are kept.
-    pub variant: String,
-    /// Of which family.
-    pub family: Family,
+    /// In which variant of iptables.
+    pub variant: Option<String>,
+    /// Of which family; `None`: of both.
+    pub family: Option<Family>,
     /// In which table.
-    pub table: &'static str,
-    /// In which chain.
+    pub table: String,
+    /// In which chain; empty where it is about a set or the whole table.
     pub chain: String,
-    /// Which rule; empty for the chain itself.
+    /// In which set.
+    pub set: Option<String>,
+    /// Which rule or element; empty for the chain or set itself.
     pub rule: String,
 }
 
@@ -297,10 +303,12 @@ impl Report {
     pub fn nothing() -> Self {
         Self {
             verdict: Verdict::NotInstalled,
+            backend: None,
             variant: None,
             installer: None,
             compared: Compared::Nothing,
             families: Vec::new(),
+            hits: Hits::default(),
             sidecar: None,
             ports: Ports::default(),
             listeners: Vec::new(),
@@ -310,11 +318,6 @@ impl Report {
             problems: Vec::new(),
             notes: Vec::new(),
         }
-    }
-
-    /// The hits of all families together.
-    pub fn hits(&self) -> Hits {
-        self.families.iter().fold(Hits::default(), |sum, family| sum.plus(family.hits))
     }
 
     /// Decides the verdict of a host that has something of ours.

@@ -15,6 +15,8 @@ use crate::plan::Family;
 use crate::sys::netlink::ruleset::Ruleset;
 
 use super::model::Ahead;
+use native::Stand;
+pub use native::may_be_ahead;
 
 /// The traffic that is ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +103,7 @@ impl Traffic {
 
 /// Everything ahead of our rules in `variant`.
 pub fn of_ours(situation: &Situation, variant: Variant, native: &Ruleset, ours: &Ours) -> Vec<Ahead> {
+    let stand = Stand { priority: native::IPTABLES, own_table: false };
     let mut found = Vec::new();
     for family in Family::BOTH {
         let installed =
@@ -112,7 +115,31 @@ pub fn of_ours(situation: &Situation, variant: Variant, native: &Ruleset, ours: 
             found.extend(rules::same_chain(situation, (variant, family), traffic, ours));
             found.extend(rules::untracked(situation, family, traffic, ours));
             found.extend(rules::other_variant(situation, (variant, family), traffic, ours));
-            found.extend(native::ahead(native, family, traffic, ours));
+            found.extend(native::ahead(native, family, traffic, ours, stand));
+        }
+    }
+    found
+}
+
+/// Everything ahead of our own table, whose chain for a traffic stands at `priority`; of iptables, `situation` has
+/// the legacy rules alone.
+pub fn of_own_table(
+    situation: &Situation,
+    native: &Ruleset,
+    families: &[Family],
+    ours: &Ours,
+    priority: impl Fn(Traffic) -> Option<i32>,
+) -> Vec<Ahead> {
+    let mut found = Vec::new();
+    for &family in families {
+        for traffic in Traffic::ALL.into_iter().filter(|traffic| traffic.is_ours(ours)) {
+            let Some(priority) = priority(traffic) else { continue };
+            found.extend(rules::untracked(situation, family, traffic, ours));
+            if priority >= native::IPTABLES {
+                found.extend(rules::legacy(situation, family, traffic, ours));
+            }
+            let stand = Stand { priority, own_table: true };
+            found.extend(native::ahead(native, family, traffic, ours, stand));
         }
     }
     found

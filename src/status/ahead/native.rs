@@ -1,21 +1,30 @@
-//! Native tables of nftables ahead of ours.
+//! Chains of nftables ahead of ours.
 
+use std::collections::HashMap;
+
+use crate::backend::nftables::model::TABLE;
 use crate::plan::Family;
 use crate::sys::netlink::ruleset::{
-    Action, Condition, FamilyNumber, HookedChain, NativeRule, Ruleset, is_compat,
+    Action, ChainType, Condition, FamilyNumber, HookedChain, NativeRule, Ruleset, is_compat,
 };
 
 use super::super::model::Ahead;
 use super::{Ours, Part, Traffic, whose};
 
 /// At which iptables translates addresses before routing (`NF_IP_PRI_NAT_DST`).
-const IPTABLES: i32 = -100;
-
-/// Our own native table.
-const OURS: &str = "kuma_mesh";
+pub const IPTABLES: i32 = -100;
 
 const BOTH: FamilyNumber = 1;
 const DEEPEST: usize = 16;
+
+/// Where ours stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stand {
+    /// The priority of the chain; whoever is at the same one may come first.
+    pub priority: i32,
+    /// Whether it is a table of our own, beside those of iptables.
+    pub own_table: bool,
+}
 
 const fn number(family: Family) -> FamilyNumber {
     match family {
@@ -24,84 +33,141 @@ const fn number(family: Family) -> FamilyNumber {
     }
 }
 
-/// Chains at the same hook with an earlier or the same priority that take of this traffic.
-pub fn ahead(ruleset: &Ruleset, family: Family, traffic: Traffic, ours: &Ours) -> Vec<Ahead> {
+/// Whether a chain may have to be looked into: all that come early enough, but for ours and, unless `compat`, those
+/// that the programs of iptables read.
+pub fn may_be_ahead(chain: &HookedChain, compat: bool) -> bool {
+    let early = chain.kind == ChainType::Untracked || chain.priority <= LATEST;
+    early
+        && matches!(chain.hook, PREROUTING | OUTPUT)
+        && chain.table != TABLE
+        && (compat || !is_compat(chain))
+}
+
+const PREROUTING: u32 = 0;
+const OUTPUT: u32 = 3;
+/// The latest that ours can stand.
+const LATEST: i32 = crate::backend::nftables::lower::NAT_LAST;
+
+/// Chains at the same hook with an earlier or the same priority that take of this traffic, and those that switch
+/// connection tracking off for it.
+pub fn ahead(ruleset: &Ruleset, family: Family, traffic: Traffic, ours: &Ours, stand: Stand) -> Vec<Ahead> {
     let hook = match traffic {
-        Traffic::Inbound => 0,
-        Traffic::Outbound | Traffic::Dns => 3,
+        Traffic::Inbound => PREROUTING,
+        Traffic::Outbound | Traffic::Dns => OUTPUT,
     };
-    let search = Search { ruleset, family, traffic, ours };
+    let mut rules: HashMap<Place<'_>, Vec<&NativeRule>> = HashMap::new();
+    for rule in &ruleset.rules {
+        rules.entry((rule.family, &rule.table, &rule.chain)).or_default().push(rule);
+    }
+    let search = Search { rules, family, traffic, ours, stand };
     ruleset
         .hooked
         .iter()
         .filter(|chain| {
             chain.hook == hook
-                && chain.priority <= IPTABLES
+                && (chain.kind == ChainType::Untracked || chain.priority <= stand.priority)
                 && (chain.family == BOTH || chain.family == number(family))
-                && !is_compat(chain)
-                && chain.table != OURS
+                && may_be_ahead(chain, stand.own_table)
         })
         .filter_map(|chain| search.chain(chain))
         .collect()
 }
 
+/// Family, table and chain.
+type Place<'a> = (FamilyNumber, &'a str, &'a str);
+
 struct Search<'a> {
-    ruleset: &'a Ruleset,
+    rules: HashMap<Place<'a>, Vec<&'a NativeRule>>,
     family: Family,
     traffic: Traffic,
     ours: &'a Ours,
+    stand: Stand,
+}
+
+/// What a chain, with all that it leads to, does to the traffic.
+struct Taken<'a> {
+    part: Part,
+    packets: Option<u64>,
+    /// The chains that have a share in it.
+    chains: Vec<&'a str>,
 }
 
 impl Search<'_> {
     fn chain(&self, chain: &HookedChain) -> Option<Ahead> {
-        let names = [chain.table.to_uppercase(), chain.table.clone(), chain.name.clone()];
-        let whose = whose(names.iter().map(String::as_str));
+        let taken = self.taken(chain, &chain.name, 0);
+        let table = chain.table.to_uppercase();
+        let whose = whose([table.as_str(), &chain.table].into_iter().chain(taken.chains));
         // What arrives at a published port is a container's and not the host's.
-        if self.traffic == Traffic::Inbound && whose == "Docker" {
+        if taken.part == Part::None || self.traffic == Traffic::Inbound && whose == "Docker" {
             return None;
         }
-        let (part, packets) = self.taken(chain, &chain.name, 0);
         let family = match chain.family {
             BOTH => "inet",
             2 => "ip",
             _ => "ip6",
         };
-        (part > Part::None).then(|| Ahead {
+        let place = format!("nftables table {family} {}", chain.table);
+        Some(Ahead {
             whose,
             family: self.family,
             hook: self.traffic.hook(),
-            place: format!("nftables table {family} {}", chain.table),
             rule: format!("chain {} at priority {}", chain.name, chain.priority),
             traffic: self.traffic.name(),
-            all: part == Part::All,
-            packets,
-            fix: format!(
-                "exclude that traffic, or give the chain a priority above {IPTABLES}: 'nft list table {family} {}' \
-                 shows its rules",
-                chain.table
-            ),
+            all: taken.part == Part::All,
+            packets: taken.packets,
+            fix: self.fix(chain, family),
+            place,
         })
     }
 
-    fn taken(&self, of: &HookedChain, chain: &str, depth: usize) -> (Part, Option<u64>) {
-        let here =
-            |rule: &&NativeRule| rule.family == of.family && rule.table == of.table && rule.chain == chain;
-        let mut sum = (Part::None, None);
-        for rule in self.ruleset.rules.iter().filter(here) {
+    fn fix(&self, chain: &HookedChain, family: &str) -> String {
+        let first = match self.traffic {
+            Traffic::Outbound => Some("--redirect-outbound-insert-instead-of-append"),
+            Traffic::Inbound => Some("--redirect-inbound-insert-instead-of-append"),
+            Traffic::Dns => None,
+        };
+        let earliest = crate::backend::nftables::lower::NAT_FIRST;
+        let list = format!("'nft list table {family} {}' shows its rules", chain.table);
+        match first {
+            _ if chain.kind == ChainType::Untracked => {
+                format!("leave that traffic tracked: what is not tracked cannot be redirected; {list}")
+            }
+            Some(flag) if self.stand.own_table && chain.priority > earliest => {
+                format!("install with {flag} to come first, or exclude that traffic; {list}")
+            }
+            _ => {
+                format!(
+                    "exclude that traffic, or give the chain a priority above {}: {list}",
+                    self.stand.priority
+                )
+            }
+        }
+    }
+
+    fn taken<'a>(&'a self, of: &HookedChain, chain: &str, depth: usize) -> Taken<'a> {
+        let mut sum = Taken { part: Part::None, packets: None, chains: Vec::new() };
+        let here = self.rules.get(&(of.family, of.table.as_str(), chain));
+        for rule in here.into_iter().flatten() {
             let part = rule.conditions.iter().fold(Part::All, |part, c| part.min(self.concerns(*c)));
-            let (taken, packets) = match &rule.action {
-                Action::Redirect | Action::Drop => (part, rule.packets),
-                Action::Jump(next) if depth < DEEPEST && part > Part::None => {
-                    let (inner, packets) = self.taken(of, next, depth + 1);
-                    (inner.min(part), packets)
+            let nothing = || (Part::None, None);
+            let (taken, packets) = match (&rule.action, of.kind) {
+                (Action::Redirect | Action::Drop, ChainType::Nat)
+                | (Action::Untrack, ChainType::Untracked) => (part, rule.packets),
+                (Action::Jump(next), _) if depth < DEEPEST && part > Part::None => {
+                    let inner = self.taken(of, next, depth + 1);
+                    if inner.part > Part::None {
+                        sum.chains.push(next);
+                        sum.chains.extend(inner.chains);
+                    }
+                    (inner.part.min(part), inner.packets)
                 }
                 // Where a map leads is not followed; that it leads somewhere is enough to look at it.
-                Action::Map => (part.min(Part::Some), rule.packets),
-                Action::Jump(_) | Action::Other => (Part::None, None),
+                (Action::Map, ChainType::Nat) => (part.min(Part::Some), rule.packets),
+                _ => nothing(),
             };
             if taken > Part::None {
-                sum.0 = sum.0.max(taken);
-                sum.1 = match (sum.1, packets) {
+                sum.part = sum.part.max(taken);
+                sum.packets = match (sum.packets, packets) {
                     (None, None) => None,
                     (a, b) => Some(a.unwrap_or(0u64).saturating_add(b.unwrap_or(0))),
                 };
@@ -148,10 +214,56 @@ mod tests {
         }
     }
 
+    const BESIDE: Stand = Stand { priority: IPTABLES, own_table: false };
+
     fn found(priority: i32, rules: Vec<NativeRule>, traffic: Traffic) -> Vec<Ahead> {
-        let hooked = HookedChain { family: BOTH, table: "t".into(), name: "out".into(), hook: 3, priority };
+        found_by(BESIDE, ChainType::Nat, "t", priority, rules, traffic)
+    }
+
+    fn found_by(
+        stand: Stand,
+        kind: ChainType,
+        table: &str,
+        priority: i32,
+        mut rules: Vec<NativeRule>,
+        traffic: Traffic,
+    ) -> Vec<Ahead> {
+        for rule in &mut rules {
+            rule.table = table.into();
+        }
+        let hooked =
+            HookedChain { kind, family: BOTH, table: table.into(), name: "out".into(), hook: 3, priority };
         let ours = Ours { sidecar: 5678, outbound: true, inbound: true, dns: Dns::All };
-        ahead(&Ruleset { hooked: vec![hooked], rules }, Family::V4, traffic, &ours)
+        ahead(&Ruleset { hooked: vec![hooked], rules }, Family::V4, traffic, &ours, stand)
+    }
+
+    #[test]
+    fn a_table_of_our_own_stands_where_its_chain_does() {
+        let take = || vec![rule("out", &[Condition::Protocol(6)], Action::Redirect)];
+        let count = |ours: i32, theirs: i32| {
+            let stand = Stand { priority: ours, own_table: true };
+            found_by(stand, ChainType::Nat, "t", theirs, take(), Traffic::Outbound).len()
+        };
+        assert_eq!([count(-95, -100), count(-95, -95), count(-95, -90)], [1, 1, 0]);
+        assert_eq!([count(-105, -106), count(-105, -105), count(-105, -100)], [1, 1, 0]);
+        let stand = Stand { priority: -95, own_table: true };
+        let fix = |theirs: i32| {
+            found_by(stand, ChainType::Nat, "t", theirs, take(), Traffic::Outbound)[0].fix.clone()
+        };
+        assert!(fix(-100).contains("--redirect-outbound-insert-instead-of-append"));
+        assert!(fix(-110).contains("a priority above -95"));
+        assert_eq!(found_by(stand, ChainType::Nat, TABLE, -100, take(), Traffic::Outbound), []);
+    }
+
+    #[test]
+    fn what_is_not_tracked_is_named_at_any_early_priority() {
+        let untrack = || vec![rule("out", &[Condition::Protocol(6)], Action::Untrack)];
+        let one = found_by(BESIDE, ChainType::Untracked, "t", -300, untrack(), Traffic::Outbound);
+        assert!(one.len() == 1 && one[0].fix.contains("tracked"), "{one:?}");
+        // Such a chain can redirect nothing, and what translates addresses switches nothing off.
+        let redirect = vec![rule("out", &[], Action::Redirect)];
+        assert_eq!(found_by(BESIDE, ChainType::Untracked, "t", -300, redirect, Traffic::Outbound), []);
+        assert_eq!(found(-100, untrack(), Traffic::Outbound), []);
     }
 
     #[test]

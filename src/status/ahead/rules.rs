@@ -62,6 +62,14 @@ pub fn other_variant(
     others.flat_map(|other| search.run(situation, (other, family), None, fix)).collect()
 }
 
+/// Legacy rules, which stand before what is appended to our own table.
+pub fn legacy(situation: &Situation, family: Family, traffic: Traffic, ours: &Ours) -> Vec<Ahead> {
+    let fix = "install with --redirect-outbound-insert-instead-of-append or \
+               --redirect-inbound-insert-instead-of-append to come first, or exclude that traffic";
+    let search = Search { table: Table::Nat, decide: REDIRECT, return_decides: false, traffic, ours };
+    search.run(situation, (Variant::Legacy, family), None, fix)
+}
+
 /// Before which rule of the chain ours is reached by this traffic.
 fn our_place(situation: &Situation, place: Place, traffic: Traffic) -> Option<usize> {
     let own = situation.ownership().find(|(of, _)| *of == place)?.1;

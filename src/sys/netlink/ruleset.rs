@@ -1,13 +1,19 @@
-//! Native `nf_tables` chains that translate addresses, and what their rules do, as far as we need to know it: enough
-//! to see whether they are about traffic of ours. Any bytes are read; what is not understood is "something".
+//! Chains of `nf_tables` that translate addresses or come before connection tracking, and what their rules do, as far
+//! as we need to know it: enough to see whether they are about traffic of ours. Any bytes are read; what is not
+//! understood is "something".
 //!
-//! Layouts and numbers are those of the kernel's `include/uapi/linux/netfilter/nf_tables.h`.
+//! Layouts and numbers are those of the kernel's `include/uapi/linux/netfilter/nf_tables.h`, those of iptables'
+//! matches and targets those of `xt_{addrtype,owner,tcpudp,CT}.h` beside it.
 
+mod matched;
+
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::list;
 use super::message::{Message, NLM_F_DUMP, Request, attributes};
+use matched::{matched, native16};
 
 const NEWCHAIN: u16 = 0x0a03;
 const GETCHAIN: u16 = 0x0a04;
@@ -16,22 +22,35 @@ const GETRULE: u16 = 0x0a07;
 /// `struct nfgenmsg`.
 const HEADER: usize = 4;
 const AF_UNSPEC: u8 = 0;
+/// When connections are begun to be tracked (`NF_IP_PRI_CONNTRACK`).
+const CONNTRACK: i32 = -200;
 
 /// All that was read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ruleset {
-    /// Chains that a hook calls and that translate addresses.
+    /// Chains that a hook calls, as far as they were wanted.
     pub hooked: Vec<HookedChain>,
-    /// The rules of their tables.
+    /// Their rules, and those of the chains that they lead to.
     pub rules: Vec<NativeRule>,
 }
 
 /// A table's family as the kernel numbers it: 1 both, 2 IPv4, 10 IPv6, others.
 pub type FamilyNumber = u8;
 
-/// A chain of the type `nat`.
+/// What a chain may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChainType {
+    /// Translate addresses.
+    Nat,
+    /// Switch connection tracking off, because it comes before it.
+    Untracked,
+}
+
+/// A chain that a hook calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HookedChain {
+    /// What it may do.
+    pub kind: ChainType,
     /// Its table's family.
     pub family: FamilyNumber,
     /// Its table.
@@ -87,6 +106,8 @@ pub enum Action {
     Redirect,
     /// Drops.
     Drop,
+    /// Switches connection tracking off.
+    Untrack,
     /// Goes on in this chain, and may come back.
     Jump(String),
     /// Looks up what to do in a map.
@@ -95,25 +116,31 @@ pub enum Action {
     Other,
 }
 
-/// Reads the native chains that translate addresses and the rules of their tables. Empty where the kernel has no
-/// `nf_tables`.
+/// Reads the chains that `wanted` picks, and the chains that they lead to. Empty where the kernel has no `nf_tables`.
 ///
 /// # Errors
 /// The kernel's.
-pub fn read() -> io::Result<Ruleset> {
+pub fn read(wanted: impl Fn(&HookedChain) -> bool) -> io::Result<Ruleset> {
     let header = [AF_UNSPEC, 0, 0, 0];
-    let hooked = list(&Request::new(GETCHAIN, NLM_F_DUMP, &header, &[]), hooked_chain)?;
-    let mut rules = Vec::new();
-    let mut asked: Vec<(FamilyNumber, &str)> = Vec::new();
-    for chain in hooked.iter().filter(|chain| !is_compat(chain)) {
-        let table = (chain.family, chain.table.as_str());
-        if asked.contains(&table) {
+    let mut hooked = list(&Request::new(GETCHAIN, NLM_F_DUMP, &header, &[]), hooked_chain)?;
+    hooked.retain(wanted);
+    let mut rules: Vec<NativeRule> = Vec::new();
+    let mut asked: BTreeSet<(FamilyNumber, String, String)> = BTreeSet::new();
+    let mut next: Vec<_> = hooked.iter().map(|c| (c.family, c.table.clone(), c.name.clone())).collect();
+    while let Some(chain) = next.pop() {
+        if !asked.insert(chain.clone()) {
             continue;
         }
-        asked.push(table);
-        let name = format!("{}\0", chain.table);
-        let request = Request::new(GETRULE, NLM_F_DUMP, &[chain.family, 0, 0, 0], &[(1, name.as_bytes())]);
-        rules.extend(list(&request, rule)?);
+        let (family, table, name) = chain;
+        let of_table = format!("{table}\0");
+        let of_chain = format!("{name}\0");
+        let of = [(1, of_table.as_bytes()), (2, of_chain.as_bytes())];
+        let found = list(&Request::new(GETRULE, NLM_F_DUMP, &[family, 0, 0, 0], &of), rule)?;
+        next.extend(found.iter().filter_map(|rule| match &rule.action {
+            Action::Jump(to) => Some((family, table.clone(), to.clone())),
+            _ => None,
+        }));
+        rules.extend(found);
     }
     Ok(Ruleset { hooked, rules })
 }
@@ -121,7 +148,11 @@ pub fn read() -> io::Result<Ruleset> {
 /// Whether it is a chain of iptables, which its own programs read.
 pub fn is_compat(chain: &HookedChain) -> bool {
     let builtin = ["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"];
-    matches!(chain.family, 2 | 10) && chain.table == "nat" && builtin.contains(&chain.name.as_str())
+    let table = match chain.kind {
+        ChainType::Nat => "nat",
+        ChainType::Untracked => "raw",
+    };
+    matches!(chain.family, 2 | 10) && chain.table == table && builtin.contains(&chain.name.as_str())
 }
 
 fn hooked_chain(message: &Message<'_>) -> Option<HookedChain> {
@@ -130,13 +161,19 @@ fn hooked_chain(message: &Message<'_>) -> Option<HookedChain> {
     }
     let body = message.payload.get(HEADER..)?;
     let hook = find(body, 4)?;
-    (text(find(body, 7)?) == "nat").then_some(())?;
+    let priority = be32(find(hook, 2)?)?.cast_signed();
+    let kind = match text(find(body, 7)?).as_str() {
+        "nat" => ChainType::Nat,
+        "filter" if priority < CONNTRACK => ChainType::Untracked,
+        _ => return None,
+    };
     Some(HookedChain {
+        kind,
         family: *message.payload.first()?,
         table: text(find(body, 1)?),
         name: text(find(body, 3)?),
         hook: be32(find(hook, 1)?)?,
-        priority: be32(find(hook, 2)?)?.cast_signed(),
+        priority,
     })
 }
 
@@ -224,13 +261,29 @@ impl Reader {
             "immediate" => self.verdict(data),
             "redir" => self.action = Action::Redirect,
             "nat" if number(data, 1) == Some(1) => self.action = Action::Redirect,
+            "reject" => self.action = Action::Drop,
+            "notrack" => self.action = Action::Untrack,
             "target" => {
-                let target = text(find(data, 1).unwrap_or_default());
-                if matches!(target.as_str(), "DNAT" | "REDIRECT" | "NETMAP") {
-                    self.action = Action::Redirect;
+                let info = find(data, 3).unwrap_or_default();
+                match text(find(data, 1).unwrap_or_default()).as_str() {
+                    "DNAT" | "REDIRECT" | "NETMAP" => self.action = Action::Redirect,
+                    "REJECT" => self.action = Action::Drop,
+                    "NOTRACK" => self.action = Action::Untrack,
+                    // The first flag is XT_CT_NOTRACK.
+                    "CT" if native16(info, 0).is_some_and(|flags| flags & 1 != 0) => {
+                        self.action = Action::Untrack;
+                    }
+                    _ => {}
                 }
             }
-            "nat" | "masq" | "log" | "notrack" | "byteorder" => {}
+            "match" => {
+                let info = find(data, 3).unwrap_or_default();
+                let name = text(find(data, 1).unwrap_or_default());
+                if name != "comment" {
+                    self.conditions.extend(matched(&name, info));
+                }
+            }
+            "nat" | "masq" | "log" | "byteorder" => {}
             _ => self.conditions.push(Condition::Something),
         }
     }
@@ -304,87 +357,4 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use nix::sched::{CloneFlags, unshare};
-    use proptest::prelude::*;
-
-    use super::Condition::{Destination, Family, OwnAddress, Port, Protocol, Something, User};
-    use super::*;
-    use crate::sys::run::{Command, run};
-
-    const TABLES: &str = "table inet t {
-        chain c {
-            tcp dport 1-9 redirect to :80
-        }
-        chain out {
-            type nat hook output priority -101
-            ip daddr 10.0.0.0/8 tcp dport 80 counter dnat ip to 10.1.1.1
-            ip6 daddr fd00::1 drop
-            fib daddr type local jump c
-            meta skuid 5678 udp dport 53 redirect to :5353
-            tcp dport { 1, 2 } accept
-            tcp dport vmap { 3 : jump c }
-        }
-        chain filter {
-            type filter hook output priority 0
-        }
-    }
-    table ip nat {
-        chain OUTPUT {
-            type nat hook output priority -100
-            tcp dport 1 redirect to :2
-        }
-    }
-    ";
-
-    #[test]
-    fn chains_and_rules_are_read() {
-        if !nix::unistd::geteuid().is_root() {
-            assert!(std::env::var_os("CI").is_none(), "CI must run these tests as root");
-            eprintln!("skipped: making a network namespace needs root");
-            return;
-        }
-        let inside = std::thread::spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            assert_eq!(read().unwrap(), Ruleset::default());
-            let nft = Command::new("nft", ["-f", "-"], Duration::from_secs(20));
-            let output = run(&Command { stdin: TABLES.into(), ..nft }).unwrap();
-            assert!(output.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            read().unwrap()
-        });
-        let ruleset = inside.join().unwrap();
-        let chains: Vec<_> =
-            ruleset.hooked.iter().map(|c| (c.family, c.table.as_str(), c.priority)).collect();
-        assert_eq!(chains, [(1, "t", -101), (2, "nat", -100)]);
-        assert_eq!((ruleset.hooked[0].hook, ruleset.hooked[0].name.as_str()), (3, "out"));
-        let found: Vec<_> =
-            ruleset.rules.iter().map(|r| (r.conditions.as_slice(), &r.action, r.packets)).collect();
-        let ten = Destination([10, 0, 0, 0].into(), 8);
-        let six = Destination("fd00::1".parse().unwrap(), 128);
-        assert_eq!(
-            found,
-            [
-                (&[Protocol(6), Something, Something][..], &Action::Redirect, None),
-                (&[Family(2), ten, Protocol(6), Port(80)], &Action::Redirect, Some(0)),
-                (&[Family(10), six], &Action::Drop, None),
-                (&[OwnAddress], &Action::Jump("c".into()), None),
-                (&[User(5678), Protocol(17), Port(53)], &Action::Redirect, None),
-                (&[Protocol(6), Something], &Action::Other, None),
-                (&[Protocol(6)], &Action::Map, None),
-            ]
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_break_it(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            for kind in [NEWCHAIN, NEWRULE] {
-                let message = Message { kind, payload: &bytes, ..Message::default() };
-                hooked_chain(&message);
-                rule(&message);
-            }
-        }
-    }
-}
+mod tests;

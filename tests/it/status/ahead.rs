@@ -8,7 +8,7 @@ use crate::support::{APP, Family, firewall};
 
 use super::{install, report, status};
 
-const DOCKER: &str = "*nat
+pub const DOCKER: &str = "*nat
 :DOCKER - [0:0]
 :DOCKER_OUTPUT - [0:0]
 -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
@@ -21,7 +21,7 @@ const DOCKER: &str = "*nat
 COMMIT
 ";
 
-const KUBE: &str = "*nat
+pub const KUBE: &str = "*nat
 :KUBE-SERVICES - [0:0]
 :KUBE-SVC-A - [0:0]
 -A OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES

@@ -2,6 +2,7 @@
 
 mod ahead;
 mod bad_input;
+mod native;
 mod report;
 mod untouched;
 mod watch;

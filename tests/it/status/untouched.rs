@@ -46,7 +46,7 @@ each_variant! {
 }
 
 /// What `status` executes beside itself; `None` where that cannot be seen.
-fn children(lab: &Lab, flags: &[&str], code: i32) -> Option<Vec<String>> {
+pub fn children(lab: &Lab, flags: &[&str], code: i32) -> Option<Vec<String>> {
     if find("strace").is_none() {
         skip("this machine has no strace");
         return None;

@@ -27,7 +27,7 @@ pub const NAT_FIRST: i32 = -105;
 /// After it.
 pub const NAT_LAST: i32 = -95;
 /// The chain that lets everybody's traffic pass but the sidecar's.
-const OTHERS: &str = "pass_others";
+pub const OTHERS: &str = "pass_others";
 /// The longest comment that nft reads (`NFTNL_UDATA_COMMENT_MAXLEN`, without the final zero).
 const COMMENT_BYTES: usize = 127;
 

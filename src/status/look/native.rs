@@ -1,0 +1,181 @@
+//! The report of a host on which the rules are in our own nftables table. No program is needed for it; those of
+//! iptables are asked for what no other can tell: legacy rules, and rules of ours that should not be there.
+
+use std::io;
+use std::net::IpAddr;
+
+use crate::backend::iptables::observe;
+use crate::backend::iptables::situation::Situation;
+use crate::backend::iptables::tools::Variant;
+use crate::backend::nftables::decode::Observed;
+use crate::backend::nftables::lower::{self, own_name};
+use crate::backend::nftables::model::HookPoint;
+use crate::backend::nftables::observe::observe as observe_table;
+use crate::config::values::BackendChoice;
+use crate::exit::{Exit, Failure};
+use crate::host::{self, HostFacts, Ipv6Support, Resolver};
+use crate::plan::{Family, OwnChain};
+use crate::sys::netlink;
+use crate::sys::netlink::nftables::Door;
+
+use super::super::ahead::{self, Dns, Ours, Traffic};
+use super::super::model::{Compared, Finding, Installer, Report, Resolvers};
+use super::super::own_table;
+use super::Look;
+use super::parts::{listeners, sidecar};
+
+/// Our own table, if there is one.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn table() -> Result<Option<Observed>, Failure> {
+    match Door::open().and_then(|mut door| observe_table(&mut door)) {
+        Ok(seen) => Ok(seen.table),
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(None),
+        Err(error) => Err(unreadable(&error)),
+    }
+}
+
+fn unreadable(error: &io::Error) -> Failure {
+    Failure::new(Exit::Host, format!("the kernel does not list its nftables tables: {error}"))
+        .hint("root needs the capability CAP_NET_ADMIN too; containers have to be given it")
+}
+
+impl Look {
+    /// Puts the report of our own table together.
+    pub(super) fn report_of(mut self, observed: &Observed) -> Result<Report, Failure> {
+        let table = &observed.table;
+        let mut report = Report { backend: Some("nftables"), compared: self.compared, ..Report::nothing() };
+        report.installer = Some(Installer {
+            program: "tproxy",
+            version: self.state.as_ref().map(|state| state.version.clone()),
+            since: self.state.as_ref().map(|state| state.installed_at),
+        });
+        report.families = own_table::families(observed);
+        report.hits = own_table::hits(observed);
+        report.ports = own_table::ports(table);
+        let installed: Vec<Family> = report.families.iter().map(|report| report.family).collect();
+
+        let situation = self.beside()?;
+        let uid = self.sidecar_uid(own_table::sidecar_uid(table))?;
+        let servers = own_table::resolvers(table);
+        let dns = match (report.ports.dns, servers.is_empty()) {
+            (None, _) => Dns::Off,
+            (Some(_), true) => Dns::All,
+            (Some(_), false) => Dns::Servers(servers.clone()),
+        };
+        if self.compared == Compared::Inferred {
+            report.compared = Compared::Nothing;
+            self.problems.push(Finding::new(
+                "there is no record of the installation, so the rules cannot be compared with what is wanted",
+                "run 'tproxy status' with the wanted configuration, or 'tproxy install' to write a record",
+            ));
+        } else {
+            let current = self.current_resolvers();
+            let facts = self.facts_for(uid, &situation, &servers, current.as_ref(), &installed)?;
+            let plan = self.plan(&facts);
+            let planned: Vec<Family> = plan.families.iter().map(|plan| plan.family).collect();
+            let wanted = lower::table(&plan, !self.config.comments.disabled);
+            report.differences = own_table::differences(observed, &wanted);
+            report.resolvers = current.map(|current| {
+                let file = self.config.redirect.dns.resolv_config_path.display().to_string();
+                Resolvers::compare(file, current, servers.clone(), &planned)
+            });
+        }
+        report.sidecar = Some(sidecar(uid));
+        report.listeners = listeners(report.ports, &installed, uid);
+        let native = self.ruleset(true);
+        let ours = Ours {
+            sidecar: uid,
+            outbound: report.ports.outbound.is_some(),
+            inbound: report.ports.inbound.is_some(),
+            dns,
+        };
+        report.ahead = ahead::of_own_table(&situation, &native, &installed, &ours, |traffic| match traffic {
+            Traffic::Outbound => {
+                own_table::priority(table, HookPoint::Output, Some(own_name(OwnChain::Outbound)))
+            }
+            Traffic::Inbound => {
+                own_table::priority(table, HookPoint::Prerouting, Some(own_name(OwnChain::Inbound)))
+            }
+            Traffic::Dns => own_table::priority(table, HookPoint::Output, None),
+        });
+        self.say_more_of(observed, &situation);
+        report.problems = self.problems;
+        report.notes = self.notes;
+        report.judge();
+        Ok(report)
+    }
+
+    /// What the programs of iptables tell: the legacy rules, and those of the nft variant where there are chains of
+    /// ours among them.
+    fn beside(&self) -> Result<Situation, Failure> {
+        let mut seen = observe::observe_variant(&self.tools, Variant::Legacy)?;
+        let mut ours = false;
+        for family in Family::BOTH {
+            let chains = netlink::nft_chain_names(family).map_err(|error| unreadable(&error))?;
+            ours |= chains.iter().any(|(table, chain)| table == "nat" && OwnChain::named(chain).is_some());
+        }
+        if ours {
+            seen.extend(observe::observe_variant(&self.tools, Variant::Nft)?);
+        }
+        Ok(Situation::new(seen, &self.recorded()))
+    }
+
+    fn facts_for(
+        &mut self,
+        sidecar_uid: u32,
+        situation: &Situation,
+        captured: &[IpAddr],
+        current: Option<&Result<Vec<IpAddr>, String>>,
+        installed: &[Family],
+    ) -> Result<HostFacts, Failure> {
+        // Servers that changed are told of as such; the rules are compared with those for which they were made.
+        let resolvers = match current {
+            Some(Ok(current)) if captured.is_empty() => current.clone(),
+            Some(_) => captured.to_vec(),
+            None => Vec::new(),
+        };
+        let interfaces = host::interfaces()?;
+        let chains = netlink::nft_chain_names(Family::V4).map_err(|error| unreadable(&error))?;
+        let docker = chains.iter().any(|(table, chain)| table == "nat" && chain == "DOCKER_OUTPUT");
+        let mut facts = HostFacts {
+            sidecar_uid,
+            loopback: interfaces.loopback().to_owned(),
+            ipv6: interfaces.ipv6_support(),
+            resolvers: resolvers.into_iter().map(|addr| Resolver { addr, zone: None }).collect(),
+            docker_dns: docker || situation.has_docker_dns(Variant::Legacy),
+        };
+        if let (Ipv6Support::Unavailable(why), true) = (&facts.ipv6, installed.contains(&Family::V6)) {
+            self.notes.push(Finding::note(format!("the IPv6 rules have nothing to do: {why}")));
+            facts.ipv6 = Ipv6Support::Available;
+        }
+        Ok(facts)
+    }
+
+    fn say_more_of(&mut self, observed: &Observed, situation: &Situation) {
+        for ((of, family), own) in situation.ownership() {
+            if !own.is_empty() {
+                self.problems.push(Finding::new(
+                    format!("{family} rules of the transparent proxy are also there through iptables ({of})"),
+                    "run 'tproxy install' again: it brings everything to one backend",
+                ));
+            }
+        }
+        if self.config.backend == BackendChoice::Iptables && self.compared != Compared::Inferred {
+            self.problems.push(Finding::new(
+                "the configuration asks for the backend iptables, but the rules are in an nftables table",
+                "run 'tproxy install' with that configuration",
+            ));
+        }
+        if let Some(port) = observed.owned_by {
+            self.problems.push(Finding::new(
+                format!(
+                    "another process owns the table (its netlink port is {port}), and only it can change it"
+                ),
+                "stop that process; its table goes with it",
+            ));
+        }
+        self.say_if_unfinished();
+    }
+}
