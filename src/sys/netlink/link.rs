@@ -6,7 +6,7 @@
 //! Layouts are those of the kernel's `include/uapi/linux/{rtnetlink,if_link,if_addr,veth}.h`.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,7 @@ const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_STATIC: u8 = 4;
 const RT_SCOPE_LINK: u8 = 253;
 const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 
 const AF_INET: u16 = 2;
@@ -185,16 +186,10 @@ pub fn add_address(name: &str, addr: IpAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether packets to an address stay here: only to an own address is that address the source too. Connecting a UDP
-/// socket asks for the route and sends nothing.
+/// Whether packets to an address stay here. That it is the source of packets to itself says nothing yet: it is that
+/// also while they still take the route to its network.
 fn is_local(addr: IpAddr) -> bool {
-    let any: IpAddr =
-        if addr.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let local = UdpSocket::bind((any, 0)).and_then(|udp| {
-        udp.connect((addr, 9))?;
-        udp.local_addr()
-    });
-    local.is_ok_and(|local| local.ip() == addr)
+    matches!(route(addr), Ok(Some((_, RTN_LOCAL))))
 }
 
 /// How long an address may take to be in use.
@@ -219,14 +214,19 @@ pub fn add_route(name: &str, network: IpAddr, prefix: u8, metric: u32) -> io::Re
 /// # Errors
 /// The kernel's.
 pub fn route_to(addr: IpAddr) -> io::Result<Option<u8>> {
+    Ok(route(addr)?.map(|(prefix, _)| prefix))
+}
+
+/// The length of its prefix, and its type.
+fn route(addr: IpAddr) -> io::Result<Option<(u8, u8)>> {
     let (family, octets) = octets(addr);
     let bits = u8::try_from(octets.len() * 8).unwrap_or(u8::MAX);
     let mut header = vec![family, bits, 0, 0, 0, 0, 0, 0];
     header.extend(RTM_F_FIB_MATCH.to_ne_bytes());
     let request = Request::new(RTM_GETROUTE, NLM_F_ACK, &header, &[(RTA_DST, &octets)]);
     let mut found = None;
-    let asked =
-        Socket::open(SockProtocol::NetlinkRoute)?.ask(&request, |message| found = found.or(prefix(message)));
+    let asked = Socket::open(SockProtocol::NetlinkRoute)?
+        .ask(&request, |message| found = found.or(prefix_and_type(message)));
     match asked {
         Ok(()) => Ok(found),
         Err(Errno::ENETUNREACH | Errno::EHOSTUNREACH) => Ok(None),
@@ -235,9 +235,10 @@ pub fn route_to(addr: IpAddr) -> io::Result<Option<u8>> {
     }
 }
 
-/// `struct rtmsg` begins with the family and the length of the destination.
-fn prefix(message: &Message<'_>) -> Option<u8> {
-    (message.kind == RTM_NEWROUTE).then(|| message.payload.get(1).copied()).flatten()
+/// `struct rtmsg` has the length of the destination in its second byte, and the type in its eighth.
+fn prefix_and_type(message: &Message<'_>) -> Option<(u8, u8)> {
+    let header = message.payload.get(..8).filter(|_| message.kind == RTM_NEWROUTE)?;
+    Some((header[1], header[7]))
 }
 
 fn masked(network: IpAddr, prefix: u8) -> IpAddr {
@@ -297,6 +298,10 @@ mod tests {
                 assert_eq!(route_to(network).unwrap(), None, "{addr}");
                 add_route("tpvtest0", network, prefix, LAST_RESORT).unwrap();
             }
+            for addr in ["192.0.2.1", "2001:db8::1"] {
+                assert!(is_local(addr.parse().unwrap()), "{addr}");
+            }
+            assert!(!is_local("198.51.100.9".parse().unwrap()) && !is_local("192.0.2.9".parse().unwrap()));
             assert_eq!(route_to("198.51.100.9".parse().unwrap()).unwrap(), Some(24));
             assert_eq!(route_to("2001:db8:1::9".parse().unwrap()).unwrap(), Some(64));
             assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/conf/tpvtest0/rp_filter").unwrap(), "2\n");
