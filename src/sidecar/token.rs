@@ -9,6 +9,12 @@ use std::sync::Mutex;
 use super::{Channel, Connection, Service};
 use crate::sys::socket;
 
+/// Bytes of a DNS message's header: its number, flags, and how many entries follow.
+const HEADER: usize = 12;
+
+/// Bytes of what is asked.
+const QUESTION: usize = HEADER + 8;
+
 /// The service.
 #[derive(Debug)]
 pub struct Tokens {
@@ -20,8 +26,7 @@ pub struct Tokens {
     heard: Mutex<BTreeSet<u16>>,
 }
 
-/// A random word of 8 bytes. A datagram that begins with it is no DNS question: a header has 12 bytes, so a real
-/// server that gets one passes over it.
+/// A random word of 8 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token([u8; 8]);
 
@@ -32,9 +37,18 @@ impl Token {
         Self(RandomState::new().build_hasher().finish().to_ne_bytes())
     }
 
-    /// What to ask with.
-    pub fn question(self) -> [u8; 8] {
-        self.0
+    /// What to ask with: a DNS message without a question, and the word behind it. A server has nothing to look up
+    /// elsewhere for it; most answer that its form is wrong (RFC 1035, section 4.1.1), which shows the way back.
+    pub fn question(self) -> [u8; QUESTION] {
+        let mut message = [0; QUESTION];
+        message[..2].copy_from_slice(&self.0[..2]);
+        message[HEADER..].copy_from_slice(&self.0);
+        message
+    }
+
+    /// A number as random as the word.
+    pub fn seed(self) -> u64 {
+        u64::from_ne_bytes(self.0)
     }
 
     /// What is answered to it.
@@ -143,6 +157,14 @@ mod tests {
         assert_eq!(tokens.question(&token.question(), from), Some(token.answer().to_vec()));
         assert!(tokens.heard(1) && !tokens.heard(2));
         assert_eq!(tokens.question(b"anything", from), None);
-        assert_ne!(token.answer(), token.question());
+        assert!(!token.question().ends_with(&token.answer()));
+    }
+
+    /// No question, no answer, nothing more: nobody asks on behalf of it.
+    #[test]
+    fn what_is_asked_is_a_message_without_a_question() {
+        let asked = Token::random().question();
+        assert_eq!(asked[2..HEADER], [0; 10]);
+        assert_eq!(crate::sidecar::dns::answer(&asked, |_| Vec::new()), None);
     }
 }

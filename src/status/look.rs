@@ -56,9 +56,22 @@ pub fn report(resolved: &Resolved) -> Result<Report, Failure> {
     Look::begin(resolved)?.report()
 }
 
+/// Looks at everything, and compares with a configuration.
+///
+/// # Errors
+/// As above.
+pub fn compared_with(config: &Config) -> Result<Report, Failure> {
+    let given = |_: Option<&State>| (config.clone(), Compared::Given);
+    Look::with(given)?.report()
+}
+
 impl Look {
     /// Finds out where to look and with what to compare.
     fn begin(resolved: &Resolved) -> Result<Self, Failure> {
+        Self::with(|state| source::effective(resolved, state.map(|s| s.config.as_str())))
+    }
+
+    fn with(source: impl FnOnce(Option<&State>) -> (Config, Compared)) -> Result<Self, Failure> {
         check_root()?;
         let store = Store::unlocked()?;
         let state = store.load();
@@ -81,7 +94,7 @@ impl Look {
             )),
             None => {}
         }
-        let (config, compared) = source::effective(resolved, state.as_ref().map(|s| s.config.as_str()));
+        let (config, compared) = source(state.as_ref());
         let mut problems = Vec::new();
         let path = std::env::var_os("PATH");
         // The variant of named programs is on record; asking them for it would be one more process.

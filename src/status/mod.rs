@@ -4,7 +4,7 @@ mod ahead;
 pub mod change;
 mod compare;
 mod listen;
-mod look;
+pub(crate) mod look;
 pub mod model;
 mod own_table;
 mod sequence;

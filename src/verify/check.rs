@@ -149,7 +149,14 @@ pub enum Reached {
         answered: bool,
     },
     /// At this port of this host, as connection tracking says.
-    Tracked(u16),
+    Tracked {
+        /// Which.
+        port: u16,
+        /// For datagrams, whether the answer came back; `None` if there was none.
+        answered: Option<bool>,
+    },
+    /// It would go there, by a rule that changes its destination, and was kept from it.
+    Astray(SocketAddr),
     /// At somebody who is not the sidecar.
     Somebody,
     /// It was turned away.

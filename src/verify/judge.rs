@@ -97,20 +97,82 @@ impl Bench<'_> {
                     }
                 }
             }
-            (Goal::Port(_) | Goal::Dns, Reached::Tracked(port)) if Some(*port) == wanted => self.held(*port),
+            (Goal::Port(_), Reached::Tracked { port, .. }) if Some(*port) == wanted => self.held(*port),
+            (Goal::Dns, Reached::Tracked { port, answered }) if Some(*port) == wanted => {
+                answered_too(self.held(*port), *answered)
+            }
             (Goal::Dns, Reached::Dns { answered: true }) => pass("it did"),
-            (Goal::Dns, Reached::Dns { answered: false }) => {
-                let cause = "the answer is tracked apart from the question: rules for conntrack zones are missing or \
-                             somebody else's";
-                fail("arrived there, but its answer got lost".to_owned(), cause, Next::Install)
+            (Goal::Dns, Reached::Dns { answered: false }) => lost(),
+            (Goal::Past, Reached::Tracked { port, answered }) if self.is_led_on(check, *port) => {
+                match answered {
+                    Some(false) => lost(),
+                    Some(true) => pass(
+                        "it did not come to the sidecar: another rule leads it on, and the answer came back",
+                    ),
+                    None => pass(
+                        "it did not come to the sidecar: another rule leads it on; whether the answer comes back was not seen",
+                    ),
+                }
             }
             (Goal::Past, Reached::Destination { answered: true }) => pass("it arrived where it was sent"),
             (Goal::Past, Reached::Destination { answered: false }) => {
                 pass("it arrived where it was sent; whether the answer comes back was not seen")
             }
             (Goal::Past, Reached::Somebody) => pass("a program that is not the sidecar took it"),
-            _ => (Status::Fail, happened(check, reached, wanted), Some(advice(check, reached))),
+            _ => (Status::Fail, self.happened(check, reached, wanted), Some(advice(check, reached))),
         }
+    }
+
+    fn happened(&self, check: &Check, reached: &Reached, wanted: Option<u16>) -> String {
+        match reached {
+            Reached::Port(channel, _) => format!("was redirected to {}", self.name(self.port(*channel))),
+            Reached::Dns { .. } => {
+                format!("was redirected to {}", self.name(self.config.redirect.dns.port.get()))
+            }
+            Reached::Tracked { port, .. } => format!("was redirected to {}", self.name(*port)),
+            Reached::Astray(to) => format!("would have gone to {to} instead, and was kept on this host"),
+            Reached::Destination { .. } => "went straight to where it was sent".to_owned(),
+            Reached::Somebody => "was taken by a program that is not the sidecar".to_owned(),
+            Reached::Refused => match wanted {
+                Some(port) => {
+                    format!("was refused, as if nobody listened on port {port} or a firewall rejected it")
+                }
+                None => "was refused, by a firewall or by a port that nobody listens on".to_owned(),
+            },
+            Reached::Nowhere => match check.probe {
+                Probe::Datagram { .. } | Probe::Again { .. } => {
+                    "arrived neither there nor at the sidecar".to_owned()
+                }
+                _ => "was not answered within 1.5 s".to_owned(),
+            },
+            Reached::Unsent(error) if is_bound(&check.probe) => {
+                format!("was turned off its way before it left: {error}")
+            }
+            Reached::Unsent(error) => format!("could not be sent: {error}"),
+            Reached::Unknown(why) => why.clone(),
+        }
+    }
+
+    /// What a port is called.
+    fn name(&self, port: u16) -> String {
+        let redirect = &self.config.redirect;
+        let named = [
+            ("outbound", redirect.outbound.port),
+            ("inbound", redirect.inbound.port),
+            ("DNS", redirect.dns.port),
+        ];
+        match named.iter().find(|(_, of)| of.get() == port) {
+            Some((name, _)) => format!("the {name} port {port}"),
+            None => format!("port {port}"),
+        }
+    }
+
+    /// Whether a DNS server on this host is behind another port, as Docker's is.
+    fn is_led_on(&self, check: &Check, port: u16) -> bool {
+        let (Probe::Datagram { to, .. } | Probe::Again { to, .. }) = &check.probe else { return false };
+        let redirect = &self.config.redirect;
+        let own = [redirect.outbound.port, redirect.inbound.port, redirect.dns.port];
+        check.id == Id::DnsSidecar && to.ip().is_loopback() && own.iter().all(|own| own.get() != port)
     }
 
     /// Redirected, as connection tracking says; but to whom?
@@ -145,39 +207,32 @@ fn fail(happened: String, cause: &str, next: Next) -> Verdict {
     (Status::Fail, happened, Some((cause.to_owned(), next)))
 }
 
+/// Redirected to the sidecar, but do its answers come back?
+fn answered_too(held: Verdict, answered: Option<bool>) -> Verdict {
+    match (held, answered) {
+        ((Status::Pass, happened, _), Some(true)) => {
+            (Status::Pass, format!("{happened} and its answer came back"), None)
+        }
+        ((Status::Pass, ..), Some(false)) => lost(),
+        ((Status::Pass, happened, _), None) => {
+            let why = "but it does not answer what is no question, so whether answers come back was not seen";
+            (Status::NotTested, format!("{happened}, {why}"), None)
+        }
+        (held, _) => held,
+    }
+}
+
+fn lost() -> Verdict {
+    let cause = "the answer is tracked apart from the question: rules for conntrack zones are missing or somebody \
+                 else's";
+    fail("arrived there, but its answer got lost".to_owned(), cause, Next::Install)
+}
+
 /// Where a TCP probe was sent.
 fn destination(probe: &Probe) -> Option<std::net::SocketAddr> {
     match probe {
         Probe::Connect { to, .. } | Probe::Arrive { to, .. } | Probe::Passthrough { to, .. } => Some(*to),
         _ => None,
-    }
-}
-
-fn happened(check: &Check, reached: &Reached, wanted: Option<u16>) -> String {
-    match reached {
-        Reached::Port(Channel::Outbound, _) => "was redirected to the outbound port".to_owned(),
-        Reached::Port(Channel::Inbound, _) => "was redirected to the inbound port".to_owned(),
-        Reached::Dns { .. } => "was redirected to the DNS port".to_owned(),
-        Reached::Tracked(port) => format!("was redirected to port {port}"),
-        Reached::Destination { .. } => "went straight to where it was sent".to_owned(),
-        Reached::Somebody => "was taken by a program that is not the sidecar".to_owned(),
-        Reached::Refused => match wanted {
-            Some(port) => {
-                format!("was refused, as if nobody listened on port {port} or a firewall rejected it")
-            }
-            None => "was refused, by a firewall or by a port that nobody listens on".to_owned(),
-        },
-        Reached::Nowhere => match check.probe {
-            Probe::Datagram { .. } | Probe::Again { .. } => {
-                "arrived neither there nor at the sidecar".to_owned()
-            }
-            _ => "was not answered within 1.5 s".to_owned(),
-        },
-        Reached::Unsent(error) if is_bound(&check.probe) => {
-            format!("was turned off its way before it left: {error}")
-        }
-        Reached::Unsent(error) => format!("could not be sent: {error}"),
-        Reached::Unknown(why) => why.clone(),
     }
 }
 
@@ -192,7 +247,7 @@ fn advice(check: &Check, reached: &Reached) -> (String, Next) {
             "the address ::6 is not on the loopback interface; the sidecar needs it for what it passes on",
             Next::Install,
         ),
-        (Id::Passthrough, Reached::Port(..) | Reached::Tracked(_)) => (
+        (Id::Passthrough, Reached::Port(..) | Reached::Tracked { .. }) => (
             "the rule that leaves the sidecar's source address alone is missing, so what it passes on comes back to \
              it for ever",
             Next::Install,
@@ -200,11 +255,12 @@ fn advice(check: &Check, reached: &Reached) -> (String, Next) {
         (Id::Sidecar | Id::Own, Reached::Port(Channel::Outbound, _)) => {
             ("the rules are about another user than the sidecar's", Next::Install)
         }
-        (Id::DnsSidecar, Reached::Dns { .. } | Reached::Tracked(_)) => (
+        (Id::DnsSidecar, Reached::Dns { .. } | Reached::Tracked { .. }) => (
             "the sidecar's question is taken for the app's, because the conntrack zones that keep them apart are \
              missing, or a rule ahead redirects it",
             Next::Install,
         ),
+        (_, Reached::Astray(_)) => ("a NAT rule of somebody else's takes it before ours", Next::Status),
         (_, Reached::Nowhere | Reached::Refused) => (FIREWALL, Next::Count),
         (_, Reached::Unsent(_)) if !is_bound(&check.probe) => (FIREWALL, Next::Count),
         (_, Reached::Destination { .. } | Reached::Somebody) => {

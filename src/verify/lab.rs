@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
@@ -84,6 +84,11 @@ impl Lab {
         link::add_address(&self.device, ends.here)?;
         for addr in [ends.there, ends.far] {
             link::add_route(&self.device, addr, bits, 0)?;
+        }
+        if ends.here.is_ipv6() {
+            // Where a redirection leads, a bound socket would have no route to, and the packet would be gone before
+            // connection tracking knew of it. The local route to it comes first for everybody else.
+            let _ = link::add_route(&self.device, Ipv6Addr::LOCALHOST.into(), bits, link::LAST_RESORT);
         }
         self.outside.run(|| {
             link::add_address(OTHER, ends.there)?;

@@ -5,6 +5,8 @@
 //! are documentation addresses that a temporary interface leads to, or the sockets are bound to it.
 
 pub mod check;
+mod connect;
+mod datagram;
 pub mod derive;
 pub mod ground;
 pub mod judge;

@@ -55,6 +55,15 @@ pub fn look(config: &Config, facts: &HostFacts) -> Result<BTreeMap<Family, Rules
     Ok(Family::BOTH.into_iter().map(|family| (family, rules_of(family))).collect())
 }
 
+/// Whether all rules are there as a configuration wants them, with nothing ahead of them.
+pub fn are_sound(config: &Config) -> bool {
+    crate::status::look::compared_with(config)
+        .inspect_err(|failure| tracing::debug!("the rules could not be looked at: {failure}"))
+        .is_ok_and(|report| {
+            !report.families.is_empty() && report.differences.is_empty() && report.ahead.is_empty()
+        })
+}
+
 /// The configuration that rules without a record were most likely made from; `None` where there are none.
 pub fn read_off(config: &Config) -> Option<Config> {
     let (mut situation, variant) = situation(config).ok()?;

@@ -39,7 +39,7 @@ const WORKERS: usize = 24;
 pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
     let begun = Instant::now();
     let token = Token::random();
-    let mut dice = Dice::new(u64::from_ne_bytes(token.question()));
+    let mut dice = Dice::new(token.seed());
     let families: Vec<Family> = match config.ip_family_mode {
         crate::config::values::IpFamilyMode::DualStack if facts.ipv6 == Ipv6Support::Available => {
             Family::BOTH.to_vec()
@@ -72,10 +72,13 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
     };
     let field = Field {
         lab: lab.as_ref().ok(),
+        loopback: &facts.loopback,
+        own: &in_use.addresses,
         token,
         sidecar: facts.sidecar_uid,
         tokens: &tokens,
         method,
+        sound: method == Method::Counters && rules::are_sound(config),
         busy: Mutex::default(),
     };
     let reached = send_all(&field, &checks, begun + PATIENCE);

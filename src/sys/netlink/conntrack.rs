@@ -20,6 +20,7 @@ const IPCTNL_MSG_CT_GET: u16 = IPCTNL_MSG_CT_NEW | 1;
 const NESTED: u16 = 0x8000;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_STATUS: u16 = 3;
 const CTA_ZONE: u16 = 18;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
@@ -31,21 +32,27 @@ const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 
-/// From where the answers to a flow come, and so where its packets go, whatever destination they carried at first.
-/// `None`: the flow is not tracked, or not in this zone. Looks in the network namespace of the calling thread.
+/// Of `include/uapi/linux/netfilter/nf_conntrack_common.h`.
+const IPS_SEEN_REPLY: u32 = 2;
+
+/// A flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    /// From where its answers come, and so where its packets go, whatever destination they carried at first.
+    pub answers_from: SocketAddr,
+    /// Whether an answer was seen.
+    pub answered: bool,
+}
+
+/// The flow that a packet with these ends began. `None`: there is none in this zone, or packets like it are the
+/// answers of one. Looks in the network namespace of the calling thread.
 ///
 /// # Errors
 /// The kernel's; [`io::ErrorKind::Unsupported`] where it cannot tell of connections at all.
-pub fn answers_from(
-    protocol: Protocol,
-    from: SocketAddr,
-    to: SocketAddr,
-    zone: u16,
-) -> io::Result<Option<SocketAddr>> {
+pub fn flow(protocol: Protocol, from: SocketAddr, to: SocketAddr, zone: u16) -> io::Result<Option<Flow>> {
     let mut found = None;
-    let asked = Socket::open(SockProtocol::NetlinkNetFilter).and_then(|socket| {
-        socket.ask(&get(protocol, from, to, zone), |message| found = reply_source(message))
-    });
+    let asked = Socket::open(SockProtocol::NetlinkNetFilter)
+        .and_then(|socket| socket.ask(&get(protocol, from, to, zone), |message| found = read(message, from)));
     match asked {
         Ok(()) => Ok(found),
         Err(Errno::ENOENT) => Ok(None),
@@ -95,17 +102,28 @@ fn six(addr: IpAddr) -> Ipv6Addr {
     }
 }
 
-fn reply_source(message: &Message<'_>) -> Option<SocketAddr> {
+fn read(message: &Message<'_>, from: SocketAddr) -> Option<Flow> {
     if message.kind != IPCTNL_MSG_CT_NEW {
         return None;
     }
-    let reply = find(message.payload.get(4..)?, CTA_TUPLE_REPLY)?;
-    let addresses = find(reply, CTA_TUPLE_IP)?;
+    // The kernel looks among both directions.
+    let all = message.payload.get(4..)?;
+    let begun_by = source(find(all, CTA_TUPLE_ORIG)?)?;
+    if (begun_by.ip(), begun_by.port()) != (from.ip(), from.port()) {
+        return None;
+    }
+    let status = find(all, CTA_STATUS).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
+    let answers_from = source(find(all, CTA_TUPLE_REPLY)?)?;
+    Some(Flow { answers_from, answered: status & IPS_SEEN_REPLY != 0 })
+}
+
+fn source(tuple: &[u8]) -> Option<SocketAddr> {
+    let addresses = find(tuple, CTA_TUPLE_IP)?;
     let addr = match find(addresses, CTA_IP_V4_SRC) {
         Some(octets) => Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?).into(),
         None => Ipv6Addr::from(<[u8; 16]>::try_from(find(addresses, CTA_IP_V6_SRC)?).ok()?).into(),
     };
-    let port = find(find(reply, CTA_TUPLE_PROTO)?, CTA_PROTO_SRC_PORT)?;
+    let port = find(find(tuple, CTA_TUPLE_PROTO)?, CTA_PROTO_SRC_PORT)?;
     Some(SocketAddr::new(addr, u16::from_be_bytes(port.try_into().ok()?)))
 }
 
@@ -133,22 +151,29 @@ mod tests {
         assert_eq!(find(&bytes[20..], CTA_ZONE), Some(&[0, 2][..]));
     }
 
+    fn tuple(source: SocketAddr) -> Vec<u8> {
+        let addresses = match source.ip() {
+            IpAddr::V4(four) => nest(&[(CTA_IP_V4_SRC, &four.octets())]),
+            IpAddr::V6(six) => nest(&[(CTA_IP_V6_SRC, &six.octets())]),
+        };
+        let ports = nest(&[(CTA_PROTO_SRC_PORT, &source.port().to_be_bytes())]);
+        nest(&[(CTA_TUPLE_IP | NESTED, &addresses), (CTA_TUPLE_PROTO | NESTED, &ports)])
+    }
+
     #[test]
     fn an_answer_tells_where_it_really_goes() {
-        for (source, size) in [("127.0.0.1:15001", 4), ("[::1]:15001", 16)] {
-            let source: SocketAddr = source.parse().unwrap();
-            let octets = match source.ip() {
-                IpAddr::V4(four) => four.octets().to_vec(),
-                IpAddr::V6(six) => six.octets().to_vec(),
-            };
-            let addresses = nest(&[(if size == 4 { CTA_IP_V4_SRC } else { CTA_IP_V6_SRC }, &octets)]);
-            let ports = nest(&[(CTA_PROTO_SRC_PORT, &15001u16.to_be_bytes())]);
-            let reply = nest(&[(CTA_TUPLE_IP | NESTED, &addresses), (CTA_TUPLE_PROTO | NESTED, &ports)]);
-            let payload = [vec![2, 0, 0, 0], nest(&[(CTA_TUPLE_REPLY | NESTED, &reply)])].concat();
-            let message = Message { kind: IPCTNL_MSG_CT_NEW, payload: &payload, ..Message::default() };
-            assert_eq!(reply_source(&message), Some(source));
-            for cut in 0..payload.len() {
-                reply_source(&Message { payload: &payload[..cut], ..message });
+        for (from, to) in [("192.0.2.1:7", "127.0.0.1:15001"), ("[2001:db8::1]:7", "[::1]:15001")] {
+            let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+            for (status, answered) in [(vec![], false), (nest(&[(CTA_STATUS, &[0, 0, 0, 0x0a])]), true)] {
+                let tuples =
+                    [(CTA_TUPLE_ORIG | NESTED, &tuple(from)[..]), (CTA_TUPLE_REPLY | NESTED, &tuple(to))];
+                let payload = [vec![2, 0, 0, 0], nest(&tuples), status].concat();
+                let message = Message { kind: IPCTNL_MSG_CT_NEW, payload: &payload, ..Message::default() };
+                assert_eq!(read(&message, from), Some(Flow { answers_from: to, answered }));
+                assert_eq!(read(&message, to), None, "that is the direction of its answers");
+                for cut in 0..payload.len() {
+                    read(&Message { payload: &payload[..cut], ..message }, from);
+                }
             }
         }
     }

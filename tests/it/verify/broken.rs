@@ -90,7 +90,7 @@ each_variant! {
         firewall::restore(variant, Family::V4, "*nat\n-D KUMA_MESH_OUTBOUND 1\nCOMMIT\n");
         let said = verify(lab, &[]);
         said.fails(&["ipv4 exclusion"]);
-        said.because("happened", "was redirected to port 15001");
+        said.because("happened", "was redirected to the outbound port 15001");
     }
 
     /// The rules are about one user, and the sidecar is another.

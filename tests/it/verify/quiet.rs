@@ -8,8 +8,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
 
 use super::verify;
-use crate::support::firewall::Family;
+use crate::support::firewall::{self, Family, Variant};
 use crate::support::lab::each_variant;
+use crate::support::mesh::Mesh;
 use crate::support::{Lab, client, command};
 
 /// What arrives at the neighbour, by whatever interface.
@@ -31,9 +32,15 @@ impl Capture {
         while let Ok(size) = recv(self.0.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
             let frame = &bytes[..size];
             let meant = match frame.get(12..14) {
-                Some([0x08, 0x00]) => true,
-                // ICMPv6, and hop-by-hop options in front of it, are neighbour and multicast discovery.
-                Some([0x86, 0xdd]) => !matches!(frame.get(20), Some(0 | 58)),
+                // IPv4 and its question who has an address.
+                Some([0x08, 0x00 | 0x06]) => true,
+                // ICMPv6, and hop-by-hop options in front of it, are multicast and router discovery, and a host that
+                // looks whether an address is free; one with an address of its own looks for somebody.
+                Some([0x86, 0xdd]) => match frame.get(20) {
+                    Some(58) => frame.get(54) == Some(&135) && frame.get(22..38) != Some(&[0; 16]),
+                    Some(0) => false,
+                    _ => true,
+                },
                 _ => false,
             };
             if meant {
@@ -63,7 +70,55 @@ const FLAGS: [&str; 8] = [
     "--drop-invalid-packets",
 ];
 
+/// Somebody sends everything to the neighbour.
+fn lead_astray(variant: Variant) {
+    for (family, to) in [(Family::V4, "10.77.0.2"), (Family::V6, "fd77::2")] {
+        let bracketed = if family == Family::V4 { to.to_owned() } else { format!("[{to}]") };
+        let dnat = format!("-j DNAT --to-destination {bracketed}:7");
+        firewall::restore(
+            variant,
+            family,
+            &format!(
+                "*nat\n-I OUTPUT 1 -p tcp {dnat}\n-I OUTPUT 1 -p udp {dnat}\n-I PREROUTING 1 -p tcp {dnat}\nCOMMIT\n"
+            ),
+        );
+    }
+    for forward in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        std::fs::write(format!("/proc/sys/net/{forward}"), "1").expect("the machine forwards");
+    }
+}
+
 each_variant! {
+    /// Not even where rules of others lead what is sent to somewhere else.
+    fn nothing_is_led_astray(lab, variant) {
+        lab.install(variant, &FLAGS).succeeds();
+        lead_astray(variant);
+        let capture = Capture::begin(lab);
+        let said = verify(lab, &[]);
+        let families = |ids: &[&str]| -> Vec<String> {
+            ["ipv4", "ipv6"].into_iter().flat_map(|family| ids.iter().map(move |id| format!("{family} {id}"))).collect()
+        };
+        let all = ["dns", "dns-sidecar", "exclusion", "inbound", "localhost", "outbound", "passthrough", "self", "sidecar"];
+        said.fails(&families(&all).iter().map(String::as_str).collect::<Vec<_>>());
+        said.because("happened", "would have gone to 10.77.0.2:7 instead");
+        let sent = capture.packets();
+        assert!(sent.is_empty(), "{} packets left, the first is {:02x?}", sent.len(), sent[0]);
+    }
+
+    /// With the sidecar's ports in use, too.
+    fn nothing_leaves_past_a_running_sidecar(lab, variant) {
+        lab.install(variant, &FLAGS).succeeds();
+        let _sidecar = [Mesh::new(lab, Family::V4), Mesh::new(lab, Family::V6)];
+        let capture = Capture::begin(lab);
+        let said = verify(lab, &[]);
+        said.all_pass();
+        assert_eq!(said.method(), "counters");
+        lead_astray(variant);
+        assert_eq!(verify(lab, &[]).run.code, Some(12));
+        let sent = capture.packets();
+        assert!(sent.is_empty(), "{} packets left, the first is {:02x?}", sent.len(), sent[0]);
+    }
+
     /// Neither from a sound host nor from one without a single rule.
     fn nothing_leaves(lab, variant) {
         let capture = Capture::begin(lab);
@@ -88,7 +143,7 @@ each_variant! {
     fn a_kill_leaves_nothing(lab, variant) {
         lab.install(variant, &[]).succeeds();
         let drop = "*filter\n-A INPUT -p tcp --dport 15006 -j DROP\nCOMMIT\n";
-        crate::support::firewall::restore(variant, Family::V4, drop);
+        firewall::restore(variant, Family::V4, drop);
         let running = lab.program().arg("verify").start();
         until(|| interfaces().len() == 3);
         kill(command::pid(running.pid), Signal::SIGKILL).unwrap();

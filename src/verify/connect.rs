@@ -1,0 +1,239 @@
+//! Probes over TCP.
+
+use std::io::{self, Read as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use super::check::{Method, Reached, Way};
+use super::probe::{BRIEFLY, Field, PATIENCE, lock, named, unspecified};
+use crate::config::values::Protocol;
+use crate::sys::netlink::conntrack;
+use crate::sys::{socket, user};
+
+impl Field<'_> {
+    pub(super) fn connect(&self, uid: u32, to: SocketAddr, way: Way) -> io::Result<Reached> {
+        let place = self.place(to);
+        let _alone = lock(&place);
+        let listen = || socket::listen_on(socket::tcp(to.ip())?, to, None);
+        let listener = match way {
+            Way::Loopback => listen(),
+            Way::Route | Way::Device => self.lab()?.outside.run(listen)?,
+        }
+        .map_err(|error| named("nobody can be put at its destination", &error))?;
+        match way {
+            Way::Loopback if to.ip().is_loopback() => {
+                let fd = begin(uid, to, Some(self.loopback), None)?;
+                self.meet(fd, to, Some(&listener))
+            }
+            Way::Loopback => self.connect_here(uid, to, None, &listener),
+            Way::Device => {
+                let fd = begin(uid, to, Some(&self.lab()?.device), None)?;
+                self.meet_bound(fd, to, &listener)
+            }
+            Way::Route => self.connect_freely(uid, to, &listener),
+        }
+    }
+
+    fn connect_freely(&self, uid: u32, to: SocketAddr, listener: &TcpListener) -> io::Result<Reached> {
+        let scout = begin(uid, to, Some(&self.lab()?.device), None)?;
+        match self.meet_bound(scout, to, listener)? {
+            Reached::Tracked { .. } => {}
+            // It has been seen what becomes of it, and a real one might leave.
+            reached => return Ok(reached),
+        }
+        // A real sidecar goes on to the destination, as its own user.
+        let users = if self.method == Method::Counters { vec![uid, self.sidecar] } else { vec![uid] };
+        for user in users {
+            if !self.is_led_out(user, to)? {
+                let why = "this host's routing rules lead it elsewhere than to the temporary interface";
+                return Ok(Reached::Unknown(why.to_owned()));
+            }
+        }
+        if self.method == Method::Counters {
+            let onward = begin(self.sidecar, to, Some(&self.lab()?.device), None)?;
+            if let Some(Reached::Astray(away)) = self.led_to(local(&onward)?, to)? {
+                let why = format!(
+                    "what the sidecar makes of it would leave this host: a NAT rule leads it to {away}"
+                );
+                return Ok(Reached::Unknown(why));
+            }
+        }
+        let fd = begin(uid, to, None, None)?;
+        self.meet(fd, to, Some(listener))
+    }
+
+    /// Whether a user's packets would take the temporary interface. Connecting a UDP socket asks for the route and
+    /// sends nothing.
+    fn is_led_out(&self, uid: u32, to: SocketAddr) -> io::Result<bool> {
+        let local = user::run_as(uid, || {
+            let udp = UdpSocket::bind(SocketAddr::new(unspecified(to.ip()), 0))?;
+            udp.connect(to)?;
+            udp.local_addr()
+        })??;
+        Ok(self.lab()?.ends.values().flatten().any(|ends| ends.here == local.ip()))
+    }
+
+    pub(super) fn arrive(&self, from: IpAddr, to: SocketAddr) -> io::Result<Reached> {
+        let place = self.place(to);
+        let _alone = lock(&place);
+        let mut all = self.lab()?.ends.values().flatten();
+        let there = all.find(|ends| ends.here == to.ip()).map_or(from, |ends| ends.there);
+        if there != from {
+            // Only sockets on the temporary interface answer by it. Anybody else's answer, also a refusal, would leave
+            // by the route to this source, so it must be sure that there will be none.
+            if self.method == Method::Counters && !self.sound {
+                let why =
+                    format!("the rules are not as wanted, so that answers to {from} could leave this host");
+                return Ok(Reached::Unknown(why));
+            }
+            match self.arrive_from(there, to)? {
+                Reached::Port(..) | Reached::Destination { .. } | Reached::Tracked { .. } => {}
+                refused => return Ok(refused),
+            }
+        }
+        self.arrive_from(from, to)
+    }
+
+    fn arrive_from(&self, from: IpAddr, to: SocketAddr) -> io::Result<Reached> {
+        let lab = self.lab()?;
+        // Answers to a listener on the device go back by it, whatever the routes say of their destination. A port
+        // that is left alone may have a listener already.
+        let listener = match socket::listen_on(socket::tcp(to.ip())?, to, Some(&lab.device)) {
+            Ok(listener) => Some(listener),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+            Err(error) => return Err(error),
+        };
+        let fd = lab.outside.run(|| {
+            let fd = socket::tcp(to.ip())?;
+            // A host that a NAT rule makes forward it does not.
+            socket::stay_near(&fd, to.ip())?;
+            socket::bind_to(&fd, SocketAddr::new(from, 0))?;
+            socket::begin_connect(&fd, to)?;
+            Ok::<_, io::Error>(fd)
+        })??;
+        self.meet(fd, to, listener.as_ref())
+    }
+
+    pub(super) fn pass_on(&self, uid: u32, source: IpAddr, to: SocketAddr) -> io::Result<Reached> {
+        let place = self.place(to);
+        let _alone = lock(&place);
+        let listener = socket::listen_on(socket::tcp(to.ip())?, to, None)?;
+        self.connect_here(uid, to, Some(source), &listener)
+    }
+
+    /// To this host's own address on the temporary interface, which leads over loopback.
+    fn connect_here(
+        &self,
+        uid: u32,
+        to: SocketAddr,
+        source: Option<IpAddr>,
+        listener: &TcpListener,
+    ) -> io::Result<Reached> {
+        let scout = begin(uid, to, Some(&self.lab()?.device), source)?;
+        match conntrack::flow(Protocol::Tcp, local(&scout)?, to, 0)? {
+            Some(flow) if !self.is_here(flow.answers_from.ip()) => {
+                return Ok(Reached::Astray(flow.answers_from));
+            }
+            // Where no route leads to, IPv6 loses a packet before connection tracking knows of it. Only where it knows
+            // of none, nothing leads anywhere else.
+            None if to.is_ipv6() && self.is_tracked(uid, to)? => return Ok(Reached::Nowhere),
+            _ => {}
+        }
+        drop(scout);
+        self.meet(begin(uid, to, None, source)?, to, Some(listener))
+    }
+
+    /// Whether connections to elsewhere are tracked.
+    fn is_tracked(&self, uid: u32, to: SocketAddr) -> io::Result<bool> {
+        let lab = self.lab()?;
+        let mut all = lab.ends.values().flatten();
+        let Some(ends) = all.find(|ends| ends.here == to.ip()) else { return Ok(true) };
+        let far = SocketAddr::new(ends.far, to.port());
+        let scout = begin(uid, far, Some(&lab.device), None)?;
+        Ok(conntrack::flow(Protocol::Tcp, local(&scout)?, far, 0)?.is_some())
+    }
+
+    /// Who a connection meets that is bound to the temporary interface. One that is redirected does not get far.
+    fn meet_bound(&self, fd: OwnedFd, to: SocketAddr, listener: &TcpListener) -> io::Result<Reached> {
+        match self.led_to(local(&fd)?, to)? {
+            Some(reached) => Ok(reached),
+            None => self.meet(fd, to, Some(listener)),
+        }
+    }
+
+    /// Who a connection under way meets.
+    fn meet(&self, fd: OwnedFd, to: SocketAddr, listener: Option<&TcpListener>) -> io::Result<Reached> {
+        let deadline = Instant::now() + PATIENCE;
+        let local = local(&fd)?;
+        let stream = socket::connected(fd, deadline)?;
+        if self.method == Method::Counters {
+            match self.led_to(local, to) {
+                Ok(Some(reached)) => {
+                    // A real sidecar goes on to the destination. It has to get there while there is one.
+                    if let Some(listener) = listener {
+                        socket::readable(&[listener], Some(Instant::now() + BRIEFLY))?;
+                    }
+                    return Ok(reached);
+                }
+                // A listener of our own tells as well.
+                Err(error) if listener.is_none() => return Ok(Reached::Unknown(error.to_string())),
+                _ => {}
+            }
+        }
+        loop {
+            let mut fds: Vec<&dyn AsFd> = vec![&stream];
+            if let Some(listener) = listener {
+                fds.push(listener);
+            }
+            let patience = if listener.is_some() { deadline } else { Instant::now() + BRIEFLY };
+            let ready = socket::readable(&fds, Some(patience))?;
+            if ready.is_empty() {
+                // The handshake is done, so somebody listens there.
+                return Ok(Reached::Somebody);
+            }
+            if let (true, Some(listener)) = (ready.contains(&1), listener) {
+                match listener.accept() {
+                    Ok((_, peer)) if peer == local => return Ok(Reached::Destination { answered: true }),
+                    // Somebody else's.
+                    _ => continue,
+                }
+            }
+            return Ok(self.greeting(&stream)?.unwrap_or(Reached::Somebody));
+        }
+    }
+
+    /// What the sidecar's line says, if the connection is with it.
+    fn greeting(&self, stream: &TcpStream) -> io::Result<Option<Reached>> {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(BRIEFLY))?;
+        let mut text = Vec::new();
+        match stream.take(128).read_to_end(&mut text) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(error),
+            _ => {}
+        }
+        let line = self.token.read_line(&String::from_utf8_lossy(&text));
+        Ok(line.map(|(channel, original)| Reached::Port(channel, original)))
+    }
+}
+
+/// Begins a connection as a user, bound to an interface or else only with packets that live to the next host.
+fn begin(uid: u32, to: SocketAddr, device: Option<&str>, source: Option<IpAddr>) -> io::Result<OwnedFd> {
+    let fd = user::run_as(uid, || socket::tcp(to.ip()))??;
+    match device {
+        Some(device) => socket::bind_to_device(&fd, device)?,
+        None => socket::stay_near(&fd, to.ip())?,
+    }
+    user::run_as(uid, || {
+        if let Some(source) = source {
+            socket::bind_to(&fd, SocketAddr::new(source, 0))
+                .map_err(|error| named(&format!("{source} cannot be bound"), &error))?;
+        }
+        socket::begin_connect(&fd, to)
+    })??;
+    Ok(fd)
+}
+
+fn local(fd: &OwnedFd) -> io::Result<SocketAddr> {
+    TcpStream::from(fd.try_clone()?).local_addr()
+}

@@ -1,0 +1,201 @@
+//! Probes over UDP.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::check::{Method, Reached};
+use super::probe::{BRIEFLY, Field, PATIENCE, localhost, lock, same, unspecified};
+use crate::config::values::Protocol;
+use crate::sys::netlink::conntrack;
+use crate::sys::{socket, user};
+
+/// What the other end of a datagram answers.
+const ECHO: &[u8] = b"seen";
+
+/// How a datagram gets on its way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tie {
+    /// Bound to the temporary interface.
+    Device,
+    /// Bound to loopback.
+    Loopback,
+    /// By the temporary interface, or wherever a redirection leads.
+    Free,
+}
+
+/// A socket to ask from.
+struct Asker {
+    udp: UdpSocket,
+    /// The address and port that packets carry.
+    source: SocketAddr,
+    uid: u32,
+    tie: Tie,
+}
+
+impl Field<'_> {
+    pub(super) fn datagram(&self, uid: u32, to: SocketAddr) -> io::Result<Reached> {
+        let place = self.place(to);
+        let _alone = lock(&place);
+        let server = self.server(to)?;
+        self.ask_freely(uid, to, server.as_ref()).map(|(reached, _)| reached)
+    }
+
+    pub(super) fn again(&self, first: u32, then: u32, to: SocketAddr) -> io::Result<Reached> {
+        let place = self.place(to);
+        let _alone = lock(&place);
+        let server = self.server(to)?;
+        let (_, port) = self.ask_freely(first, to, server.as_ref())?;
+        self.tokens.forget(port);
+        let tie = if to.ip().is_loopback() { Tie::Loopback } else { Tie::Device };
+        let asker = self.asker(then, to.ip(), port, tie)?;
+        self.ask(&asker, to, server.as_ref())
+    }
+
+    /// Somebody at a datagram's destination; on this host there may be a real server already.
+    fn server(&self, to: SocketAddr) -> io::Result<Option<UdpSocket>> {
+        let listen = || socket::udp_at(socket::udp(to.ip())?, to);
+        if !to.ip().is_loopback() {
+            return self.lab()?.outside.run(listen)?.map(Some);
+        }
+        match listen() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Who a user's datagram meets, and from which port it was sent.
+    fn ask_freely(&self, uid: u32, to: SocketAddr, server: Option<&UdpSocket>) -> io::Result<(Reached, u16)> {
+        let tie = if to.ip().is_loopback() { Tie::Loopback } else { Tie::Device };
+        let asker = self.asker(uid, to.ip(), 0, tie)?;
+        let reached = self.ask(&asker, to, server)?;
+        // The sidecar's own is to leave, and what is bound did that, or did not.
+        let redirected = tie == Tie::Device && matches!(reached, Reached::Tracked { .. });
+        if !redirected || uid == self.sidecar {
+            return Ok((reached, asker.source.port()));
+        }
+        let asker = self.asker(uid, to.ip(), 0, Tie::Free)?;
+        Ok((self.ask(&asker, to, server)?, asker.source.port()))
+    }
+
+    fn asker(&self, uid: u32, to: IpAddr, port: u16, tie: Tie) -> io::Result<Asker> {
+        let fd = user::run_as(uid, || socket::udp(to))??;
+        match tie {
+            Tie::Device => socket::bind_to_device(&fd, &self.lab()?.device)?,
+            Tie::Loopback => socket::bind_to_device(&fd, self.loopback)?,
+            Tie::Free => socket::stay_near(&fd, to)?,
+        }
+        let udp = socket::udp_at(fd, SocketAddr::new(unspecified(to), port))?;
+        let ip = if tie == Tie::Loopback {
+            localhost(to)
+        } else {
+            let mut ends = self.lab()?.ends.values().flatten().map(|ends| ends.here);
+            ends.find(|here| here.is_ipv4() == to.is_ipv4()).unwrap_or(unspecified(to))
+        };
+        let source = SocketAddr::new(ip, udp.local_addr()?.port());
+        Ok(Asker { udp, source, uid, tie })
+    }
+
+    /// Who a datagram meets.
+    fn ask(&self, asker: &Asker, to: SocketAddr, server: Option<&UdpSocket>) -> io::Result<Reached> {
+        let question = self.token.question();
+        match asker.tie {
+            Tie::Free => socket::send_by(&asker.udp, &question, to, self.lab()?.index)?,
+            Tie::Device | Tie::Loopback => asker.udp.send_to(&question, to)?,
+        };
+        let led = self.led(asker, to)?;
+        if let Some(from) = led {
+            let reached = self.elsewhere(from);
+            if asker.tie == Tie::Device || matches!(reached, Reached::Astray(_)) {
+                return Ok(reached);
+            }
+        }
+        let patience = if led.is_some() && self.method == Method::Counters { BRIEFLY } else { PATIENCE };
+        if let Some(reached) = self.await_answer(asker, to, server, led, patience)? {
+            return Ok(reached);
+        }
+        if self.tokens.heard(asker.source.port()) {
+            return Ok(Reached::Dns { answered: false });
+        }
+        match (led, server) {
+            (Some(from), _) => {
+                let lost = self.was_answered(asker, to, from)?;
+                Ok(Reached::Tracked { port: from.port(), answered: lost.then_some(false) })
+            }
+            (None, None) => {
+                let why = "the server on this host gives no sign of what it gets";
+                Ok(Reached::Unknown(why.to_owned()))
+            }
+            (None, Some(_)) => Ok(Reached::Nowhere),
+        }
+    }
+
+    fn await_answer(
+        &self,
+        asker: &Asker,
+        to: SocketAddr,
+        server: Option<&UdpSocket>,
+        led: Option<SocketAddr>,
+        patience: Duration,
+    ) -> io::Result<Option<Reached>> {
+        let mut deadline = Instant::now() + patience;
+        let mut seen = false;
+        loop {
+            let mut fds: Vec<&dyn AsFd> = vec![&asker.udp];
+            if let Some(server) = server {
+                fds.push(server);
+            }
+            let ready = socket::readable(&fds, Some(deadline))?;
+            let mut bytes = [0; 64];
+            if ready.contains(&0) {
+                let (size, from) = asker.udp.recv_from(&mut bytes)?;
+                let answered = same(from, to);
+                return Ok(Some(match led {
+                    _ if bytes[..size] == self.token.answer() => Reached::Dns { answered },
+                    Some(led) if bytes[..size] != *ECHO => {
+                        Reached::Tracked { port: led.port(), answered: Some(answered) }
+                    }
+                    _ => Reached::Destination { answered },
+                }));
+            } else if let (true, Some(server)) = (ready.contains(&1), server) {
+                let (size, from) = server.recv_from(&mut bytes)?;
+                if bytes[..size] == self.token.question() && from.port() == asker.source.port() {
+                    seen = true;
+                    deadline = deadline.min(Instant::now() + BRIEFLY);
+                    // If this is lost, that is what is told.
+                    let _ = server.send_to(ECHO, from);
+                }
+            } else {
+                return Ok(seen.then_some(Reached::Destination { answered: false }));
+            }
+        }
+    }
+
+    /// Where else than to the server a question was led, if it was.
+    fn led(&self, asker: &Asker, to: SocketAddr) -> io::Result<Option<SocketAddr>> {
+        for zone in self.zones(asker.uid) {
+            if let Some(flow) = conntrack::flow(Protocol::Udp, asker.source, to, zone)? {
+                return Ok(Some(flow.answers_from).filter(|from| !same(*from, to)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether somebody answered, although nothing came back: connection tracking has seen it, or has taken the
+    /// answer for a flow of its own.
+    fn was_answered(&self, asker: &Asker, to: SocketAddr, from: SocketAddr) -> io::Result<bool> {
+        for zone in self.zones(asker.uid) {
+            let flow = conntrack::flow(Protocol::Udp, asker.source, to, zone)?;
+            if flow.is_some_and(|flow| flow.answered) {
+                return Ok(true);
+            }
+        }
+        for zone in 0..=2 {
+            if conntrack::flow(Protocol::Udp, from, asker.source, zone)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
