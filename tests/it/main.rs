@@ -1,8 +1,8 @@
 //! Everything that needs more than one module, or the built program.
 
 mod cli;
-mod differential;
 mod demo;
+mod differential;
 mod envoy;
 mod firewalld;
 mod kernel;
