@@ -1,4 +1,4 @@
-//! What is measured.
+//! What is measured with iptables.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::memory::peak_memory;
 use crate::report::Report;
 use crate::restore::{Rules, crowd, kumactl, restore, save};
-use crate::support::clock::{median, must, timed};
-use crate::support::lab::{FAMILIES, Lab, Variant};
+use crate::support::clock::{must, timed};
+use crate::support::lab::{Backend, FAMILIES, Lab, Variant};
 
 /// The flags by which the changed configuration differs.
 const CHANGED: &[&str] = &["--exclude-outbound-ports", "22,3306", "--exclude-inbound-ports", "22"];
@@ -24,7 +24,8 @@ pub fn measure(lab: &Lab, variant: Variant, runs: usize, report: &mut Report) ->
     };
     let used = || used_host(lab, variant);
     let crowded = || used().and_then(|()| crowd(lab, variant));
-    let name = variant.name();
+    let backend = Backend::Iptables(variant);
+    let name = backend.name();
 
     let ours = || lab.host().and_then(|()| case.install(&[]));
     let theirs = || lab.host().and_then(|()| case.bare());
@@ -58,9 +59,9 @@ pub fn measure(lab: &Lab, variant: Variant, runs: usize, report: &mut Report) ->
     report.ratio(name, "clean install / kumactl's 49 processes", compare(few, ours, theirs)?, None);
 
     lab.host()?;
-    report.memory(name, "memory of a clean install", peak_memory(&mut lab.tproxy(variant, &["install"]))?);
+    report.memory(name, "memory of a clean install", peak_memory(&mut lab.tproxy(backend, &["install"]))?);
     crowded()?;
-    report.memory(name, "memory beside 10,000 rules", peak_memory(&mut lab.tproxy(variant, &["install"]))?);
+    report.memory(name, "memory beside 10,000 rules", peak_memory(&mut lab.tproxy(backend, &["install"]))?);
     Ok(())
 }
 
@@ -77,6 +78,12 @@ fn used_host(lab: &Lab, variant: Variant) -> Result<(), String> {
     Ok(())
 }
 
+/// The middle one.
+pub fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
 /// One variant's files.
 struct Case<'a> {
     lab: &'a Lab,
@@ -88,7 +95,7 @@ struct Case<'a> {
 impl Case<'_> {
     /// Time of an install with further flags.
     fn install(&self, flags: &[&str]) -> Result<Duration, String> {
-        let mut command = self.lab.tproxy(self.variant, &["install"]);
+        let mut command = self.lab.tproxy(Backend::Iptables(self.variant), &["install"]);
         command.args(flags);
         timed(&mut command).map(|(_, took)| took)
     }
@@ -100,7 +107,7 @@ impl Case<'_> {
 }
 
 /// Alternates the two sides, and which of them goes first; the medians, ours first.
-fn compare(
+pub fn compare(
     runs: usize,
     mut ours: impl FnMut() -> Result<Duration, String>,
     mut theirs: impl FnMut() -> Result<Duration, String>,

@@ -20,7 +20,7 @@ impl Report {
     /// Two medians and the most that their ratio may be.
     pub fn ratio(
         &mut self,
-        variant: &str,
+        backend: &str,
         what: &str,
         (ours, theirs): (Duration, Duration),
         most: Option<f64>,
@@ -30,17 +30,25 @@ impl Report {
         let (ours, theirs) = (ours.as_secs_f64() * 1e3, theirs.as_secs_f64() * 1e3);
         let target = most.map_or("-".to_owned(), |most| format!("{most:.1}"));
         self.line(
-            format!("| {variant} | {what} | {ours:.2} ms | {theirs:.2} ms | {ratio:.2} | {target} |"),
+            format!("| {backend} | {what} | {ours:.2} ms | {theirs:.2} ms | {ratio:.2} | {target} |"),
             met,
         );
     }
 
     /// A peak of memory in KiB.
-    pub fn memory(&mut self, variant: &str, what: &str, kib: u64) {
+    pub fn memory(&mut self, backend: &str, what: &str, kib: u64) {
         #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
         let mib = kib as f64 / 1024.0;
         let target = MEMORY / 1024;
-        self.line(format!("| {variant} | {what} | {mib:.1} MiB | - | - | {target} MiB |"), kib < MEMORY);
+        self.line(format!("| {backend} | {what} | {mib:.1} MiB | - | - | {target} MiB |"), kib < MEMORY);
+    }
+
+    /// Something that is compared with nothing but the most that it may be.
+    pub fn most(&mut self, backend: &str, what: &str, value: f64, unit: &str, most: f64) {
+        self.line(
+            format!("| {backend} | {what} | {value:.4} {unit} | - | - | {most} {unit} |"),
+            value <= most,
+        );
     }
 
     fn line(&mut self, text: String, met: bool) {
@@ -61,7 +69,7 @@ impl Report {
             self.runs,
             self.runs.div_ceil(3)
         );
-        println!("| variant | what | tproxy | beside it | ratio | at most |");
+        println!("| backend | what | tproxy | beside it | ratio | at most |");
         println!("|---|---|---|---|---|---|");
         for (line, met) in &self.lines {
             println!("{line}{}", if *met { "" } else { " MISSED" });

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::clock::{must, timed};
-use crate::support::lab::{FAMILIES, Lab, Variant};
+use crate::support::lab::{Backend, FAMILIES, Lab, Variant};
 
 /// The rules of one configuration per family, as a dry run prints them.
 pub struct Rules(Vec<String>);
@@ -16,7 +16,7 @@ impl Rules {
     pub fn of(lab: &Lab, variant: Variant, flags: &[&str]) -> Result<Self, String> {
         let mut args = vec!["install", "--dry-run"];
         args.extend(flags);
-        let (text, _) = timed(&mut lab.tproxy(variant, &args))?;
+        let (text, _) = timed(&mut lab.tproxy(Backend::Iptables(variant), &args))?;
         let (_, text) = text.split_once("### IPv4 ###").ok_or("the dry run shows no IPv4 rules")?;
         let (v4, v6) = text.split_once("### IPv6 ###").ok_or("the dry run shows no IPv6 rules")?;
         Ok(Self(vec![format!("{}\n", v4.trim()), format!("{}\n", v6.trim())]))

@@ -1,15 +1,8 @@
 //! Commands, and how long they take.
 
-use std::cmp::Ordering;
 use std::ffi::OsStr;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-
-/// The middle one.
-pub fn median<T: Copy + Default + PartialOrd>(mut values: Vec<T>) -> T {
-    values.sort_unstable_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
-    values.get(values.len() / 2).copied().unwrap_or_default()
-}
 
 /// Runs a program that has to succeed; its output.
 pub fn must<S: AsRef<OsStr>>(

@@ -35,6 +35,30 @@ impl Variant {
     }
 }
 
+/// What an install writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// One of the two iptables.
+    Iptables(Variant),
+    /// The kernel's `nf_tables`, without a program in between.
+    Nftables,
+}
+
+impl Backend {
+    /// All of them.
+    pub const ALL: [Self; 3] =
+        [Self::Iptables(Variant::Nft), Self::Iptables(Variant::Legacy), Self::Nftables];
+
+    /// As in `--backend` of the benchmarks and their tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Iptables(Variant::Nft) => "iptables-nft",
+            Self::Iptables(Variant::Legacy) => "iptables-legacy",
+            Self::Nftables => "nftables",
+        }
+    }
+}
+
 /// The sidecar's user in a lab that root makes.
 pub const SIDECAR: u32 = 5678;
 
@@ -96,12 +120,18 @@ impl Lab {
     }
 
     /// The command under test. Every run is that of a VM: dual stack, DNS on.
-    pub fn tproxy(&self, variant: Variant, args: &[&str]) -> Command {
+    pub fn tproxy(&self, backend: Backend, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tproxy"));
         command.args(args).args(["--kuma-dp-user", self.sidecar, "--redirect-dns"]);
-        if variant == Variant::Legacy {
-            // Where nothing else decides, the other variant is taken.
-            command.args(["--iptables-executables", &self.legacy]);
+        match backend {
+            // Where nothing else decides, this one is taken.
+            Backend::Iptables(Variant::Nft) => {}
+            Backend::Iptables(Variant::Legacy) => {
+                command.args(["--iptables-executables", &self.legacy]);
+            }
+            Backend::Nftables => {
+                command.args(["--backend", "nftables"]);
+            }
         }
         command.env("KUMA_TRANSPARENT_PROXY_REDIRECT_DNS_RESOLV_CONFIG_PATH", self.file("resolv.conf"));
         command

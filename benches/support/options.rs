@@ -1,50 +1,44 @@
 //! What can be typed after `cargo bench --bench NAME --`.
 
-use super::lab::Variant;
+use super::lab::Backend;
 
 /// It.
 pub struct Options {
     /// Measurements of everything.
     pub runs: usize,
-    variant: Option<Variant>,
+    /// What to measure.
+    pub backends: Vec<Backend>,
 }
 
 impl Options {
     /// Reads the arguments; `runs` is what counts without any.
     pub fn read(runs: usize) -> Result<Self, String> {
-        let mut options = Self { runs, variant: None };
+        let mut options = Self { runs, backends: Vec::new() };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             match arg.as_str() {
                 // Cargo adds it to every benchmark.
                 "--bench" => {}
-                "--runs" => {
-                    let value = args.next().unwrap_or_default();
-                    options.runs = value
-                        .parse()
-                        .ok()
-                        .filter(|n| *n > 0)
-                        .ok_or("--runs takes a whole number from 1 on")?;
-                }
-                "--variant" => {
-                    options.variant = Some(match args.next().as_deref() {
-                        Some("nft") => Variant::Nft,
-                        Some("legacy") => Variant::Legacy,
-                        _ => return Err("--variant takes nft or legacy".into()),
-                    });
-                }
+                "--runs" => options.runs = count(args.next().as_deref())?,
+                "--backend" => options.backends.push(backend(args.next().as_deref())?),
                 other => {
-                    return Err(format!("unknown argument '{other}'; there are --runs N and --variant V"));
+                    return Err(format!("unknown argument '{other}'; there are --runs N and --backend NAME"));
                 }
             }
         }
+        if options.backends.is_empty() {
+            options.backends = Backend::ALL.to_vec();
+        }
         Ok(options)
     }
+}
 
-    /// The variants to measure.
-    pub fn variants(&self) -> impl Iterator<Item = Variant> {
-        [Variant::Nft, Variant::Legacy]
-            .into_iter()
-            .filter(|variant| self.variant.is_none_or(|wanted| wanted == *variant))
-    }
+fn count(value: Option<&str>) -> Result<usize, String> {
+    let count = value.and_then(|value| value.parse().ok());
+    count.filter(|n| *n > 0).ok_or_else(|| "--runs takes a whole number from 1 on".to_owned())
+}
+
+fn backend(value: Option<&str>) -> Result<Backend, String> {
+    let found = Backend::ALL.into_iter().find(|backend| Some(backend.name()) == value);
+    found.ok_or_else(|| format!("--backend takes one of {}", Backend::ALL.map(Backend::name).join(", ")))
 }

@@ -11,7 +11,7 @@ use crate::client::Sample;
 use crate::server;
 use crate::sidecar::{self, Envoy};
 use crate::support::clock::{must, timed};
-use crate::support::lab::{Lab, Variant};
+use crate::support::lab::{Backend, Lab};
 
 /// The server's address. Of all excluded ports this is the last one, so its packets meet every rule for ports.
 const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)), 65_000);
@@ -22,11 +22,11 @@ pub enum Way {
     /// Nothing.
     Free,
     /// Rules, which exclude the server's port.
-    Excluded(Variant, u16),
+    Excluded(Backend, u16),
     /// Rules and the demo's sidecar.
-    Demo(Variant, u16),
+    Demo(Backend, u16),
     /// Rules and Envoy.
-    Envoy(Variant, u16),
+    Envoy(Backend, u16),
 }
 
 impl Way {
@@ -68,13 +68,13 @@ impl Place {
         let (mut demo, mut envoy) = (None, None);
         match way {
             Way::Free => {}
-            Way::Excluded(variant, ports) => install(lab, variant, ports, Some(SERVER.port()))?,
-            Way::Demo(variant, ports) => {
-                install(lab, variant, ports, None)?;
+            Way::Excluded(backend, ports) => install(lab, backend, ports, Some(SERVER.port()))?,
+            Way::Demo(backend, ports) => {
+                install(lab, backend, ports, None)?;
                 demo = Some(sidecar::demo().map_err(|e| format!("the demo's sidecar: {e}"))?);
             }
-            Way::Envoy(variant, ports) => {
-                install(lab, variant, ports, None)?;
+            Way::Envoy(backend, ports) => {
+                install(lab, backend, ports, None)?;
                 envoy = Some(Envoy::start(lab)?);
             }
         }
@@ -104,10 +104,10 @@ fn connect_server() -> Result<(), String> {
     started.map_err(|e| e.to_string())?.map_err(|e| format!("the server: {e}"))
 }
 
-fn install(lab: &Lab, variant: Variant, ports: u16, last: Option<u16>) -> Result<(), String> {
+fn install(lab: &Lab, backend: Backend, ports: u16, last: Option<u16>) -> Result<(), String> {
     // No two are neighbours, so that they are no ranges.
     let excluded: Vec<_> = (0..ports).map(|n| 10_000 + 2 * n).chain(last).map(|n| n.to_string()).collect();
-    let mut command = lab.tproxy(variant, &["install"]);
+    let mut command = lab.tproxy(backend, &["install"]);
     if !excluded.is_empty() {
         command.args(["--exclude-outbound-ports", &excluded.join(",")]);
     }
