@@ -7,6 +7,7 @@ mod gap;
 mod golden;
 mod harness;
 mod lifecycle;
+mod native;
 mod preservation;
 mod traffic;
 mod trial;

@@ -1,0 +1,78 @@
+//! The native backend, from installation to the last trace of it.
+
+use crate::support::command::must;
+use crate::support::firewall::{self, Family};
+use crate::support::generation::nft_generation;
+use crate::support::lab::{Lab, each_variant};
+use crate::support::snapshot::{Snapshot, loopback};
+
+const FLAGS: [&str; 5] =
+    ["install", "--kuma-dp-user", "kuma-dp", "--redirect-dns", "--exclude-outbound-ips=198.51.100.0/24"];
+
+fn table() -> String {
+    must("nft", &["-s", "list", "table", "inet", "kuma_mesh"])
+}
+
+#[test]
+fn it_comes_in_one_transaction_changes_by_elements_and_goes_without_a_trace() {
+    Lab::enter(|lab| {
+        firewall::nft(
+            "table inet theirs { set s { type inet_service; elements = { 80 } }\nchain c { type nat hook output priority -100; tcp dport @s counter; }; }",
+        );
+        let before = Snapshot::take();
+        let native = || lab.program().args(FLAGS).args(["--backend", "nftables"]);
+        let generation = nft_generation();
+        native().run().succeeds().prints("nftables rules");
+        assert_eq!(nft_generation(), generation + 1);
+        let first = table();
+        assert!(first.contains("198.51.100.0/24") && first.contains("redirect to :15001"), "{first}");
+
+        native().run().succeeds().prints("nothing was written");
+        assert_eq!(nft_generation(), generation + 1);
+
+        // What is there stays; nobody has to name it again.
+        let more = lab.program().args(FLAGS).arg("--exclude-outbound-ips=203.0.113.7");
+        more.run().succeeds().says("using nftables: it is what is installed");
+        assert_eq!(nft_generation(), generation + 2);
+        assert!(table().contains("203.0.113.7"), "{}", table());
+        lab.program().arg("status").run().succeeds();
+
+        lab.program().arg("uninstall").run().succeeds().prints("nftables rules removed");
+        Snapshot::take().assert_unchanged_since(&before);
+    });
+}
+
+#[test]
+fn its_dry_run_is_a_file_that_nft_loads_to_the_same() {
+    Lab::enter(|lab| {
+        let native = || lab.program().args(FLAGS).args(["--backend", "nftables"]);
+        let generation = nft_generation();
+        let text = native().arg("--dry-run").run().succeeds().stdout;
+        assert_eq!(nft_generation(), generation);
+        native().run().succeeds();
+        let ours = table();
+        firewall::nft(&text);
+        assert_eq!(table(), ours);
+        native().run().succeeds().prints("nothing was written");
+    });
+}
+
+each_variant! {
+    fn rules_move_to_it_and_back(lab, variant) {
+        let before = loopback();
+        lab.install(variant, &["--redirect-dns"]).succeeds();
+        let native = lab.program().args(FLAGS).args(["--backend", "nftables"]);
+        native.arg(format!("--iptables-executables={}", firewall::executables(variant))).run().succeeds();
+        assert!(table().contains("redirect to :15006"));
+        for family in Family::BOTH {
+            assert!(!firewall::rules(variant, family).has_ours(), "{family:?}");
+        }
+        lab.install(variant, &["--redirect-dns", "--backend", "iptables"]).succeeds();
+        for family in Family::BOTH {
+            assert!(firewall::rules(variant, family).has_ours(), "{family:?}");
+        }
+        assert!(!must("nft", &["list", "tables"]).contains("kuma_mesh"));
+        lab.uninstall(variant, &[]).succeeds();
+        assert_eq!(loopback().len(), before.len());
+    }
+}
