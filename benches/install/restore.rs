@@ -14,7 +14,7 @@ pub struct Rules(Vec<String>);
 impl Rules {
     /// Asks for the rules of an install with these further flags.
     pub fn of(lab: &Lab, variant: Variant, flags: &[&str]) -> Result<Self, String> {
-        let mut args = vec!["install", "--dry-run"];
+        let mut args = vec!["install", "--dry-run", "--backend", "iptables"];
         args.extend(flags);
         let (text, _) = timed(&mut lab.tproxy(Backend::Iptables(variant), &args))?;
         let (_, text) = text.split_once("### IPv4 ###").ok_or("the dry run shows no IPv4 rules")?;
