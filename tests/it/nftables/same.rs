@@ -1,12 +1,19 @@
 //! A batch of ours makes exactly what `nft` makes of the same words.
 
+use std::fs;
+use std::path::Path;
+
 use tproxy::backend::nftables::decode::decode;
-use tproxy::backend::nftables::encode;
+use tproxy::backend::nftables::model::Table;
 use tproxy::backend::nftables::observe::{observe, read};
+use tproxy::backend::nftables::send::send;
 use tproxy::backend::nftables::wire::Message;
+use tproxy::backend::nftables::{encode, lower, text};
+use tproxy::plan::build;
 use tproxy::sys::netlink::nftables::Door;
 
 use super::sample;
+use crate::pure::golden;
 use crate::support::{Lab, firewall};
 
 /// What the kernel tells, without what differs each time.
@@ -36,30 +43,58 @@ fn without_handles(message: &Message) -> Vec<u8> {
         .into()
 }
 
+/// Fails where what is there after `text` and after the batch are not the same bytes.
+#[track_caller]
+fn assert_same(door: &mut Door, name: &str, table: &Table, text: &str) {
+    firewall::nft(text);
+    let theirs = told(door);
+    let seen = observe(door).expect("an answer");
+    assert_eq!(seen.table.expect("a table").table, *table, "{name}: what nft made of the text");
+    send(door, &encode::replace(table), seen.generation).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let ours = told(door);
+    for (theirs, ours) in theirs.iter().zip(&ours) {
+        let read = |message| decode(std::slice::from_ref(message));
+        assert_eq!(theirs, ours, "{name}: nft's:\n{:?}\nours:\n{:?}", read(theirs), read(ours));
+    }
+    assert_eq!(theirs.len(), ours.len(), "{name}");
+    let seen = observe(door).expect("an answer");
+    assert!(seen.table.expect("a table").is(table), "{name}");
+    send(door, &encode::remove(), seen.generation).expect("no table");
+}
+
 #[test]
 fn the_kernel_has_the_same_as_after_nft() {
     Lab::enter(|lab| {
         // A stray packet would be counted.
         lab.silence();
         let (table, text) = sample::table();
-        firewall::nft(&text);
+        assert_same(&mut Door::open().expect("a door"), "every statement", &table, &text);
+    });
+}
+
+#[test]
+fn every_golden_loads_by_nft_as_by_ourselves() {
+    Lab::enter(|_| {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
         let mut door = Door::open().expect("a door");
-        let seen = observe(&mut door).expect("an answer");
-        let theirs = told(&mut door);
-        door.commit(&encode::replace(&table), seen.generation).expect("a table");
-        let ours = told(&mut door);
-        for (theirs, ours) in theirs.iter().zip(&ours) {
-            assert_eq!(
-                theirs,
-                ours,
-                "nft's:\n{:?}\nours:\n{:?}",
-                decode(std::slice::from_ref(theirs)),
-                decode(std::slice::from_ref(ours))
-            );
+        let mut cases = 0;
+        for entry in fs::read_dir(directory).expect("tests/golden") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_none_or(|extension| extension != "txt") {
+                continue;
+            }
+            let whole = fs::read_to_string(&path).expect("a readable golden");
+            let (yaml, _) = whole.split_once(golden::LINE).expect("a configuration");
+            let name = path.file_name().expect("a name").to_string_lossy();
+            let config = golden::config(&name, yaml);
+            let plan = build(&config, &golden::facts(yaml));
+            let table = lower::table(&plan, !config.comments.disabled);
+            assert_same(&mut door, &name, &table, &text::create(&table));
+            // Over one that is there, with what others left in it.
+            firewall::nft("add table inet kuma_mesh\nadd chain inet kuma_mesh outbound\n");
+            assert_same(&mut door, &name, &table, &text::replace(&table));
+            cases += 1;
         }
-        assert_eq!(theirs.len(), ours.len());
-        let read = observe(&mut door).expect("an answer").table.expect("a table");
-        assert_eq!(read.table, table);
-        assert!(read.is(&table));
+        assert!(cases >= 12, "only {cases} goldens");
     });
 }

@@ -11,9 +11,9 @@ use tproxy::config::{File, Layers, resolve};
 use tproxy::host::{HostFacts, Ipv6Support, Resolver};
 use tproxy::plan::build;
 
-const LINE: &str = "----------------------------------------\n";
+pub const LINE: &str = "----------------------------------------\n";
 
-fn facts(config: &str) -> HostFacts {
+pub fn facts(config: &str) -> HostFacts {
     let resolver = |addr: &str| Resolver { addr: addr.parse().expect("an address"), zone: None };
     HostFacts {
         sidecar_uid: 5678,
@@ -65,7 +65,7 @@ fn compare(path: &Path, expected: &str, actual: &str, whole: &str) -> Option<Str
     Some(format!("{}:\n--- expected\n{expected}--- actual\n{actual}", path.display()))
 }
 
-fn config(name: &str, yaml: &str) -> tproxy::config::Config {
+pub fn config(name: &str, yaml: &str) -> tproxy::config::Config {
     let file = File { name: name.to_owned(), text: yaml.to_owned() };
     let layers = Layers { files: vec![file], ..Layers::default() };
     resolve(&layers).unwrap_or_else(|problems| panic!("{name}: {problems}")).config

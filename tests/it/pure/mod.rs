@@ -1,7 +1,7 @@
 //! What can be said without a kernel: plans as text, and the laws of transitions on a model of `iptables-restore`.
 
 pub mod configs;
-mod golden;
+pub mod golden;
 mod inference;
 mod laws;
 mod model;
