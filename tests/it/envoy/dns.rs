@@ -7,7 +7,7 @@ use super::resolver::{Resolver, address};
 use super::server::{Server, seen};
 use super::sidecar::Sidecar;
 use super::{curl, dig};
-use crate::support::lab::each_stack;
+use crate::support::lab::each_iptables_stack;
 use crate::support::{APP, Family, SIDECAR};
 
 /// Numbers of the resolver that resolv.conf lists, and of the other one.
@@ -54,7 +54,7 @@ pub fn assert_counted(sidecar: &Sidecar, family: Family, questions: u64, own: u6
     assert_eq!(get("unanswered_queries"), 0);
 }
 
-each_stack! {
+each_iptables_stack! {
     fn questions_to_the_listed_servers(lab, variant, family) {
         let Some(sidecar) = Sidecar::start(lab, family.resolver()) else { return };
         lab.install(variant, &["--redirect-dns"]).succeeds();

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::dns::{ask, assert_counted};
 use super::resolver::{Resolver, address};
 use super::sidecar::Sidecar;
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::{APP, Family, Lab, SIDECAR, Variant, docker, firewall};
 
 const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
@@ -38,7 +38,7 @@ fn names_of_the_mesh_and_of_docker(lab: &Lab, variant: Variant, mode: &str) {
     assert_counted(&sidecar, Family::V4, 6, 3, 3);
 }
 
-each_variant! {
+each_iptables_variant! {
     fn with_the_servers_of_resolv_conf(lab, variant) {
         names_of_the_mesh_and_of_docker(lab, variant, "--redirect-dns");
     }

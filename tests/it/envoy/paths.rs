@@ -6,7 +6,7 @@ use super::curl;
 use super::evidence::Way;
 use super::server::{Seen, Server, seen};
 use super::sidecar::Sidecar;
-use crate::support::lab::each_stack;
+use crate::support::lab::each_iptables_stack;
 use crate::support::mesh::APP_PORT;
 use crate::support::{APP, Family, Lab, SIDECAR, as_user};
 
@@ -28,7 +28,7 @@ fn world(lab: &Lab, family: Family, port: u16) -> Server {
     lab.peer().run(move || Server::start("world", family.any(), port))
 }
 
-each_stack! {
+each_iptables_stack! {
     fn an_applications_request_goes_out_through_envoy(lab, variant, family) {
         let Some(sidecar) = Sidecar::start(lab, family.resolver()) else { return };
         lab.install(variant, &[]).succeeds();

@@ -7,7 +7,7 @@ use super::curl;
 use super::evidence::{Stats, Way, assert_all_went};
 use super::server::{Server, seen};
 use super::sidecar::Sidecar;
-use crate::support::lab::each_stack;
+use crate::support::lab::each_iptables_stack;
 use crate::support::mesh::APP_PORT;
 use crate::support::{APP, Family, as_user, firewall};
 
@@ -36,7 +36,7 @@ fn assert_still_the_same(stats: &Stats, family: Family, extra: u64) {
     assert_eq!((stats.open(Way::Out, family), stats.open(Way::In, family)), (many, many));
 }
 
-each_stack! {
+each_iptables_stack! {
     fn conversations_survive_every_change(lab, variant, family) {
         let Some(sidecar) = Sidecar::start(lab, family.resolver()) else { return };
         lab.install(variant, &[]).succeeds();

@@ -11,7 +11,7 @@ use super::evidence::{Way, assert_all_went};
 use super::server::{Server, head, write_bytes};
 use super::sidecar::Sidecar;
 use crate::support::command::Program;
-use crate::support::lab::each_stack;
+use crate::support::lab::each_iptables_stack;
 use crate::support::mesh::APP_PORT;
 use crate::support::{APP, as_user};
 
@@ -46,7 +46,7 @@ fn receive(from: SocketAddr, bytes: u64) -> Program {
     Program::new("bash").args(["-c", "set -o pipefail; curl \"$@\" | cksum", "receive"]).args(CURL).arg(url)
 }
 
-each_stack! {
+each_iptables_stack! {
     fn a_gibibyte_each_way(lab, variant, family) {
         let Some(sidecar) = Sidecar::start(lab, family.resolver()) else { return };
         lab.install(variant, &[]).succeeds();

@@ -5,10 +5,10 @@ use std::fs;
 
 use crate::cli::bad::{BAD, Place};
 use crate::support::generation::nft_generation;
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::snapshot::Snapshot;
 
-each_variant! {
+each_iptables_variant! {
     fn changes_nothing(lab, variant) {
         lab.install(variant, &["--redirect-dns"]).succeeds();
         let (before, generation) = (Snapshot::take(), nft_generation());

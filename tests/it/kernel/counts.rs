@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::support::command::{Program, find, must};
 use crate::support::generation::nft_generation;
-use crate::support::lab::{each_variant, skip};
+use crate::support::lab::{each_iptables_variant, skip};
 use crate::support::ruleset::OWN_CHAINS;
 use crate::support::snapshot::Snapshot;
 use crate::support::{APP, Family, Lab, Run, Variant, firewall};
@@ -46,7 +46,7 @@ fn traced(lab: &Lab, variant: Variant, flags: &[&str]) -> Option<(Run, Trace)> {
     Some((run, Trace { children, legacy_writes: writes.count() }))
 }
 
-each_variant! {
+each_iptables_variant! {
     fn children_of_an_install(lab, variant) {
         let Some((_, clean)) = traced(lab, variant, &["--redirect-dns"]) else { return };
         assert!(clean.children.len() <= 6, "{:#?}", clean.children);

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::support::lab::each_variant;
+use crate::support::lab::each_backend;
 use crate::support::load::{Load, PATIENCE, Report};
 use crate::support::mesh::{APP_PORT, Mesh};
 use crate::support::{APP, Family, Lab, as_user};
@@ -43,18 +43,18 @@ impl Loads {
     }
 }
 
-each_variant! {
-    fn nothing_slips_through_a_hundred_reinstalls(lab, variant) {
-        lab.install(variant, &FIRST).succeeds();
+each_backend! {
+    fn nothing_slips_through_a_hundred_reinstalls(lab, backend) {
+        lab.install(backend, &FIRST).succeeds();
         let loads = Family::BOTH.map(|family| Loads::start(lab, family));
         for number in 0..REINSTALLS {
-            let run = lab.install(variant, if number % 2 == 0 { &SECOND } else { &FIRST }).succeeds();
+            let run = lab.install(backend, if number % 2 == 0 { &SECOND } else { &FIRST }).succeeds();
             assert!(!run.stdout.contains("nothing was written"), "{run}");
         }
         let reports = loads.map(|loads| loads.finish(PATIENCE));
         for (family, out, into) in &reports {
-            println!("{} {family:?} out: {out}", variant.name());
-            println!("{} {family:?} in:  {into}", variant.name());
+            println!("{} {family:?} out: {out}", backend.name());
+            println!("{} {family:?} in:  {into}", backend.name());
         }
         for (_, out, into) in &reports {
             out.assert_all_met("outbound");
@@ -63,16 +63,16 @@ each_variant! {
     }
 
     /// The load sees a hole: this is what a cleanup before an install looks like.
-    fn an_uninstall_in_between_is_seen(lab, variant) {
-        lab.install(variant, &FIRST).succeeds();
+    fn an_uninstall_in_between_is_seen(lab, backend) {
+        lab.install(backend, &FIRST).succeeds();
         let loads = Loads::start(lab, Family::V4);
         for _ in 0..3 {
-            lab.uninstall(variant, &[]).succeeds();
-            lab.install(variant, &FIRST).succeeds();
+            lab.uninstall(backend, &[]).succeeds();
+            lab.install(backend, &FIRST).succeeds();
         }
         let (_, out, into) = loads.finish(Duration::ZERO);
-        println!("{} with holes, out: {out}", variant.name());
-        println!("{} with holes, in:  {into}", variant.name());
+        println!("{} with holes, out: {out}", backend.name());
+        println!("{} with holes, in:  {into}", backend.name());
         assert!(out.escaped("outbound") > 0, "{out}");
         assert!(into.escaped("inbound") > 0, "{into}");
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::ruleset::assert_same;
-use crate::support::{Family, Lab, Ruleset, Variant, firewall, lab::each_variant};
+use crate::support::{Family, Lab, Ruleset, Variant, firewall, lab::each_iptables_variant};
 
 /// Parameters of the dump `with-multiple-flags`.
 const MULTIPLE_FLAGS: [&str; 23] = [
@@ -82,7 +82,7 @@ fn assert_like_dumps(corpus: &Path, variant: Variant, params: &str) {
     }
 }
 
-each_variant! {
+each_iptables_variant! {
     fn default_installation(lab, variant) {
         let Some(corpus) = corpus() else { return without_dumps() };
         lab.install(variant, &[]).succeeds();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::support::client::{Asker, ask, connect_to};
 use crate::support::generation::nft_generation;
 use crate::support::kumactl::{Kumactl, Version};
-use crate::support::lab::{each_stack, each_variant, in_a_namespace_of_our_own};
+use crate::support::lab::{each_iptables_stack, each_iptables_variant, in_a_namespace_of_our_own};
 use crate::support::listener::Listener;
 use crate::support::snapshot::Snapshot;
 use crate::support::wrappers::{Fault, Wrappers};
@@ -17,7 +17,7 @@ fn outside_a_lab_nothing_is_done() {
     assert!(refused.is_err());
 }
 
-each_stack! {
+each_iptables_stack! {
     fn listeners_and_clients_tell_who_met_whom(lab, variant, family) {
         Kumactl { version: Version::V2_14, dns: true }.install(variant);
         let out = as_user(SIDECAR, move || Listener::tcp("outbound", family.any(), 15001));
@@ -40,7 +40,7 @@ each_stack! {
     }
 }
 
-each_variant! {
+each_iptables_variant! {
     fn snapshots_see_a_lost_counter_and_a_rule_put_back(_lab, variant) {
         let rules = "*nat\n:MINE - [0:0]\n[3:180] -A OUTPUT -d 198.51.100.1/32 -j MINE\n[1:60] -A MINE -j RETURN\nCOMMIT\n";
         firewall::restore(variant, Family::V4, rules);

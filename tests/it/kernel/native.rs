@@ -3,7 +3,7 @@
 use crate::support::command::must;
 use crate::support::firewall::{self, Family};
 use crate::support::generation::nft_generation;
-use crate::support::lab::{Lab, each_variant};
+use crate::support::lab::{Lab, each_iptables_variant};
 use crate::support::snapshot::{Snapshot, loopback};
 
 const FLAGS: [&str; 5] =
@@ -57,7 +57,7 @@ fn its_dry_run_is_a_file_that_nft_loads_to_the_same() {
     });
 }
 
-each_variant! {
+each_iptables_variant! {
     fn rules_move_to_it_and_back(lab, variant) {
         let before = loopback();
         lab.install(variant, &["--redirect-dns"]).succeeds();

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use tproxy::sys::watch::while_it_stays;
 
 use crate::support::command::{Program, must, pid};
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::snapshot::Snapshot;
 use crate::support::wrappers::{Fault, Wrappers};
 use crate::support::{Family, Lab, Variant, firewall};
@@ -72,7 +72,7 @@ fn on_trial(lab: &Lab, variant: Variant, more: &[&str]) -> Program {
     lab.installing(variant, &[SECOND, more].concat())
 }
 
-each_variant! {
+each_iptables_variant! {
     fn what_nobody_confirms_comes_undone(lab, variant) {
         their_rules(variant);
         lab.silence();

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::mesh::Mesh;
 use crate::support::{APP, Family, firewall};
 
@@ -34,7 +34,7 @@ fn whose(report: &Value) -> Vec<&str> {
     report["ahead"].as_array().expect("a list").iter().map(|a| a["whose"].as_str().expect("a name")).collect()
 }
 
-each_variant! {
+each_iptables_variant! {
     fn docker_that_keeps_to_itself_does_not_count(lab, variant) {
         firewall::restore(variant, Family::V4, DOCKER);
         install(lab, variant);

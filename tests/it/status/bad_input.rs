@@ -1,7 +1,7 @@
 //! Hosts on which something is wrong: each is told as what it is, with the way out and its exit code.
 
 use crate::support::command::must;
-use crate::support::lab::{Lab, each_variant};
+use crate::support::lab::{Lab, each_iptables_variant};
 use crate::support::{APP, Family, Variant, firewall, network};
 
 use super::{install, report, status};
@@ -35,7 +35,7 @@ fn hide_programs(lab: &Lab, variant: Variant) {
     must("mount", &["--bind", &nothing.to_string_lossy(), &program.to_string_lossy()]);
 }
 
-each_variant! {
+each_iptables_variant! {
     fn rules_that_no_program_here_can_read(lab, variant) {
         install(lab, variant);
         let name = variant.name();

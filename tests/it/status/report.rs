@@ -1,14 +1,14 @@
 //! What a report says of an installation.
 
 use crate::support::kumactl::{Kumactl, Version};
-use crate::support::lab::{each_stack, each_variant};
+use crate::support::lab::{each_iptables_stack, each_iptables_variant};
 use crate::support::listener::Listener;
 use crate::support::mesh::Mesh;
 use crate::support::{APP, SIDECAR, as_user, client, firewall};
 
 use super::{differences, install, report, status};
 
-each_variant! {
+each_iptables_variant! {
     fn an_installation_is_as_wanted(lab, variant) {
         install(lab, variant);
         let found = report(lab, 0, &[]);
@@ -139,7 +139,7 @@ each_variant! {
     }
 }
 
-each_stack! {
+each_iptables_stack! {
     fn hits_and_listeners(lab, variant, family) {
         let _ = lab.install(variant, &["--redirect-dns", "--exclude-outbound-ports", "7777"]).succeeds();
         let mesh = Mesh::new(lab, family);

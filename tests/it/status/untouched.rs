@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::command::{Program, find};
 use crate::support::generation::nft_generation;
-use crate::support::lab::{Lab, each_variant, skip};
+use crate::support::lab::{Lab, each_iptables_variant, skip};
 use crate::support::snapshot::Snapshot;
 use crate::support::{Family, Variant, firewall};
 
@@ -31,7 +31,7 @@ fn a_clean_host_stays_clean() {
     });
 }
 
-each_variant! {
+each_iptables_variant! {
     fn an_installation_stays_as_it_is(lab, variant) {
         install(lab, variant);
         lab.silence();

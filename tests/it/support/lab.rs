@@ -14,8 +14,9 @@ use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
 
+use super::backend::Backend;
 use super::command::{self, Program, Run};
-use super::firewall::{self, Family, Variant};
+use super::firewall::{Family, Variant};
 use super::network::{self, Peer};
 use super::users::{APP, SIDECAR};
 
@@ -157,32 +158,29 @@ impl Lab {
         &self.program
     }
 
-    /// `tproxy install` for the user `kuma-dp` with further flags. The legacy variant has to be asked for, because a
-    /// machine with both and without rules gets nft.
-    pub fn install(&self, variant: Variant, flags: &[&str]) -> Run {
-        self.installing(variant, flags).run()
+    /// `tproxy install` for the user `kuma-dp` with further flags, by a backend or a variant of iptables.
+    pub fn install(&self, backend: impl Into<Backend>, flags: &[&str]) -> Run {
+        self.installing(backend, flags).run()
     }
 
     /// The same, not started yet.
-    pub fn installing(&self, variant: Variant, flags: &[&str]) -> Program {
-        self.program().args(["install", "--kuma-dp-user", "kuma-dp"]).args(tools(variant)).args(flags)
+    pub fn installing(&self, backend: impl Into<Backend>, flags: &[&str]) -> Program {
+        let program = self.program().args(["install", "--kuma-dp-user", "kuma-dp"]);
+        program.args(backend.into().flags()).args(flags)
     }
 
     /// `tproxy uninstall` with further flags.
-    pub fn uninstall(&self, variant: Variant, flags: &[&str]) -> Run {
-        self.uninstalling(variant, flags).run()
+    pub fn uninstall(&self, backend: impl Into<Backend>, flags: &[&str]) -> Run {
+        self.uninstalling(backend, flags).run()
     }
 
-    /// The same, not started yet.
-    pub fn uninstalling(&self, variant: Variant, flags: &[&str]) -> Program {
-        self.program().arg("uninstall").args(tools(variant)).args(flags)
-    }
-}
-
-fn tools(variant: Variant) -> Vec<String> {
-    match variant {
-        Variant::Nft => Vec::new(),
-        Variant::Legacy => vec!["--iptables-executables".to_owned(), firewall::executables(Variant::Legacy)],
+    /// The same, not started yet. A native table is found unasked.
+    pub fn uninstalling(&self, backend: impl Into<Backend>, flags: &[&str]) -> Program {
+        let named = match backend.into() {
+            Backend::Nftables => Vec::new(),
+            iptables @ Backend::Iptables(_) => iptables.flags(),
+        };
+        self.program().arg("uninstall").args(named).args(flags)
     }
 }
 
@@ -240,8 +238,82 @@ fn again_in_a_user_namespace(closure: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// One scenario, one test per variant.
-macro_rules! each_variant {
+/// One scenario, one test per backend: `fn name(lab, backend)`. Other people's rules are written with
+/// `backend.tools()`; ours are looked for with `backend.has_ours(family)` or in a snapshot.
+macro_rules! each_backend {
+    ($($(#[$meta:meta])* fn $name:ident($lab:ident, $backend:ident) $body:block)+) => {$(
+        $(#[$meta])*
+        mod $name {
+            #[allow(unused_imports, reason = "not every scenario needs all of its file")]
+            use super::*;
+
+            #[test]
+            fn nft() {
+                $crate::support::Lab::enter(|lab| scenario(lab, $crate::support::Backend::NFT));
+            }
+
+            #[test]
+            fn legacy() {
+                $crate::support::Lab::enter(|lab| scenario(lab, $crate::support::Backend::LEGACY));
+            }
+
+            #[test]
+            fn nftables() {
+                $crate::support::Lab::enter(|lab| scenario(lab, $crate::support::Backend::Nftables));
+            }
+
+            fn scenario($lab: &$crate::support::Lab, $backend: $crate::support::Backend) $body
+        }
+    )+};
+}
+
+/// One scenario, one test per backend and family.
+macro_rules! each_stack {
+    ($($(#[$meta:meta])* fn $name:ident($lab:ident, $backend:ident, $family:ident) $body:block)+) => {$(
+        $(#[$meta])*
+        mod $name {
+            #[allow(unused_imports, reason = "not every scenario needs all of its file")]
+            use super::*;
+            use $crate::support::{Family, Lab};
+
+            #[test]
+            fn nft_v4() {
+                Lab::enter(|lab| scenario(lab, $crate::support::Backend::NFT, Family::V4));
+            }
+
+            #[test]
+            fn nft_v6() {
+                Lab::enter(|lab| scenario(lab, $crate::support::Backend::NFT, Family::V6));
+            }
+
+            #[test]
+            fn legacy_v4() {
+                Lab::enter(|lab| scenario(lab, $crate::support::Backend::LEGACY, Family::V4));
+            }
+
+            #[test]
+            fn legacy_v6() {
+                Lab::enter(|lab| scenario(lab, $crate::support::Backend::LEGACY, Family::V6));
+            }
+
+            #[test]
+            fn nftables_v4() {
+                Lab::enter(|lab| scenario(lab, $crate::support::Backend::Nftables, Family::V4));
+            }
+
+            #[test]
+            fn nftables_v6() {
+                Lab::enter(|lab| scenario(lab, $crate::support::Backend::Nftables, Family::V6));
+            }
+
+            fn scenario($lab: &Lab, $backend: $crate::support::Backend, $family: Family) $body
+        }
+    )+};
+}
+
+/// One scenario, one test per variant of iptables, for what only its programs can do or suffer. What is not of
+/// that kind is for [`each_backend`].
+macro_rules! each_iptables_variant {
     ($($(#[$meta:meta])* fn $name:ident($lab:ident, $variant:ident) $body:block)+) => {$(
         $(#[$meta])*
         mod $name {
@@ -263,41 +335,41 @@ macro_rules! each_variant {
     )+};
 }
 
-/// One scenario, one test per variant and family.
-macro_rules! each_stack {
+/// The same, one test per variant and family.
+macro_rules! each_iptables_stack {
     ($($(#[$meta:meta])* fn $name:ident($lab:ident, $variant:ident, $family:ident) $body:block)+) => {$(
         $(#[$meta])*
         mod $name {
             #[allow(unused_imports, reason = "not every scenario needs all of its file")]
             use super::*;
-            use $crate::support::{Family, Lab, Variant};
+            use $crate::support::{Family, Lab};
 
             #[test]
             fn nft_v4() {
-                Lab::enter(|lab| scenario(lab, Variant::Nft, Family::V4));
+                Lab::enter(|lab| scenario(lab, $crate::support::Variant::Nft, Family::V4));
             }
 
             #[test]
             fn nft_v6() {
-                Lab::enter(|lab| scenario(lab, Variant::Nft, Family::V6));
+                Lab::enter(|lab| scenario(lab, $crate::support::Variant::Nft, Family::V6));
             }
 
             #[test]
             fn legacy_v4() {
-                Lab::enter(|lab| scenario(lab, Variant::Legacy, Family::V4));
+                Lab::enter(|lab| scenario(lab, $crate::support::Variant::Legacy, Family::V4));
             }
 
             #[test]
             fn legacy_v6() {
-                Lab::enter(|lab| scenario(lab, Variant::Legacy, Family::V6));
+                Lab::enter(|lab| scenario(lab, $crate::support::Variant::Legacy, Family::V6));
             }
 
-            fn scenario($lab: &Lab, $variant: Variant, $family: Family) $body
+            fn scenario($lab: &Lab, $variant: $crate::support::Variant, $family: Family) $body
         }
     )+};
 }
 
-pub(crate) use {each_stack, each_variant};
+pub(crate) use {each_backend, each_iptables_stack, each_iptables_variant, each_stack};
 
 /// The families of a lab, for scenarios that look at both.
 pub fn everywhere() -> impl Iterator<Item = (Variant, Family)> {

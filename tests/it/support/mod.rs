@@ -1,5 +1,6 @@
 //! What kernel tests are written with: a machine of one's own, its neighbour, and words for what they do.
 
+pub mod backend;
 pub mod client;
 pub mod command;
 pub mod conntrack;
@@ -18,6 +19,7 @@ pub mod snapshot;
 pub mod users;
 pub mod wrappers;
 
+pub use backend::Backend;
 pub use command::Run;
 pub use firewall::{Family, Variant};
 pub use lab::Lab;

@@ -6,6 +6,7 @@ use std::fs;
 
 use serde_json::Value;
 
+use super::backend;
 use super::command;
 use super::firewall::{self, Family, Variant};
 use super::lab;
@@ -16,6 +17,8 @@ use super::ruleset::{OWN_CHAINS, Ruleset, assert_same};
 pub struct Snapshot {
     rules: BTreeMap<String, Ruleset>,
     native: Vec<String>,
+    /// The native backend's table without counters, in the order of its parts.
+    own_table: Option<String>,
     loopback: Vec<String>,
     files: Vec<String>,
 }
@@ -35,7 +38,13 @@ impl Snapshot {
             };
             (firewall::tool(variant, family, ""), rules)
         });
-        Self { rules: rules.collect(), native: native(), loopback: loopback(), files: files() }
+        Self {
+            rules: rules.collect(),
+            native: native(),
+            own_table: backend::own_table(),
+            loopback: loopback(),
+            files: files(),
+        }
     }
 
     /// One table's, one family's view of it.
@@ -95,6 +104,7 @@ impl std::fmt::Display for Snapshot {
             writeln!(f, "## {tool}\n{rules}")?;
         }
         writeln!(f, "## nft\n{}", self.native.join("\n"))?;
+        writeln!(f, "## our table\n{}", self.own_table.as_deref().unwrap_or_default())?;
         writeln!(f, "## lo\n{}", self.loopback.join("\n"))?;
         writeln!(f, "## files\n{}", self.files.join("\n"))
     }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use tproxy::plan::Family;
 use tproxy::sys::{lock, netlink, netns};
 
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::{Lab, Variant, firewall};
 
 const LOCK: &str = "/run/xtables.lock";
 
-each_variant! {
+each_iptables_variant! {
     fn tables_of_the_nft_variant_alone_are_listed(_lab, variant) {
         assert_eq!(netlink::nft_table_names(Family::V4).expect("a list"), [""; 0]);
         firewall::restore(variant, firewall::Family::V4, "*nat\n-A OUTPUT -j RETURN\nCOMMIT\n*raw\n-A OUTPUT -j RETURN\nCOMMIT\n");

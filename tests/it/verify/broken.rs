@@ -2,10 +2,10 @@
 
 use super::verify;
 use crate::support::firewall::{self, Family};
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::{command, network};
 
-each_variant! {
+each_iptables_variant! {
     fn the_jump_is_gone(lab, variant) {
         lab.install(variant, &["--redirect-dns"]).succeeds();
         let rules = firewall::save(variant, Family::V4);

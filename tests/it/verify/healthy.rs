@@ -1,9 +1,9 @@
 //! A host that is as it should be.
 
 use super::verify;
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 
-each_variant! {
+each_iptables_variant! {
     /// Given no configuration it takes the recorded one, and says so.
     fn everything_passes(lab, variant) {
         lab.install(variant, &["--redirect-dns"]).succeeds();

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::support::command::Run;
 use crate::support::firewall::{self, Family, Variant};
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::snapshot::Snapshot;
 
 const FIRST: &[&str] = &["--redirect-all-dns-traffic", "--exclude-inbound-ports", "22"];
@@ -42,7 +42,7 @@ fn files() -> (usize, bool) {
     (names.len(), names.iter().any(|name| name.ends_with(".pending")))
 }
 
-each_variant! {
+each_iptables_variant! {
     fn what_works_stays(lab, variant) {
         let table = "IPv4  outbound     pass        app to ";
         lab.install(variant, &verified(FIRST)).succeeds().prints("completed successfully").prints(table);

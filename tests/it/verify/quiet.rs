@@ -9,7 +9,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 
 use super::verify;
 use crate::support::firewall::{self, Family, Variant};
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::mesh::Mesh;
 use crate::support::{Lab, client, command};
 
@@ -88,7 +88,7 @@ fn lead_astray(variant: Variant) {
     }
 }
 
-each_variant! {
+each_iptables_variant! {
     /// Not even where rules of others lead what is sent to somewhere else.
     fn nothing_is_led_astray(lab, variant) {
         lab.install(variant, &FLAGS).succeeds();

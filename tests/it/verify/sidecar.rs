@@ -2,12 +2,12 @@
 
 use super::verify;
 use crate::support::firewall::{self, Family};
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::listener::Listener;
 use crate::support::mesh::Mesh;
 use crate::support::{APP, as_user};
 
-each_variant! {
+each_iptables_variant! {
     fn a_running_sidecar_is_left_alone(lab, variant) {
         lab.install(variant, &["--redirect-dns", "--exclude-outbound-ports", "9000"]).succeeds();
         let _four = Mesh::new(lab, Family::V4);

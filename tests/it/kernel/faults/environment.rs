@@ -1,12 +1,12 @@
 //! Machines that are not what they should be.
 
 use crate::support::command::must;
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::snapshot::{Snapshot, loopback};
 use crate::support::wrappers::Wrappers;
 use crate::support::{Family, Lab, Variant, firewall};
 
-each_variant! {
+each_iptables_variant! {
     fn a_run_that_cannot_be_written_costs_a_note(lab, variant) {
         must("mount", &["-o", "remount,ro", "/run"]);
         lab.install(variant, &["--redirect-dns"]).succeeds().says("/run/tproxy");

@@ -1,7 +1,7 @@
 //! The program itself is killed, or asked to stop, at any of its steps.
 
 use super::{SECOND, Start, assert_not_between, at_each_call, calls, install_second, their_rules, wanted};
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::snapshot::Snapshot;
 use crate::support::wrappers::{Fault, Wrappers};
 use crate::support::{Lab, Variant};
@@ -35,7 +35,7 @@ fn killed(lab: &Lab, variant: Variant, fault: &Fault) {
     }
 }
 
-each_variant! {
+each_iptables_variant! {
     fn killed_before_a_tool_works(lab, variant) {
         killed(lab, variant, &Fault::Before(KILL.to_owned()));
     }

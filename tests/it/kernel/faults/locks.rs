@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 
 use super::{FIRST, SECOND, their_rules};
 use crate::support::command::pid;
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::snapshot::Snapshot;
 use crate::support::wrappers::{Fault, Wrappers};
 use crate::support::{Lab, Variant};
@@ -96,7 +96,7 @@ fn the_nft_variant_does_not_mind_the_xtables_lock() {
     });
 }
 
-each_variant! {
+each_iptables_variant! {
     fn many_installs_at_once_end_as_one_of_them(lab, variant) {
         their_rules(variant);
         let wanted = [&FIRST[..], &SECOND].map(|flags| {

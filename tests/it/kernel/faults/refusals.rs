@@ -3,7 +3,7 @@
 
 use super::{assert_not_between, their_rules};
 use crate::support::firewall;
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::snapshot::Snapshot;
 use crate::support::wrappers::{Fault, Wrappers};
 use crate::support::{Family, Lab, Run, Variant};
@@ -73,7 +73,7 @@ fn is_left_out(lab: &Lab, variant: Variant, fault: &Fault, part: &str, warning: 
     Snapshot::take().assert_unchanged_since(&before);
 }
 
-each_variant! {
+each_iptables_variant! {
     fn conntrack_zones_can_be_left_out(lab, variant) {
         is_left_out(lab, variant, &refuses(variant, "-j CT"), "-j CT", "zone");
     }

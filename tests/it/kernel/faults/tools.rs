@@ -1,7 +1,7 @@
 //! A tool fails, or dies, at any of its calls.
 
 use super::{FIRST, SECOND, Start, assert_not_between, at_each_call, install_second, their_rules, wanted};
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::ruleset::TAG;
 use crate::support::snapshot::Snapshot;
 use crate::support::wrappers::{Fault, Wrappers};
@@ -28,7 +28,7 @@ fn wanted_beside_theirs(variant: Variant) -> Snapshot {
     })
 }
 
-each_variant! {
+each_iptables_variant! {
     fn a_tool_fails(lab, variant) {
         one_call_goes_wrong(lab, variant, &Fault::fails(1, "it is not my day"));
     }

@@ -3,7 +3,7 @@
 use super::assert_fresh;
 use crate::support::firewall;
 use crate::support::kumactl::{Kumactl, Version};
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::snapshot::Snapshot;
 use crate::support::{Family, Ruleset};
 
@@ -14,7 +14,7 @@ fn is_clean(rules: &Ruleset) -> bool {
     rules.clone().quiet().tables.is_empty()
 }
 
-each_variant! {
+each_iptables_variant! {
     fn an_old_kumactls_rules_stop_install_and_uninstall(lab, variant) {
         OLD.install(variant);
         let before = Snapshot::take();

@@ -2,7 +2,7 @@
 
 use super::assert_fresh;
 use crate::support::firewall;
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::snapshot::Snapshot;
 use crate::support::{Family, Variant};
 
@@ -13,7 +13,7 @@ fn their_jump(variant: Variant) {
     firewall::restore(variant, Family::V4, text);
 }
 
-each_variant! {
+each_iptables_variant! {
     fn in_our_chains_they_are_shown_and_replaced(lab, variant) {
         lab.install(variant, &[]).succeeds();
         firewall::iptables(variant, Family::V4, "-t nat -I KUMA_MESH_OUTBOUND 1 -d 192.0.2.9/32 -j ACCEPT").succeeds();

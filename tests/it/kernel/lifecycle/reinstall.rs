@@ -4,11 +4,11 @@ use super::{RICH, assert_fresh};
 use crate::support::Family;
 use crate::support::firewall;
 use crate::support::generation::nft_generation;
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::snapshot::{Snapshot, loopback};
 use crate::support::wrappers::{Fault, Wrappers};
 
-each_variant! {
+each_iptables_variant! {
     fn an_identical_one_writes_nothing_and_says_so(lab, variant) {
         lab.install(variant, &RICH).succeeds();
         let before = Snapshot::take();

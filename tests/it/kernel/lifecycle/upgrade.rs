@@ -4,10 +4,10 @@ use super::assert_fresh;
 use crate::support::Family;
 use crate::support::firewall;
 use crate::support::kumactl::{Kumactl, Version};
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::snapshot::Snapshot;
 
-each_variant! {
+each_iptables_variant! {
     fn every_version_with_comments_becomes_ours(lab, variant) {
         for version in Version::COMMENTED {
             for dns in [false, true] {

@@ -4,7 +4,7 @@ mod shapes;
 mod writer;
 
 use crate::support::command::must;
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::snapshot::Snapshot;
 use crate::support::{Family, Lab, Variant, firewall};
 
@@ -59,7 +59,7 @@ fn jumps_to_outbound() -> [usize; 2] {
 
 macro_rules! shapes_survive {
     ($($shape:ident as $name:ident,)+) => {
-        each_variant! {$(
+        each_iptables_variant! {$(
             fn $name(lab, variant) {
                 survives(lab, variant, &shapes::$shape);
             }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::support::firewall;
-use crate::support::lab::each_variant;
+use crate::support::lab::each_iptables_variant;
 use crate::support::{Family, Variant};
 
 /// How many rules the writer adds; it removes every other one again.
@@ -33,7 +33,7 @@ fn of(family: Family, number: usize) -> String {
     }
 }
 
-each_variant! {
+each_iptables_variant! {
     fn a_concurrent_writer_loses_nothing(lab, variant) {
         let done = Arc::new(AtomicBool::new(false));
         let writers = Family::BOTH.map(|family| {

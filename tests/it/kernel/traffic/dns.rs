@@ -10,16 +10,16 @@ use crate::support::mesh::Mesh;
 use crate::support::{APP, SIDECAR, as_user};
 
 each_stack! {
-    fn questions_to_the_listed_servers_are_the_sidecars(lab, variant, family) {
-        lab.install(variant, &["--redirect-dns"]).succeeds();
+    fn questions_to_the_listed_servers_are_the_sidecars(lab, backend, family) {
+        lab.install(backend, &["--redirect-dns"]).succeeds();
         let mesh = Mesh::new(lab, family);
         assert_eq!(mesh.ask(APP, family.resolver()), "dns");
         assert_eq!(mesh.ask(APP, family.other_resolver()), "other resolver");
         assert_eq!(mesh.ask(SIDECAR, family.resolver()), "resolver");
     }
 
-    fn every_question_is_the_sidecars(lab, variant, family) {
-        lab.install(variant, &["--redirect-all-dns-traffic"]).succeeds();
+    fn every_question_is_the_sidecars(lab, backend, family) {
+        lab.install(backend, &["--redirect-all-dns-traffic"]).succeeds();
         let mesh = Mesh::new(lab, family);
         assert_eq!(mesh.ask(APP, family.resolver()), "dns");
         assert_eq!(mesh.ask(APP, family.other_resolver()), "dns");
@@ -29,9 +29,9 @@ each_stack! {
 
     /// Without zones the kernel takes the sidecar's question for the next one of the application's conversation, and
     /// hands it back to the sidecar.
-    fn equal_ports_do_not_mix_up_application_and_sidecar(lab, variant, family) {
+    fn equal_ports_do_not_mix_up_application_and_sidecar(lab, backend, family) {
         for mode in ["--redirect-dns", "--redirect-all-dns-traffic"] {
-            lab.install(variant, &[mode]).succeeds();
+            lab.install(backend, &[mode]).succeeds();
             let mesh = Mesh::new(lab, family);
             let server = SocketAddr::new(family.resolver(), 53);
             let port = if mode == "--redirect-dns" { 40001 } else { 40002 };
@@ -43,14 +43,14 @@ each_stack! {
         }
     }
 
-    fn without_the_zone_split_questions_are_redirected_all_the_same(lab, variant, family) {
-        lab.install(variant, &["--redirect-dns", "--skip-dns-conntrack-zone-split"]).succeeds();
+    fn without_the_zone_split_questions_are_redirected_all_the_same(lab, backend, family) {
+        lab.install(backend, &["--redirect-dns", "--skip-dns-conntrack-zone-split"]).succeeds();
         let mesh = Mesh::new(lab, family);
         assert_eq!(mesh.ask(APP, family.resolver()), "dns");
         assert_eq!(mesh.ask(SIDECAR, family.resolver()), "resolver");
     }
 
-    fn dns_over_tcp_stays_outside_the_mesh(lab, variant, family) {
+    fn dns_over_tcp_stays_outside_the_mesh(lab, backend, family) {
         let mesh = Mesh::new(lab, family);
         for flags in [
             &["--redirect-dns"][..],
@@ -58,15 +58,15 @@ each_stack! {
             &["--redirect-all-dns-traffic"],
             &["--redirect-all-dns-traffic", "--redirect-outbound-insert-instead-of-append"],
         ] {
-            lab.install(variant, flags).succeeds();
+            lab.install(backend, flags).succeeds();
             assert_eq!(mesh.connect(APP, family.resolver(), 53), "world", "{flags:?}");
             assert_eq!(mesh.connect(SIDECAR, family.resolver(), 53), "world", "{flags:?}");
             assert_eq!(mesh.connect(APP, family.resolver(), 54), "outbound", "{flags:?}");
         }
     }
 
-    fn another_port_can_be_the_dns_port(lab, variant, family) {
-        lab.install(variant, &["--redirect-dns", "--redirect-dns-port", "15054"]).succeeds();
+    fn another_port_can_be_the_dns_port(lab, backend, family) {
+        lab.install(backend, &["--redirect-dns", "--redirect-dns-port", "15054"]).succeeds();
         let mesh = Mesh::new(lab, family);
         let _other = as_user(SIDECAR, move || {
             crate::support::listener::Listener::udp("other dns", family.any(), 15054)
@@ -75,13 +75,13 @@ each_stack! {
     }
 
     /// A family without a server in resolv.conf has nothing to redirect, and says so.
-    fn a_family_without_a_server_is_left_alone(lab, variant, family) {
+    fn a_family_without_a_server_is_left_alone(lab, backend, family) {
         let others = match family {
             crate::support::Family::V4 => crate::support::Family::V6,
             crate::support::Family::V6 => crate::support::Family::V4,
         };
         lab.resolv_conf(&format!("nameserver {}\n", others.resolver()));
-        lab.install(variant, &["--redirect-dns"]).succeeds().says("DNS");
+        lab.install(backend, &["--redirect-dns"]).succeeds().says("DNS");
         let mesh = Mesh::new(lab, family);
         assert_eq!(mesh.ask(APP, family.resolver()), "resolver");
         assert_eq!(mesh.connect(APP, family.outside(), 443), "outbound");

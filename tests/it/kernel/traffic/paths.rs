@@ -7,11 +7,11 @@ use std::os::fd::AsRawFd as _;
 use crate::support::client::connect_from;
 use crate::support::lab::each_stack;
 use crate::support::mesh::{APP_PORT, APP_PORT_2, Mesh};
-use crate::support::{APP, SIDECAR, as_user, firewall};
+use crate::support::{APP, Backend, SIDECAR, as_user, firewall};
 
 each_stack! {
-    fn an_application_goes_out_through_the_sidecar(lab, variant, family) {
-        lab.install(variant, &[]).succeeds();
+    fn an_application_goes_out_through_the_sidecar(lab, backend, family) {
+        lab.install(backend, &[]).succeeds();
         let mesh = Mesh::new(lab, family);
         let answer = mesh.meet(family.outside(), 443);
         assert_eq!(answer.by, "outbound");
@@ -20,8 +20,8 @@ each_stack! {
         assert_eq!(mesh.world.served(), 0);
     }
 
-    fn a_stranger_comes_in_through_the_sidecar(lab, variant, family) {
-        lab.install(variant, &[]).succeeds();
+    fn a_stranger_comes_in_through_the_sidecar(lab, backend, family) {
+        lab.install(backend, &[]).succeeds();
         let _mesh = Mesh::new(lab, family);
         let to = SocketAddr::new(family.host(), APP_PORT);
         let answer = lab.peer().run(move || crate::support::client::connect_to(to)).expect("an answer");
@@ -30,23 +30,23 @@ each_stack! {
         assert_eq!(answer.from.ip(), family.peer());
     }
 
-    fn an_application_reaches_itself_directly(lab, variant, family) {
-        lab.install(variant, &[]).succeeds();
+    fn an_application_reaches_itself_directly(lab, backend, family) {
+        lab.install(backend, &[]).succeeds();
         let mesh = Mesh::new(lab, family);
         assert_eq!(mesh.connect(APP, family.host(), APP_PORT), "app");
         assert_eq!(mesh.connect(APP, family.localhost(), APP_PORT), "app");
         assert_eq!((mesh.inbound.served(), mesh.outbound.served()), (0, 0));
     }
 
-    fn the_sidecar_goes_out_by_itself(lab, variant, family) {
-        lab.install(variant, &[]).succeeds();
+    fn the_sidecar_goes_out_by_itself(lab, backend, family) {
+        lab.install(backend, &[]).succeeds();
         let mesh = Mesh::new(lab, family);
         assert_eq!(mesh.connect(SIDECAR, family.outside(), 443), "world");
         assert_eq!(mesh.outbound.served(), 0);
     }
 
-    fn the_sidecar_reaches_its_own_machine_through_the_inbound_port(lab, variant, family) {
-        lab.install(variant, &[]).succeeds();
+    fn the_sidecar_reaches_its_own_machine_through_the_inbound_port(lab, backend, family) {
+        lab.install(backend, &[]).succeeds();
         let mesh = Mesh::new(lab, family);
         assert_eq!(mesh.connect(SIDECAR, family.host(), APP_PORT), "inbound");
         assert_eq!(mesh.connect(SIDECAR, family.localhost(), APP_PORT), "app");
@@ -57,60 +57,57 @@ each_stack! {
         assert_eq!(mesh.inbound.served(), 1);
     }
 
-    fn other_ports_can_be_the_sidecars(lab, variant, family) {
+    fn other_ports_can_be_the_sidecars(lab, backend, family) {
         let flags = ["--redirect-outbound-port", "8080", "--redirect-inbound-port", "9090"];
-        lab.install(variant, &flags).succeeds();
+        lab.install(backend, &flags).succeeds();
         let mesh = Mesh::new(lab, family);
         assert_eq!(mesh.connect(APP, family.outside(), 443), "app");
         assert_eq!(mesh.visit(lab, 443), "app");
         assert_eq!((mesh.inbound.served(), mesh.outbound.served()), (0, 0));
     }
 
-    fn somebody_elses_rule_comes_first_unless_ours_is_inserted(lab, variant, family) {
+    fn somebody_elses_rule_comes_first_unless_ours_is_inserted(lab, backend, family) {
         let theirs = format!("*nat\n-A PREROUTING -p tcp --dport 7000 -j REDIRECT --to-ports {APP_PORT_2}\n\
             -A OUTPUT -p tcp --dport 7000 -j REDIRECT --to-ports {APP_PORT_2}\nCOMMIT\n");
-        firewall::restore(variant, family, &theirs);
-        lab.install(variant, &[]).succeeds();
+        firewall::restore(backend.tools(), family, &theirs);
+        lab.install(backend, &[]).succeeds();
         let mesh = Mesh::new(lab, family);
         assert_eq!(mesh.visit(lab, 7000), "app");
         assert_eq!(mesh.connect(APP, family.outside(), 7000), "app");
         let insert =
             ["--redirect-inbound-insert-instead-of-append", "--redirect-outbound-insert-instead-of-append"];
-        lab.install(variant, &insert).succeeds();
+        lab.install(backend, &insert).succeeds();
         assert_eq!(mesh.visit(lab, 7000), "inbound");
         assert_eq!(mesh.connect(APP, family.outside(), 7000), "outbound");
     }
 
-    fn packets_that_make_no_sense_are_dropped_if_asked_for(lab, variant, family) {
-        lab.install(variant, &["--drop-invalid-packets"]).succeeds();
+    fn packets_that_make_no_sense_are_dropped_if_asked_for(lab, backend, family) {
+        lab.install(backend, &["--drop-invalid-packets"]).succeeds();
         let mesh = Mesh::new(lab, family);
         let to = SocketAddr::new(family.host(), 0);
         lab.peer().run(move || send_nonsense(to)).expect("a packet is sent");
         // The connection behind it shows that the packet has arrived, and that sense still passes.
         assert_eq!(mesh.visit(lab, APP_PORT), "inbound");
-        let rules = firewall::rules(variant, family);
-        let drops = &rules.tables["mangle"]["PREROUTING"].rules;
-        assert!(drops[0].counters.starts_with("[1:"), "{rules}");
+        let dropped = if backend == Backend::Nftables { "ct state invalid" } else { "-j DROP" };
+        assert_eq!(backend.packets(family, dropped), [1]);
     }
 
-    fn logging_stops_nothing(lab, variant, family) {
-        lab.install(variant, &["--iptables-logs"]).succeeds();
+    fn logging_stops_nothing(lab, backend, family) {
+        lab.install(backend, &["--iptables-logs"]).succeeds();
         let mesh = Mesh::new(lab, family);
         assert_eq!(mesh.connect(APP, family.outside(), 443), "outbound");
         assert_eq!(mesh.visit(lab, APP_PORT), "inbound");
-        let rules = firewall::rules(variant, family);
-        let logged = |chain: &str| rules.tables["nat"][chain].rules.iter().any(|rule| {
-            rule.text.contains("-j LOG") && !rule.counters.starts_with("[0:")
-        });
-        assert!(logged("OUTPUT"), "{rules}");
-        assert!(logged("PREROUTING") || rules.chain("nat", "PREROUTING").len() == 2, "{rules}");
+        let log = if backend == Backend::Nftables { "log prefix" } else { "-j LOG" };
+        let logged = backend.packets(family, log);
+        // One of what goes out and one of what comes in.
+        assert!(logged.len() == 2 && logged.iter().all(|packets| *packets > 0), "{logged:?}");
     }
 
-    fn after_uninstall_everything_goes_where_it_went(lab, variant, family) {
-        lab.install(variant, &["--redirect-dns"]).succeeds();
+    fn after_uninstall_everything_goes_where_it_went(lab, backend, family) {
+        lab.install(backend, &["--redirect-dns"]).succeeds();
         let mesh = Mesh::new(lab, family);
         assert_eq!(mesh.connect(APP, family.outside(), 443), "outbound");
-        lab.uninstall(variant, &[]).succeeds();
+        lab.uninstall(backend, &[]).succeeds();
         assert_eq!(mesh.connect(APP, family.outside(), 443), "world");
         assert_eq!(mesh.visit(lab, APP_PORT), "app");
         assert_eq!(mesh.ask(APP, family.resolver()), "resolver");

@@ -45,9 +45,9 @@ fn meets(guest: &Peer, to: &str, port: u16) -> String {
 }
 
 each_stack! {
-    fn a_guests_connections_go_out_through_the_sidecar(lab, variant, family) {
+    fn a_guests_connections_go_out_through_the_sidecar(lab, backend, family) {
         let guest = guest();
-        lab.install(variant, &NETWORKS).succeeds();
+        lab.install(backend, &NETWORKS).succeeds();
         let mesh = Mesh::new(lab, family);
         let to = SocketAddr::new(family.outside(), 443);
         let answer = guest.run(move || connect_to(to)).expect("an answer");
@@ -62,11 +62,11 @@ each_stack! {
         assert_eq!(mesh.visit(lab, APP_PORT), "inbound", "others come in as ever");
     }
 
-    fn a_guests_questions_are_answered_by_the_sidecar(lab, variant, family) {
+    fn a_guests_questions_are_answered_by_the_sidecar(lab, backend, family) {
         let guest = guest();
         for mode in ["--redirect-dns", "--redirect-all-dns-traffic"] {
             let flags: Vec<&str> = NETWORKS.into_iter().chain([mode]).collect();
-            lab.install(variant, &flags).succeeds();
+            lab.install(backend, &flags).succeeds();
             let mesh = Mesh::new(lab, family);
             assert_eq!(name(guest.run(move || ask(family.resolver()))), "dns", "{mode}");
             assert_eq!(name(guest.run(move || ask(family.other_resolver()))), "dns", "{mode}");
@@ -74,9 +74,9 @@ each_stack! {
         }
     }
 
-    fn without_dns_a_guests_questions_are_not_touched(lab, variant, family) {
+    fn without_dns_a_guests_questions_are_not_touched(lab, backend, family) {
         let guest = guest();
-        lab.install(variant, &NETWORKS).succeeds();
+        lab.install(backend, &NETWORKS).succeeds();
         let mesh = Mesh::new(lab, family);
         let forward = match family {
             Family::V4 => "/proc/sys/net/ipv4/ip_forward",
