@@ -1,5 +1,6 @@
 //! From configuration and host to checks: one for everything that the configuration promises. Pure.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::check::{Check, Goal, Id, Probe, Way};
@@ -37,7 +38,8 @@ pub fn checks(sources: Sources, family: Family, ends: Result<Ends, &str>, dice: 
         Ok(ends) => (ends, None),
         Err(why) => (Ends { here: nowhere, there: nowhere, far: nowhere }, Some(why.to_owned())),
     };
-    let mut deriving = Deriving { sources, family, ends, missing, ports, dice, checks: Vec::new() };
+    let (checks, excluded) = (Vec::new(), BTreeSet::new());
+    let mut deriving = Deriving { sources, family, ends, missing, ports, dice, checks, excluded };
     deriving.outbound();
     deriving.inbound();
     deriving.sidecar();
@@ -75,6 +77,8 @@ struct Deriving<'a> {
     ports: Ports<'a>,
     dice: &'a mut Dice,
     checks: Vec<Check>,
+    /// Targets of exclusions so far: what is configured twice is checked once.
+    excluded: BTreeSet<String>,
 }
 
 impl Deriving<'_> {
@@ -220,6 +224,9 @@ impl Deriving<'_> {
     }
 
     fn exclusion(&mut self, target: String, probe: Probe) {
+        if !self.excluded.insert(target.clone()) {
+            return;
+        }
         self.add(Id::Exclusion, target, probe, Goal::Past, "is not redirected".to_owned());
     }
 

@@ -1,8 +1,11 @@
 //! What can be said without a kernel: plans as text, and the laws of transitions on a model of `iptables-restore`.
 
 pub mod configs;
+mod derived;
 pub mod golden;
 mod inference;
+mod judged;
 mod laws;
 mod model;
 mod purity;
+mod verdicts;

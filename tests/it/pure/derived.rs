@@ -1,0 +1,389 @@
+//! What `tproxy verify` checks: everything that a configuration promises, each once, and nothing else.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use proptest::prelude::*;
+use tproxy::config::Config;
+use tproxy::config::values::{Port, Protocol};
+use tproxy::host::{HostFacts, Ipv6Support, Resolver};
+use tproxy::plan::Family;
+use tproxy::sidecar::Channel;
+use tproxy::verify::Id;
+use tproxy::verify::check::{Check, Goal, Probe, Way};
+use tproxy::verify::derive::{Sources, checks};
+use tproxy::verify::ground::{Dice, Ends, Taken};
+
+use super::configs;
+
+const APP: u32 = 65_534;
+
+/// Somewhere, as far as these tests care.
+fn ends(family: Family) -> Ends {
+    let [here, there, far] = match family {
+        Family::V4 => ["192.0.2.1", "192.0.2.2", "198.51.100.3"],
+        Family::V6 => ["2001:db8:1::1", "2001:db8:1::2", "2001:db8:2::3"],
+    }
+    .map(|text| text.parse().expect("an address"));
+    Ends { here, there, far }
+}
+
+/// Derives with resolvers of resolv.conf that are the captured ones.
+fn derive(config: &Config, facts: &HostFacts, family: Family, seed: u64) -> Vec<Check> {
+    let resolvers: Vec<IpAddr> = facts.resolvers.iter().map(|resolver| resolver.addr).collect();
+    let taken = Taken { ports: [22, 80].into(), ..Taken::default() };
+    let sources = Sources { config, facts, resolvers: &resolvers, taken: &taken, app: Ok(APP) };
+    checks(sources, family, Ok(ends(family)), &mut Dice::new(seed))
+}
+
+fn facts(resolvers: &[&str]) -> HostFacts {
+    let resolvers =
+        resolvers.iter().map(|addr| Resolver { addr: addr.parse().expect("an address"), zone: None });
+    HostFacts {
+        sidecar_uid: 5678,
+        loopback: "lo".into(),
+        ipv6: Ipv6Support::Available,
+        resolvers: resolvers.collect(),
+        docker_dns: false,
+    }
+}
+
+/// Servers of a family whose questions are redirected.
+fn captured(config: &Config, facts: &HostFacts, family: Family) -> Vec<IpAddr> {
+    let dns = &config.redirect.dns;
+    if !dns.enabled {
+        return Vec::new();
+    }
+    let listed = facts.resolvers.iter().map(|resolver| resolver.addr);
+    let mut servers: Vec<_> = listed.filter(|addr| addr.is_ipv4() == (family == Family::V4)).collect();
+    servers.extend(dns.capture_all.then_some(ends(family).far));
+    servers
+}
+
+/// Everything that a configuration promises of a family, in words without the ports that chance chose.
+fn promises(config: &Config, facts: &HostFacts, family: Family) -> BTreeMap<(Id, String), u32> {
+    let mut all: Vec<(Id, String)> =
+        [Id::Outbound, Id::Inbound, Id::Sidecar, Id::Own, Id::Localhost, Id::Passthrough]
+            .map(|id| (id, String::new()))
+            .into();
+    let servers = captured(config, facts, family);
+    for server in &servers {
+        all.extend([(Id::Dns, server.to_string()), (Id::DnsSidecar, server.to_string())]);
+    }
+    let mut left_alone = Vec::new();
+    let (out, into) = (&config.redirect.outbound, &config.redirect.inbound);
+    if !servers.is_empty() && out.enabled {
+        left_alone.push("app over TCP to DNS port 53".to_owned());
+    }
+    if out.include_ports.is_empty() {
+        left_alone.extend(out.exclude_ports.iter().map(|port| format!("app to outbound port {port}")));
+    } else {
+        left_alone.push("app to a port that is not included".to_owned());
+    }
+    let own = |net: ipnet::IpNet| matches!(net, ipnet::IpNet::V4(_)) == (family == Family::V4);
+    let nets = out.exclude_ports_for_ips.iter().filter(|net| own(net.net()));
+    left_alone.extend(nets.map(|net| format!("app to excluded address {net}")));
+    for exclusion in &out.exclude_ports_for_uids {
+        let (first, last) = (exclusion.uids.first, exclusion.uids.last);
+        let uid = if first == facts.sidecar_uid && last > first { first + 1 } else { first };
+        for protocol in &exclusion.protocols {
+            left_alone.extend(
+                exclusion.ports.iter().map(|ports| format!("UID {uid} over {protocol} to port {ports}")),
+            );
+        }
+    }
+    if into.enabled {
+        if into.include_ports.is_empty() {
+            left_alone
+                .extend(into.exclude_ports.iter().map(|port| format!("outside to inbound port {port}")));
+        } else {
+            left_alone.push("outside to a port that is not included".to_owned());
+        }
+        let nets = into.exclude_ports_for_ips.iter().filter(|net| own(net.net()));
+        left_alone.extend(nets.map(|net| format!("excluded address {net} to this host")));
+    }
+    let guests = config.redirect.vnet.networks.iter().filter(|vnet| own(vnet.network.net()));
+    left_alone.extend(guests.map(|vnet| format!("guests on {} to {}", vnet.interface, vnet.network)));
+    all.extend(left_alone.into_iter().map(|words| (Id::Exclusion, words)));
+    // What is configured twice is promised once.
+    all.into_iter().map(|promise| (promise, 1)).collect()
+}
+
+/// What a check is about, in the same words.
+fn about(check: &Check) -> (Id, String) {
+    let words = match check.id {
+        Id::Exclusion => check.target.split(" (").next().unwrap_or_default().to_owned(),
+        Id::Dns | Id::DnsSidecar => check.target.rsplit(' ').next().unwrap_or_default().to_owned(),
+        _ => String::new(),
+    };
+    (check.id, words)
+}
+
+fn counted(checks: &[Check]) -> BTreeMap<(Id, String), u32> {
+    let mut counted = BTreeMap::new();
+    for check in checks {
+        *counted.entry(about(check)).or_default() += 1;
+    }
+    counted
+}
+
+fn is_redirected(only: &[Port], but: &[Port], port: u16) -> bool {
+    let is_in = |ports: &[Port]| ports.iter().any(|listed| listed.get() == port);
+    if only.is_empty() { !is_in(but) } else { is_in(only) }
+}
+
+fn goes_out(config: &Config, port: u16) -> bool {
+    let out = &config.redirect.outbound;
+    is_redirected(&out.include_ports, &out.exclude_ports, port)
+}
+
+fn comes_in(config: &Config, port: u16) -> bool {
+    let into = &config.redirect.inbound;
+    is_redirected(&into.include_ports, &into.exclude_ports, port)
+}
+
+/// The probe does what the words say, and nothing else takes its packet out of the redirection.
+fn is_meant(check: &Check, config: &Config, facts: &HostFacts, family: Family) -> Result<(), TestCaseError> {
+    let (_, words) = about(check);
+    let (out, into) = (&config.redirect.outbound, &config.redirect.inbound);
+    let ends = ends(family);
+    let sent = match &check.probe {
+        Probe::Connect { uid, to, .. } | Probe::Datagram { uid, to } | Probe::Passthrough { uid, to, .. } => {
+            Some((*uid, *to))
+        }
+        Probe::Again { then, to, .. } => Some((*then, *to)),
+        Probe::Arrive { to, .. } => Some((0, *to)),
+        Probe::Nothing(_) => None,
+    };
+    if let Some((_, to)) = sent {
+        prop_assert_eq!(to.is_ipv4(), family == Family::V4);
+        prop_assert_ne!(to.port(), 0);
+    }
+    prop_assert!(!check.target.is_empty() && !check.expected.is_empty());
+    match (check.id, &check.probe) {
+        (Id::Outbound, Probe::Connect { uid, to, way }) => {
+            prop_assert_eq!((*uid, to.ip()), (APP, ends.far));
+            prop_assert_eq!(check.goal, if out.enabled { Goal::Port(Channel::Outbound) } else { Goal::Past });
+            prop_assert_eq!(*way == Way::Route, out.enabled, "what is not to be redirected is bound");
+            prop_assert!(goes_out(config, to.port()));
+        }
+        (Id::Inbound, Probe::Arrive { from, to }) => {
+            prop_assert_eq!((*from, to.ip()), (ends.there, ends.here));
+            prop_assert_eq!(check.goal, if into.enabled { Goal::Port(Channel::Inbound) } else { Goal::Past });
+            prop_assert!(comes_in(config, to.port()));
+        }
+        (Id::Sidecar, Probe::Connect { uid, to, way }) => {
+            prop_assert_eq!((*uid, to.ip(), *way), (facts.sidecar_uid, ends.far, Way::Device));
+            prop_assert!(goes_out(config, to.port()), "an app's would be redirected");
+            prop_assert_eq!(check.goal, Goal::Past);
+        }
+        (Id::Own, Probe::Connect { uid, to, way }) => {
+            prop_assert_eq!((*uid, to.ip(), *way), (facts.sidecar_uid, ends.here, Way::Loopback));
+            let excluded = out.exclude_ports_for_uids.iter().any(|exclusion| {
+                (exclusion.uids.first..=exclusion.uids.last).contains(uid)
+                    && exclusion.protocols.contains(&Protocol::Tcp)
+                    && exclusion
+                        .ports
+                        .iter()
+                        .any(|range| (range.first.get()..=range.last.get()).contains(&to.port()))
+            });
+            let arrives = out.enabled && !excluded;
+            prop_assert_eq!(check.goal, if arrives { Goal::Port(Channel::Inbound) } else { Goal::Past });
+        }
+        (Id::Localhost, Probe::Connect { uid, to, way }) => {
+            prop_assert_eq!((*uid, to.ip().is_loopback(), *way), (APP, true, Way::Loopback));
+            prop_assert_eq!(check.goal, Goal::Past);
+        }
+        (Id::Passthrough, Probe::Passthrough { uid, source, to }) => {
+            prop_assert_eq!((*uid, to.ip()), (facts.sidecar_uid, ends.here));
+            prop_assert_eq!(source.to_string(), if family == Family::V4 { "127.0.0.6" } else { "::6" });
+            prop_assert_eq!(check.goal, Goal::Past);
+        }
+        (Id::Dns, Probe::Datagram { uid, to }) => {
+            prop_assert_eq!((*uid, to.port(), to.ip().to_string(), check.goal), (APP, 53, words, Goal::Dns));
+        }
+        (Id::DnsSidecar, Probe::Again { first, then, to }) => {
+            prop_assert!(!config.redirect.dns.skip_conntrack_zone_split);
+            prop_assert_eq!((*first, *then, to.port(), check.goal), (APP, facts.sidecar_uid, 53, Goal::Past));
+            prop_assert_eq!(to.ip().to_string(), words);
+        }
+        (Id::DnsSidecar, Probe::Datagram { uid, to }) => {
+            prop_assert!(config.redirect.dns.skip_conntrack_zone_split);
+            prop_assert_eq!((*uid, to.port(), check.goal), (facts.sidecar_uid, 53, Goal::Past));
+            prop_assert_eq!(to.ip().to_string(), words);
+        }
+        (Id::Exclusion, _) => return is_left_alone(check, config, family),
+        other => prop_assert!(false, "{:?}", other),
+    }
+    Ok(())
+}
+
+/// The same of what the configuration excludes.
+fn is_left_alone(check: &Check, config: &Config, family: Family) -> Result<(), TestCaseError> {
+    let (_, words) = about(check);
+    let (out, ends) = (&config.redirect.outbound, ends(family));
+    let named = |prefix: &str| words.strip_prefix(prefix).map(str::to_owned);
+    prop_assert_eq!(check.goal, Goal::Past);
+    match (check.id, &check.probe) {
+        (Id::Exclusion, Probe::Connect { uid, to, .. }) if *uid == APP => {
+            if words.starts_with("app over TCP") {
+                prop_assert_eq!(*to, SocketAddr::new(ends.far, 53));
+            } else if let Some(port) = named("app to outbound port ") {
+                prop_assert_eq!((to.ip(), to.port().to_string()), (ends.far, port));
+            } else if let Some(net) = named("app to excluded address ") {
+                prop_assert!(is_within(to.ip(), &net) && goes_out(config, to.port()), "{}", to);
+            } else {
+                prop_assert_eq!((words.as_str(), to.ip()), ("app to a port that is not included", ends.far));
+                prop_assert!(!goes_out(config, to.port()) && to.port() != 53);
+            }
+        }
+        (Id::Exclusion, Probe::Arrive { from, to }) => {
+            prop_assert_eq!(to.ip(), ends.here);
+            if let Some(port) = named("outside to inbound port ") {
+                prop_assert_eq!((*from, to.port().to_string()), (ends.there, port));
+            } else if let Some(net) =
+                words.strip_suffix(" to this host").and_then(|w| w.strip_prefix("excluded address "))
+            {
+                prop_assert!(is_within(*from, net) && comes_in(config, to.port()));
+            } else {
+                prop_assert_eq!(
+                    (words.as_str(), *from),
+                    ("outside to a port that is not included", ends.there)
+                );
+                prop_assert!(!comes_in(config, to.port()));
+            }
+        }
+        (Id::Exclusion, Probe::Connect { uid, to, .. } | Probe::Datagram { uid, to }) => {
+            let udp = matches!(check.probe, Probe::Datagram { .. });
+            let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+            let is_it = out.exclude_ports_for_uids.iter().any(|exclusion| {
+                (exclusion.uids.first..=exclusion.uids.last).contains(uid)
+                    && exclusion.protocols.contains(&protocol)
+                    && exclusion.ports.iter().any(|range| {
+                        words.ends_with(&format!(" to port {range}"))
+                            && (range.first.get()..=range.last.get()).contains(&to.port())
+                    })
+            });
+            prop_assert!(is_it && words.starts_with(&format!("UID {uid} over {protocol} ")), "{}", words);
+        }
+        (Id::Exclusion, _) => prop_assert!(words.starts_with("guests on "), "{}", words),
+        other => prop_assert!(false, "{:?}", other),
+    }
+    Ok(())
+}
+
+fn is_within(addr: IpAddr, net: &str) -> bool {
+    let net = net.parse().unwrap_or_else(|_| ipnet::IpNet::from(net.parse::<IpAddr>().expect("an address")));
+    net.contains(&addr)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn every_promise_is_checked_once_and_nothing_else(
+        config in configs::config(), facts in configs::facts(), seed in any::<u64>(), six in any::<bool>()
+    ) {
+        let family = if six { Family::V6 } else { Family::V4 };
+        let checks = derive(&config, &facts, family, seed);
+        prop_assert_eq!(counted(&checks), promises(&config, &facts, family));
+        prop_assert!(checks.is_sorted_by_key(|check| check.id), "in the order in which they are shown");
+        for check in &checks {
+            prop_assert_eq!(check.family, family);
+            is_meant(check, &config, &facts, family)?;
+        }
+    }
+
+    /// Without an interface to send by, or a user to be, exactly what needs it is left, with the reason.
+    #[test]
+    fn what_cannot_be_sent_says_why(config in configs::config(), facts in configs::facts(), seed in any::<u64>()) {
+        let taken = Taken::default();
+        let resolvers: Vec<IpAddr> = facts.resolvers.iter().map(|resolver| resolver.addr).collect();
+        let sources = Sources { config: &config, facts: &facts, resolvers: &resolvers, taken: &taken, app: Ok(APP) };
+        for check in checks(sources, Family::V4, Err("no cable"), &mut Dice::new(seed)) {
+            match &check.probe {
+                Probe::Nothing(why) => prop_assert!(!why.is_empty()),
+                Probe::Connect { to, .. } | Probe::Datagram { to, .. } | Probe::Again { to, .. } => {
+                    prop_assert!(to.ip().is_loopback(), "{:?}", check);
+                }
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+        let sources = Sources { app: Err("nobody here"), ..sources };
+        for check in checks(sources, Family::V4, Ok(ends(Family::V4)), &mut Dice::new(seed)) {
+            let by_app = check.target.starts_with("app ");
+            let nobody = matches!(&check.probe, Probe::Nothing(why) if why == "nobody here");
+            prop_assert!(!by_app || nobody || matches!(&check.probe, Probe::Nothing(_)), "{:?}", check);
+            prop_assert!(by_app || !nobody, "{:?}", check);
+        }
+    }
+}
+
+/// Targets of the checks of some ids.
+fn targets(checks: &[Check], ids: &[Id]) -> Vec<String> {
+    checks.iter().filter(|check| ids.contains(&check.id)).map(|check| check.target.clone()).collect()
+}
+
+#[test]
+fn what_is_configured_twice_is_checked_once() {
+    let mut config = Config::default();
+    config.redirect.inbound.exclude_ports = ["22", "22"].map(|port| port.parse().expect("a port")).into();
+    config.redirect.outbound.exclude_ports_for_uids =
+        ["7", "7", "tcp:*:7"].map(|e| e.parse().expect("one")).into();
+    let checks = derive(&config, &facts(&[]), Family::V4, 1);
+    assert_eq!(
+        targets(&checks, &[Id::Exclusion]),
+        ["UID 7 over tcp to port 1-65535", "UID 7 over udp to port 1-65535", "outside to inbound port 22"]
+    );
+}
+
+#[test]
+fn questions_are_those_to_captured_servers_of_the_family() {
+    let mut config = Config::default();
+    let facts = facts(&["10.96.0.10", "fd00:96::10", "127.0.0.11"]);
+    let dns =
+        |config: &Config, family| targets(&derive(config, &facts, family, 1), &[Id::Dns, Id::DnsSidecar]);
+    assert!(dns(&config, Family::V4).is_empty(), "no question is redirected");
+    config.redirect.dns.enabled = true;
+    let of = |who: &str, server: &str| format!("{who} to DNS server {server}");
+    assert_eq!(
+        dns(&config, Family::V4),
+        [
+            of("app", "10.96.0.10"),
+            of("app", "127.0.0.11"),
+            of("sidecar", "10.96.0.10"),
+            of("sidecar", "127.0.0.11")
+        ]
+    );
+    assert_eq!(dns(&config, Family::V6), [of("app", "fd00:96::10"), of("sidecar", "fd00:96::10")]);
+    config.redirect.dns.capture_all = true;
+    assert!(
+        dns(&config, Family::V6).contains(&of("app", &ends(Family::V6).far.to_string())),
+        "and any other"
+    );
+}
+
+/// Its own probe has to go where nothing is excluded, or it would prove nothing.
+#[test]
+fn the_sidecar_is_not_probed_as_a_user_that_is_left_alone_anyway() {
+    let mut config = Config::default();
+    config.redirect.outbound.exclude_ports_for_uids = vec!["tcp:443:5678-5700".parse().expect("one")];
+    let checks = derive(&config, &facts(&[]), Family::V4, 1);
+    assert_eq!(targets(&checks, &[Id::Exclusion]), ["UID 5679 over tcp to port 443"]);
+}
+
+#[test]
+fn a_network_without_a_usable_address_is_said_not_to_be_tested() {
+    let mut config = Config::default();
+    config.redirect.outbound.exclude_ports_for_ips = vec!["10.77.0.1/32".parse().expect("a network")];
+    config.redirect.inbound.exclude_ports_for_ips = vec!["127.0.0.0/8".parse().expect("a network")];
+    let facts = facts(&[]);
+    let taken = Taken { addresses: vec![Ipv4Addr::new(10, 77, 0, 1).into()], ..Taken::default() };
+    let sources = Sources { config: &config, facts: &facts, resolvers: &[], taken: &taken, app: Ok(APP) };
+    let checks = checks(sources, Family::V4, Ok(ends(Family::V4)), &mut Dice::new(1));
+    let exclusions: Vec<_> = checks.iter().filter(|check| check.id == Id::Exclusion).collect();
+    assert_eq!(exclusions.len(), 2);
+    for check in exclusions {
+        assert!(matches!(&check.probe, Probe::Nothing(why) if why.contains("holds no address")), "{check:?}");
+    }
+}
