@@ -14,10 +14,14 @@ pub enum Rules {
     NotInstalled,
     /// These are missing.
     Missing(Vec<String>),
+    /// All are there, and these of somebody else's among them.
+    Foreign(Vec<String>),
     /// All are there, and these with them that should not be.
     Extra(Vec<String>),
-    /// All are there, but not where they should be.
-    Displaced,
+    /// All are there, but not where they should be, or these of somebody else's come first.
+    Displaced(Vec<String>),
+    /// None of them is about these DNS servers of the host.
+    Outdated(Vec<String>),
     /// As wanted.
     AsWanted,
 }
@@ -33,6 +37,8 @@ pub struct Bench<'a> {
     pub holders: BTreeMap<u16, Vec<u32>>,
     /// The sidecar's user.
     pub sidecar: u32,
+    /// Whether our rules are in an nftables table, which iptables does not show.
+    pub native: bool,
 }
 
 /// The next step after a failure.
@@ -64,6 +70,7 @@ impl Bench<'_> {
         match next {
             Next::Install => install_command(self.config),
             Next::Status => "tproxy status".to_owned(),
+            Next::Count if self.native => "nft list ruleset".to_owned(),
             Next::Count if family == Family::V4 => "iptables-save -c".to_owned(),
             Next::Count => "ip6tables-save -c".to_owned(),
             Next::Run(command) => command,
@@ -301,9 +308,21 @@ impl Bench<'_> {
             Rules::Extra(extra) => {
                 (list("rules are there that this configuration does not want", extra), Next::Install)
             }
-            Rules::Displaced => {
+            Rules::Foreign(foreign) => {
+                (list("rules of somebody else are in the redirection's chains", foreign), Next::Install)
+            }
+            Rules::Displaced(ahead) => {
                 let cause = "all rules are there, but rules of somebody else stand before them";
-                (cause.to_owned(), Next::Status)
+                let cause = if ahead.is_empty() { cause.to_owned() } else { list(cause, ahead) };
+                (cause, Next::Status)
+            }
+            Rules::Outdated(servers) => {
+                let cause = format!(
+                    "no rule knows of the DNS server {}; resolv.conf has changed since the rules were made, or they \
+                     have",
+                    servers.join(", ")
+                );
+                (cause, Next::Install)
             }
             Rules::AsWanted if outcome.next == installing => {
                 let cause = "all rules are there as wanted, so something else takes the packets before them";

@@ -1,100 +1,112 @@
-//! Looks at the rules to find out why something failed. The only part that knows a backend.
+//! Looks at the rules: for the causes of failures, for what they counted, and for what they were made from. Whatever
+//! backend keeps them, it is read and compared by `tproxy status`, so the two commands never say different things.
 
-use std::collections::BTreeMap;
+use std::net::IpAddr;
 
+use super::check::{Check, Id};
 use super::judge::Rules;
-use crate::apply::store::{State, Store};
-use crate::backend::iptables::infer::infer;
-use crate::backend::iptables::observe::observe;
-use crate::backend::iptables::situation::Situation;
-use crate::backend::iptables::tools::{self, Tools, Variant};
-use crate::backend::iptables::transition::Wanted;
+use crate::backend::Backend;
 use crate::config::Config;
 use crate::exit::Failure;
-use crate::host::HostFacts;
-use crate::plan::{self, Family};
+use crate::plan::Family;
+use crate::status::look::compared_with;
+use crate::status::model::{Difference, DifferenceKind, Report, Verdict};
 
-/// What the rules of each family look like.
+/// What is there, compared with what is wanted.
+#[derive(Debug)]
+pub struct Look(Report);
+
+/// Reads the rules and compares them with a configuration.
 ///
 /// # Errors
 /// They cannot be read.
-pub fn look(config: &Config, facts: &HostFacts) -> Result<BTreeMap<Family, Rules>, Failure> {
-    let (situation, variant) = situation(config)?;
-    let facts = HostFacts { docker_dns: situation.has_docker_dns(variant), ..facts.clone() };
-    let plan = plan::build(config, &facts);
-    let wanted =
-        |plan: &plan::FamilyPlan| ((variant, plan.family), Wanted::plan(plan, !config.comments.disabled));
-    let wanted = plan.families.iter().map(wanted).collect();
-    let changes = situation.changes(&wanted);
-    let own = situation.own_rule_counts();
-    let rules_of = |family: Family| {
-        if !own.contains_key(&family) {
+pub fn look(config: &Config) -> Result<Look, Failure> {
+    compared_with(config).map(Look)
+}
+
+impl Look {
+    /// Whether all rules are there as wanted, with nothing ahead of them.
+    pub fn is_sound(&self) -> bool {
+        let report = &self.0;
+        !report.families.is_empty() && report.differences.is_empty() && report.ahead.is_empty()
+    }
+
+    /// Whether they are in an nftables table of our own.
+    pub fn is_native(&self) -> bool {
+        self.0.backend == Some(Backend::Nftables.name())
+    }
+
+    /// What is wrong with the installation as a whole, each with what to do about it.
+    pub fn complaints(&self) -> impl Iterator<Item = String> {
+        self.0.problems.iter().map(|finding| match &finding.fix {
+            Some(fix) => format!("{}; {fix}", finding.what),
+            None => finding.what.clone(),
+        })
+    }
+
+    /// What the rules look like that a check is about.
+    pub fn about(&self, check: &Check) -> Rules {
+        let (report, family) = (&self.0, check.family);
+        let there = report.families.iter().any(|report| report.family == family);
+        if report.verdict == Verdict::NotInstalled || !there {
             return Rules::NotInstalled;
         }
-        let lines = |added: bool| -> Vec<String> {
-            let tables = changes.iter().filter(|((_, of), _)| *of == family).flat_map(|(_, tables)| tables);
-            let of_table = |table: &crate::backend::iptables::transition::TableChange| {
-                let name = table.table.name();
-                let lines =
-                    table.diff.iter().filter(move |line| line.added == added && !line.args.is_empty());
-                lines
-                    .map(move |line| format!("-t {name} -A {} {}", line.chain, bare(&line.args)))
-                    .collect::<Vec<_>>()
-            };
-            tables.flat_map(of_table).collect()
+        let of_kind = |kind| {
+            let all = report.differences.iter().filter(move |found| found.kind == kind);
+            let all = all.filter(|found| found.family.is_none_or(|of| of == family));
+            let lines: Vec<String> = all.filter_map(line).collect();
+            (!lines.is_empty()).then_some(lines)
         };
-        let (missing, extra) = (lines(true), lines(false));
-        let same = changes.keys().all(|(_, of)| *of != family);
-        match (missing.is_empty(), extra.is_empty()) {
-            (false, _) => Rules::Missing(missing),
-            (true, false) => Rules::Extra(extra),
-            (true, true) if same => Rules::AsWanted,
-            (true, true) => Rules::Displaced,
-        }
-    };
-    Ok(Family::BOTH.into_iter().map(|family| (family, rules_of(family))).collect())
-}
-
-/// Whether all rules are there as a configuration wants them, with nothing ahead of them.
-pub fn are_sound(config: &Config) -> bool {
-    crate::status::look::compared_with(config)
-        .inspect_err(|failure| tracing::debug!("the rules could not be looked at: {failure}"))
-        .is_ok_and(|report| {
-            !report.families.is_empty() && report.differences.is_empty() && report.ahead.is_empty()
-        })
-}
-
-/// The configuration that rules without a record were most likely made from; `None` where there are none.
-pub fn read_off(config: &Config) -> Option<Config> {
-    let (mut situation, variant) = situation(config).ok()?;
-    let uncommented = !situation.unclaimed().is_empty();
-    situation.adopt();
-    if !situation.is_installed() {
-        return None;
+        let ahead = report.ahead.iter().filter(|ahead| ahead.family == family);
+        let ahead: Vec<String> = ahead.map(|ahead| escaped(&ahead.rule)).collect();
+        let misplaced = of_kind(DifferenceKind::Reordered).is_some() || !ahead.is_empty();
+        let any = of_kind(DifferenceKind::Missing).map(Rules::Missing);
+        any.or_else(|| self.forgotten(check).map(Rules::Outdated))
+            .or_else(|| of_kind(DifferenceKind::Foreign).map(Rules::Foreign))
+            .or_else(|| of_kind(DifferenceKind::Extra).map(Rules::Extra))
+            .or_else(|| misplaced.then_some(Rules::Displaced(ahead)))
+            .unwrap_or(Rules::AsWanted)
     }
-    let rules = Family::BOTH.map(|family| (family, situation.own_rules((variant, family))));
-    let inferred = infer(&rules, !uncommented).config;
-    Some(Config { iptables_executables: config.iptables_executables.clone(), ..inferred })
+
+    /// The DNS servers that a check about DNS is about and no rule is.
+    fn forgotten(&self, check: &Check) -> Option<Vec<String>> {
+        let resolvers = self.0.resolvers.as_ref().filter(|_| check.id == Id::Dns)?;
+        let own = |addr: &&IpAddr| addr.is_ipv4() == (check.family == Family::V4);
+        let servers: Vec<String> =
+            resolvers.not_captured.iter().filter(own).map(ToString::to_string).collect();
+        (!servers.is_empty()).then_some(servers)
+    }
 }
 
-/// What is there, and through which variant.
-fn situation(config: &Config) -> Result<(Situation, Variant), Failure> {
-    let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())?;
-    let recorded = Store::unlocked()?.load().as_ref().map(State::recorded).unwrap_or_default();
-    let situation = Situation::new(observe(&tools)?, &recorded);
-    let ours = situation.ownership().find(|(_, own)| !own.is_empty()).map(|((variant, _), _)| variant);
-    let variant = tools.named.or(ours).or_else(|| situation.choose(&tools).map(|(variant, _)| variant));
-    variant.map(|variant| (situation, variant)).ok_or_else(tools::none_found)
+/// A difference as its backend would say the rule; `None` for what is no rule.
+fn line(found: &Difference) -> Option<String> {
+    let rule = match &found.variant {
+        Some(_) if found.rule.is_empty() => return None,
+        Some(_) => format!("-t {} -A {} {}", found.table, found.chain, bare(&found.rule)),
+        None => match (&found.set, found.chain.as_str(), bare_native(&found.rule)) {
+            (Some(set), _, "") => format!("set {set}"),
+            (Some(set), _, element) => format!("set {set}: {element}"),
+            (None, "", rule) => rule.to_owned(),
+            (None, chain, "") => format!("chain {chain}"),
+            (None, chain, rule) => format!("{chain}: {rule}"),
+        },
+    };
+    Some(escaped(&rule))
 }
 
 /// A rule without its comment, which says at length what the rule says.
 fn bare(args: &str) -> String {
-    let Some((before, after)) = args.split_once("-m comment --comment ") else { return escaped(args) };
+    let Some((before, after)) = args.split_once("-m comment --comment ") else { return args.to_owned() };
     let rest = match after.strip_prefix('"') {
         Some(quoted) => quoted.split_once("\" ").map_or("", |(_, rest)| rest),
         None => after.split_once(' ').map_or("", |(_, rest)| rest),
     };
-    escaped(&format!("{before}{rest}"))
+    format!("{before}{rest}")
+}
+
+/// The same in nft's language, where the comment comes last.
+fn bare_native(rule: &str) -> &str {
+    rule.split_once(" comment \"").map_or(rule, |(rule, _)| rule)
 }
 
 fn escaped(text: &str) -> String {
@@ -103,7 +115,67 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::bare;
+    use super::*;
+    use crate::status::model::Resolvers;
+
+    fn difference(kind: DifferenceKind, family: Option<Family>, chain: &str, rule: &str) -> Difference {
+        let variant = family.map(|_| "nft".to_owned());
+        let (chain, rule) = (chain.to_owned(), rule.to_owned());
+        Difference { kind, variant, family, table: "nat".to_owned(), chain, set: None, rule }
+    }
+
+    /// Of a host on which both families are redirected.
+    fn both() -> Report {
+        let families = Family::BOTH.map(|family| crate::status::model::FamilyReport {
+            family,
+            rules: 9,
+            hits: crate::status::model::Hits::default(),
+        });
+        Report { verdict: Verdict::Installed, families: families.into(), ..Report::nothing() }
+    }
+
+    fn of(look: &Look, id: Id, family: Family) -> Rules {
+        let probe = super::super::check::Probe::Nothing(String::new());
+        let (target, expected) = (String::new(), String::new());
+        look.about(&Check { id, family, target, probe, goal: super::super::check::Goal::Past, expected })
+    }
+
+    #[test]
+    fn what_is_missing_counts_more_than_what_is_too_much() {
+        let mut report = both();
+        let four = Some(Family::V4);
+        report.differences.push(difference(DifferenceKind::Extra, four, "OUTPUT", "-j RETURN"));
+        report.differences.push(difference(DifferenceKind::Missing, four, "OUTPUT", "-p tcp -j X"));
+        let look = Look(report);
+        assert_eq!(
+            of(&look, Id::Outbound, Family::V4),
+            Rules::Missing(vec!["-t nat -A OUTPUT -p tcp -j X".to_owned()])
+        );
+        assert_eq!(of(&look, Id::Outbound, Family::V6), Rules::AsWanted);
+        assert!(!look.is_sound());
+        assert_eq!(of(&Look(Report::nothing()), Id::Own, Family::V4), Rules::NotInstalled);
+    }
+
+    #[test]
+    fn what_is_of_no_family_is_of_both() {
+        let mut report = both();
+        let rule = "tcp dport 80 counter return comment \"why, at length\"";
+        report.differences.push(difference(DifferenceKind::Foreign, None, "outbound", rule));
+        let said = Rules::Foreign(vec!["outbound: tcp dport 80 counter return".to_owned()]);
+        let look = Look(report);
+        assert!(Family::BOTH.into_iter().all(|family| of(&look, Id::Inbound, family) == said));
+    }
+
+    #[test]
+    fn servers_that_came_later_are_named() {
+        let mut report = both();
+        let current = Ok(vec!["10.0.0.9".parse().unwrap(), "fd00::9".parse().unwrap()]);
+        report.resolvers = Some(Resolvers::compare("f".into(), current, Vec::new(), &[Family::V4]));
+        let look = Look(report);
+        assert_eq!(of(&look, Id::Dns, Family::V4), Rules::Outdated(vec!["10.0.0.9".to_owned()]));
+        assert_eq!(of(&look, Id::Dns, Family::V6), Rules::AsWanted);
+        assert_eq!(of(&look, Id::Outbound, Family::V4), Rules::AsWanted);
+    }
 
     #[test]
     fn comments_are_left_out() {

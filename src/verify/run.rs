@@ -15,7 +15,7 @@ use super::ground::{self, Dice, Ends, Taken};
 use super::judge::Bench;
 use super::lab::Lab;
 use super::probe::Field;
-use super::rules;
+use super::rules::{self, Look};
 use crate::config::Config;
 use crate::config::values::Protocol;
 use crate::exit::{Exit, Failure};
@@ -65,6 +65,12 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
         None
     };
     let method = if listening.is_some() { Method::Listeners } else { Method::Counters };
+    let look = rules::look(config)
+        .inspect_err(|failure| tracing::debug!("the rules could not be looked at: {failure}"))
+        .ok();
+    for complaint in look.iter().flat_map(Look::complaints) {
+        tracing::warn!("{complaint}");
+    }
     let tokens = Arc::new(Tokens::new(token, destinations(&checks)));
     let sidecar = match listening {
         Some(ports) => Some(Sidecar::start(ports, tokens.clone()).map_err(|error| no_sidecar(&error))?),
@@ -78,18 +84,21 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
         sidecar: facts.sidecar_uid,
         tokens: &tokens,
         method,
-        sound: method == Method::Counters && rules::are_sound(config),
+        sound: look.as_ref().is_some_and(Look::is_sound),
         busy: Mutex::default(),
     };
     let reached = send_all(&field, &checks, begun + PATIENCE);
     drop(sidecar);
     drop(lab);
 
-    let bench = Bench { config, method, holders, sidecar: facts.sidecar_uid };
+    let native = look.as_ref().is_some_and(Look::is_native);
+    let bench = Bench { config, method, holders, sidecar: facts.sidecar_uid, native };
     let judged = checks.into_iter().zip(reached);
     let mut outcomes: Vec<Outcome> = judged.map(|(check, reached)| bench.judge(check, &reached)).collect();
     outcomes.extend(ipv6_left_out(config, facts));
-    explain(&bench, facts, &mut outcomes);
+    if let Some(look) = &look {
+        explain(&bench, look, &mut outcomes);
+    }
     let report = Report { method, outcomes };
     if report.count(Status::Pass) == 0 && !report.failed() {
         let why = report.outcomes.first().map(|outcome| outcome.happened.clone()).unwrap_or_default();
@@ -280,20 +289,9 @@ fn ipv6_left_out(config: &Config, facts: &HostFacts) -> Option<Outcome> {
     Some(Outcome { check, status: Status::NotTested, happened: why.clone(), cause: None, next: None })
 }
 
-/// Looks at the rules for the cause of failures.
-fn explain(bench: &Bench, facts: &HostFacts, outcomes: &mut [Outcome]) {
-    let failed = || outcomes.iter().any(|outcome| outcome.status == Status::Fail);
-    if !failed() {
-        return;
-    }
-    match rules::look(bench.config, facts) {
-        Ok(rules) => {
-            for outcome in outcomes.iter_mut().filter(|outcome| outcome.status == Status::Fail) {
-                if let Some(rules) = rules.get(&outcome.check.family) {
-                    bench.explain(outcome, rules);
-                }
-            }
-        }
-        Err(failure) => tracing::debug!("the rules could not be read: {failure}"),
+/// Lets failures say what the rules say.
+fn explain(bench: &Bench, look: &Look, outcomes: &mut [Outcome]) {
+    for outcome in outcomes.iter_mut().filter(|outcome| outcome.status == Status::Fail) {
+        bench.explain(outcome, &look.about(&outcome.check));
     }
 }

@@ -1,12 +1,15 @@
 //! Which configuration is verified.
 
 use crate::apply::store::{State, Store};
+use crate::backend::iptables::infer::infer;
+use crate::backend::iptables::observe::observe;
+use crate::backend::iptables::situation::Situation;
+use crate::backend::iptables::tools::Tools;
 use crate::config::{Config, Resolved};
 use crate::exit::Failure;
+use crate::plan::Family;
 use crate::status::model::Compared;
 use crate::status::source::effective;
-
-use super::rules;
 
 /// What this command was given; else what the installation recorded; else what the rules say by themselves; else the
 /// defaults. Logs which.
@@ -20,7 +23,7 @@ pub fn wanted(resolved: &Resolved) -> Result<Config, Failure> {
         Compared::Given => tracing::info!("verifying the given configuration"),
         Compared::Recorded => tracing::info!("verifying the configuration that the installation recorded"),
         Compared::Inferred | Compared::Nothing => {
-            if let Some(inferred) = rules::read_off(&config) {
+            if let Some(inferred) = of_iptables(&config) {
                 tracing::info!(
                     "no configuration is given or recorded; verifying the one that the installed rules were made from"
                 );
@@ -30,4 +33,21 @@ pub fn wanted(resolved: &Resolved) -> Result<Config, Failure> {
         }
     }
     Ok(config)
+}
+
+/// The configuration that rules without a record were most likely made from; `None` where there are none.
+fn of_iptables(config: &Config) -> Option<Config> {
+    let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref()).ok()?;
+    let recorded = Store::unlocked().ok()?.load().as_ref().map(State::recorded).unwrap_or_default();
+    let mut situation = Situation::new(observe(&tools).ok()?, &recorded);
+    let uncommented = !situation.unclaimed().is_empty();
+    situation.adopt();
+    let ours = situation.ownership().find(|(_, own)| !own.is_empty()).map(|((variant, _), _)| variant);
+    let variant = tools.named.or(ours)?;
+    if !situation.is_installed() {
+        return None;
+    }
+    let rules = Family::BOTH.map(|family| (family, situation.own_rules((variant, family))));
+    let inferred = infer(&rules, !uncommented).config;
+    Some(Config { iptables_executables: config.iptables_executables.clone(), ..inferred })
 }

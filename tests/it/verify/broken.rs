@@ -38,6 +38,16 @@ each_iptables_variant! {
         said.because("cause", "-d 10.96.0.10 -p udp --dport 53 -j REDIRECT");
     }
 
+    /// The host got another DNS server, and nobody installed again.
+    fn resolv_conf_has_changed(lab, variant) {
+        lab.install(variant, &["--redirect-dns"]).succeeds();
+        lab.resolv_conf("nameserver 10.96.0.99\nnameserver fd00:96::10\n");
+        let said = verify(lab, &[]);
+        said.fails(&["ipv4 dns"]);
+        said.because("cause", "no rule knows of the DNS server 10.96.0.99; resolv.conf has changed");
+        said.because("next", "tproxy install --kuma-dp-user kuma-dp");
+    }
+
     /// An app's question and the sidecar's from the same port are then one flow.
     fn zones_are_gone(lab, variant) {
         lab.install(variant, &["--redirect-dns"]).succeeds();

@@ -3,6 +3,7 @@
 mod broken;
 mod healthy;
 mod install;
+mod native;
 mod odd;
 mod quiet;
 mod said;
