@@ -153,7 +153,7 @@ fn is_seen(check: &Check, reached: &Reached, holders: &BTreeMap<u16, Vec<u32>>) 
 }
 
 pub(super) fn bench(config: &Config, method: Method, holders: BTreeMap<u16, Vec<u32>>) -> Bench<'_> {
-    Bench { config, method, holders, sidecar: SIDECAR }
+    Bench { config, method, holders, sidecar: SIDECAR, native: false }
 }
 
 /// The verdict with a sidecar that is up.
@@ -218,11 +218,12 @@ proptest! {
     /// The rules explain a failure; they never make one, nor hide one.
     #[test]
     fn rules_change_no_verdict(
-        check in a_check_of_any_kind(), reached in reached(), method in method(), holders in holders(), which in 0..5_usize
+        check in a_check_of_any_kind(), reached in reached(), method in method(), holders in holders(), which in 0..7_usize
     ) {
         let some = || vec!["-t nat -A OUTPUT -p tcp -j KUMA_MESH_OUTBOUND".to_owned()];
         let rules = [
-            Rules::NotInstalled, Rules::Missing(some()), Rules::Extra(some()), Rules::Displaced, Rules::AsWanted,
+            Rules::NotInstalled, Rules::Missing(some()), Rules::Foreign(some()),
+            Rules::Extra(some()), Rules::Displaced(some()), Rules::Outdated(some()), Rules::AsWanted,
         ];
         let config = Config::default();
         let bench = bench(&config, method, holders);

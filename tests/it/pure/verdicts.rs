@@ -221,7 +221,7 @@ fn rules_name_the_cause_and_what_to_do_about_it() {
     let (cause, next) = explained(Rules::Extra(rules(1)));
     assert_eq!(cause, "rules are there that this configuration does not want: 'rule 1'");
     assert_eq!(next, install);
-    let (cause, next) = explained(Rules::Displaced);
+    let (cause, next) = explained(Rules::Displaced(Vec::new()));
     assert!(cause.contains("stand before them"), "{cause}");
     assert_eq!(next, "tproxy status");
     assert_eq!(explained(Rules::AsWanted), (failed.cause.expect("a cause"), failed.next.expect("a step")));
