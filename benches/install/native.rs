@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::cases::{compare, median};
 use crate::memory::peak_memory;
@@ -21,7 +22,7 @@ fn tproxy(lab: &Lab, args: &[&str]) -> Command {
 }
 
 /// How many programs a run executes beside itself.
-fn executed(lab: &Lab, what: &str) -> Result<f64, String> {
+fn executed(lab: &Lab, what: &str) -> Result<usize, String> {
     let tproxy = tproxy(lab, &[what]);
     let log = lab.file("strace.log");
     let mut strace = Command::new("strace");
@@ -33,7 +34,7 @@ fn executed(lab: &Lab, what: &str) -> Result<f64, String> {
     timed(&mut strace)?;
     let log = fs::read_to_string(&log).map_err(|error| format!("{}: {error}", log.display()))?;
     let begun = log.lines().filter(|line| line.contains(" execve(") || line.contains(" execveat("));
-    Ok(f64::from(u32::try_from(begun.count()).unwrap_or(u32::MAX)) - 1.0)
+    Ok(begun.count().saturating_sub(1))
 }
 
 /// Measures everything.
@@ -59,6 +60,11 @@ pub fn measure(lab: &Lab, runs: usize, report: &mut Report) -> Result<(), String
     let theirs = || lab.host().and_then(|()| load(&first)).and_then(|_| load(&replacing));
     report.ratio(name, "changed install / nft -f that replaces", compare(runs, changed, theirs)?, None);
 
+    let (one, two) =
+        (["install", "--exclude-outbound-ports", "22"], ["install", "--exclude-outbound-ports", "22,3306"]);
+    let longer = || lab.host().and_then(|()| install(&one)).and_then(|_| install(&two));
+    report.ratio(name, "longer list / nft -f that replaces", compare(runs, longer, theirs)?, None);
+
     let files = Rules::of(lab, Variant::Nft, &[])?.files(lab, "first")?;
     let theirs = || lab.host().and_then(|()| kumactl(Variant::Nft, &files));
     let few = runs.div_ceil(3);
@@ -73,12 +79,13 @@ pub fn measure(lab: &Lab, runs: usize, report: &mut Report) -> Result<(), String
         times.push(install(&large)?);
     }
     let what = format!("install that excludes {ADDRESSES} addresses and {PORTS} ports");
-    report.most(name, &what, median(times).as_secs_f64() * 1e3, "ms", 150.0);
+    report.time(name, &what, median(times), Duration::from_millis(150));
 
     lab.host()?;
-    for what in ["install", "install", "uninstall"] {
-        let programs = executed(lab, what)?;
-        report.most(name, &format!("programs executed by an {what}"), programs, "", 0.0);
+    for (what, command) in
+        [("a clean install", "install"), ("an unchanged install", "install"), ("an uninstall", "uninstall")]
+    {
+        report.never(name, &format!("programs executed by {what}"), executed(lab, command)?);
     }
 
     lab.host()?;

@@ -43,12 +43,16 @@ impl Report {
         self.line(format!("| {backend} | {what} | {mib:.1} MiB | - | - | {target} MiB |"), kib < MEMORY);
     }
 
-    /// Something that is compared with nothing but the most that it may be.
-    pub fn most(&mut self, backend: &str, what: &str, value: f64, unit: &str, most: f64) {
-        self.line(
-            format!("| {backend} | {what} | {value:.4} {unit} | - | - | {most} {unit} |"),
-            value <= most,
-        );
+    /// A median that is compared with nothing but the most that it may be.
+    pub fn time(&mut self, backend: &str, what: &str, took: Duration, most: Duration) {
+        let ms = took.as_secs_f64() * 1e3;
+        let target = most.as_millis();
+        self.line(format!("| {backend} | {what} | {ms:.1} ms | - | - | {target} ms |"), took <= most);
+    }
+
+    /// How often something happened that never should.
+    pub fn never(&mut self, backend: &str, what: &str, count: usize) {
+        self.line(format!("| {backend} | {what} | {count} | - | - | 0 |"), count == 0);
     }
 
     fn line(&mut self, text: String, met: bool) {
