@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::model::{Statement, Table};
+use super::lower::OTHERS;
+use super::model::{Chain, Rule, Statement, Table};
 use super::set::{Interval, Key, Set};
 use super::text;
 
@@ -161,13 +162,17 @@ fn left_over<'a>(one: &'a [String], other: &[String]) -> Vec<&'a String> {
     one.iter().filter(not_taken).collect()
 }
 
-/// The rules of others inside the table: their chain, and what nft says of them.
+/// The rules of others inside the table: their chain, and what nft says of them. Known by expressions that tproxy does
+/// not write, and, where ours carry comments, by carrying none.
 pub fn intruders(table: &Table) -> Vec<(&str, String)> {
-    let rules = table.chains.iter().flat_map(|chain| chain.rules.iter().map(move |rule| (chain, rule)));
-    rules
-        .filter(|(_, rule)| {
-            rule.statements.iter().any(|statement| matches!(statement, Statement::Foreign(..)))
-        })
+    let rules = || table.chains.iter().flat_map(|chain| chain.rules.iter().map(move |rule| (chain, rule)));
+    let commented = rules().any(|(_, rule)| rule.comment.is_some());
+    let is_foreign = |chain: &Chain, rule: &Rule| {
+        let silent = commented && rule.comment.is_none() && chain.name != OTHERS;
+        silent || rule.statements.iter().any(|statement| matches!(statement, Statement::Foreign(..)))
+    };
+    rules()
+        .filter(|(chain, rule)| is_foreign(chain, rule))
         .map(|(chain, rule)| (chain.name.as_str(), rule.to_string()))
         .collect()
 }
@@ -199,6 +204,22 @@ mod tests {
         assert!(matches!(Change::between(Some(&none), Some(&table(&["80"]))), Change::Replace(_)));
         assert_eq!(Change::between(Some(&none), Some(&none)), Change::Nothing);
         assert_eq!(Change::between(Some(&none), None), Change::Remove);
+    }
+
+    #[test]
+    fn a_rule_without_comment_among_commented_ones_is_not_ours() {
+        let rule = |comment: Option<&str>| Rule {
+            statements: vec![Statement::Counter],
+            comment: comment.map(str::to_owned),
+        };
+        let chain = |name: &str, rules| Chain { name: name.to_owned(), hook: None, rules };
+        let of = |chains| Table { chains, ..Table::default() };
+        let mixed = of(vec![chain("outbound", vec![rule(None), rule(Some("ours"))])]);
+        assert_eq!(intruders(&mixed), [("outbound", "counter".to_owned())]);
+        let without_comments = of(vec![chain("outbound", vec![rule(None)])]);
+        assert_eq!(intruders(&without_comments), []);
+        let ours = of(vec![chain("outbound", vec![rule(Some("ours"))]), chain(OTHERS, vec![rule(None)])]);
+        assert_eq!(intruders(&ours), []);
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::fs;
 
 use crate::cli::bad::{BAD, Place};
 use crate::support::generation::nft_generation;
-use crate::support::lab::each_iptables_variant;
+use crate::support::lab::each_backend;
 use crate::support::snapshot::Snapshot;
 
-each_iptables_variant! {
-    fn changes_nothing(lab, variant) {
-        lab.install(variant, &["--redirect-dns"]).succeeds();
+each_backend! {
+    fn changes_nothing(lab, backend) {
+        lab.install(backend, &["--redirect-dns"]).succeeds();
         let (before, generation) = (Snapshot::take(), nft_generation());
         let file = lab.dir().join("bad.yaml");
         let mut refused = 0;

@@ -7,10 +7,10 @@ use nix::sys::signal::{Signal, kill};
 use tproxy::sys::watch::while_it_stays;
 
 use crate::support::command::{Program, must, pid};
-use crate::support::lab::each_iptables_variant;
+use crate::support::lab::{each_backend, each_iptables_variant};
 use crate::support::snapshot::Snapshot;
 use crate::support::wrappers::{Fault, Wrappers};
-use crate::support::{Family, Lab, Variant, firewall};
+use crate::support::{Backend, Family, Lab, Variant, firewall};
 
 const FIRST: &[&str] = &["--redirect-dns"];
 const SECOND: &[&str] =
@@ -68,30 +68,30 @@ fn their_rules(variant: Variant) {
     }
 }
 
-fn on_trial(lab: &Lab, variant: Variant, more: &[&str]) -> Program {
-    lab.installing(variant, &[SECOND, more].concat())
+fn on_trial(lab: &Lab, backend: Backend, more: &[&str]) -> Program {
+    lab.installing(backend, &[SECOND, more].concat())
 }
 
-each_iptables_variant! {
-    fn what_nobody_confirms_comes_undone(lab, variant) {
-        their_rules(variant);
+each_backend! {
+    fn what_nobody_confirms_comes_undone(lab, backend) {
+        their_rules(backend.tools());
         lab.silence();
         let theirs = Snapshot::take();
-        lab.install(variant, FIRST).succeeds();
+        lab.install(backend, FIRST).succeeds();
         let before = Snapshot::take().without_counters();
-        on_trial(lab, variant, &["--confirm", "1s", "--foreground"]).run().exits(1).says("nobody confirmed");
+        on_trial(lab, backend, &["--confirm", "1s", "--foreground"]).run().exits(1).says("nobody confirmed");
         Snapshot::take().without_counters().assert_unchanged_since(&before);
         Snapshot::take().assert_foreign_unchanged_since(&theirs);
         let log = std::fs::read_to_string(file("log").expect("a log")).expect("a readable log");
         assert!(log.contains("nobody confirmed"), "{log}");
-        lab.install(variant, FIRST).succeeds().prints("nothing was written");
+        lab.install(backend, FIRST).succeeds().prints("nothing was written");
         lab.program().arg("confirm").run().exits(1).says("no installation waits");
     }
 
-    fn from_nothing_it_goes_back_to_nothing(lab, variant) {
+    fn from_nothing_it_goes_back_to_nothing(lab, backend) {
         let before = Snapshot::take();
-        on_trial(lab, variant, &["--confirm", "1s"]).run().succeeds().prints("tproxy confirm");
-        assert!(firewall::rules(variant, Family::V4).has_ours());
+        on_trial(lab, backend, &["--confirm", "1s"]).run().succeeds().prints("tproxy confirm");
+        assert!(backend.has_ours(Family::V4));
         wait_for_the_end();
         // Whoever comes back wants to know what happened: the log is all that is left.
         std::fs::remove_file(file("log").expect("a log")).expect("removed");
@@ -99,22 +99,22 @@ each_iptables_variant! {
         Snapshot::take().assert_unchanged_since(&before);
     }
 
-    fn what_is_confirmed_stays(lab, variant) {
-        lab.install(variant, FIRST).succeeds();
-        let staying = on_trial(lab, variant, &[LONG, &["--foreground"]].concat()).start();
+    fn what_is_confirmed_stays(lab, backend) {
+        lab.install(backend, FIRST).succeeds();
+        let staying = on_trial(lab, backend, &[LONG, &["--foreground"]].concat()).start();
         wait_for_the_beginning();
         lab.program().arg("confirm").run().succeeds().prints("stays");
         staying.finish().succeeds().prints("stays");
-        lab.install(variant, SECOND).succeeds().prints("nothing was written");
+        lab.install(backend, SECOND).succeeds().prints("nothing was written");
         lab.program().arg("confirm").run().exits(1);
     }
 
-    fn it_outlives_its_process_group(lab, variant) {
-        lab.install(variant, FIRST).succeeds();
+    fn it_outlives_its_process_group(lab, backend) {
+        lab.install(backend, FIRST).succeeds();
         let before = Snapshot::take().without_counters();
-        let flags = ["--kuma-dp-user", "kuma-dp", "--confirm", "2s", "--foreground", "--iptables-executables"];
+        let flags = ["--kuma-dp-user", "kuma-dp", "--confirm", "2s", "--foreground"];
         let group = Program::new("setsid").arg(lab.program_path()).arg("install").args(flags)
-            .arg(firewall::executables(variant)).args(SECOND).start();
+            .args(backend.flags()).args(SECOND).start();
         wait_for_the_beginning();
         let leader = pid(group.pid);
         for signal in [Signal::SIGHUP, Signal::SIGKILL] {
@@ -125,41 +125,79 @@ each_iptables_variant! {
         Snapshot::take().without_counters().assert_unchanged_since(&before);
     }
 
-    fn another_installation_has_to_wait_and_an_uninstall_has_not(lab, variant) {
+    fn another_installation_has_to_wait_and_an_uninstall_has_not(lab, backend) {
         let before = Snapshot::take();
-        on_trial(lab, variant, LONG).run().succeeds();
+        on_trial(lab, backend, LONG).run().succeeds();
         let trial = Snapshot::take().without_counters();
-        lab.install(variant, FIRST).exits(4).says("waits to be confirmed");
+        lab.install(backend, FIRST).exits(4).says("waits to be confirmed");
         Snapshot::take().without_counters().assert_unchanged_since(&trial);
-        lab.uninstall(variant, &[]).succeeds();
+        lab.uninstall(backend, &[]).succeeds();
         Snapshot::take().assert_unchanged_since(&before);
         lab.program().arg("confirm").run().exits(1);
     }
 
-    fn one_that_is_being_taken_back_does_not_take_another_along(lab, variant) {
-        on_trial(lab, variant, LONG).run().succeeds();
+    fn one_that_is_being_taken_back_does_not_take_another_along(lab, backend) {
+        on_trial(lab, backend, LONG).run().succeeds();
         let pending = file("pending").expect("it waits");
         end_ago(2, false);
-        lab.install(variant, FIRST).exits(4).says("being taken back");
+        lab.install(backend, FIRST).exits(4).says("being taken back");
         lab.program().arg("confirm").run().exits(1).says("too late");
         end_ago(600, false);
-        lab.install(variant, FIRST).succeeds();
+        lab.install(backend, FIRST).succeeds();
         assert!(!pending.exists(), "who wakes up now would take back what is there");
     }
 
-    fn where_nothing_changes_there_is_nothing_to_confirm(lab, variant) {
-        lab.install(variant, SECOND).succeeds();
-        on_trial(lab, variant, LONG).run().succeeds().prints("nothing was written");
+    fn where_nothing_changes_there_is_nothing_to_confirm(lab, backend) {
+        lab.install(backend, SECOND).succeeds();
+        on_trial(lab, backend, LONG).run().succeeds().prints("nothing was written");
         lab.program().arg("confirm").run().exits(1);
     }
 
-    fn it_says_until_when_and_where_its_log_is(lab, variant) {
-        let run = on_trial(lab, variant, LONG).run().succeeds().prints("tproxy confirm").prints("until 20");
+    fn it_says_until_when_and_where_its_log_is(lab, backend) {
+        let run = on_trial(lab, backend, LONG).run().succeeds().prints("tproxy confirm").prints("until 20");
         let log = file("log").expect("a log");
         let _ = run.prints(&format!("log: {}\n", log.display()));
         lab.program().arg("confirm").run().succeeds();
     }
 
+    fn staying_can_be_given_up_and_waiting_goes_on(lab, backend) {
+        let before = Snapshot::take().without_counters();
+        let staying = on_trial(lab, backend, &[LONG, &["--foreground"]].concat()).start();
+        wait_for_the_beginning();
+        kill(pid(staying.pid), Signal::SIGTERM).expect("it stays");
+        staying.finish().exits(1).says("SIGTERM").says("still waits to be confirmed");
+        end_ago(0, true);
+        wait_for_the_end();
+        std::fs::remove_file(file("log").expect("a log")).expect("removed");
+        std::fs::remove_dir(RUN).expect("nothing else in it");
+        Snapshot::take().without_counters().assert_unchanged_since(&before);
+    }
+
+    fn an_uninstall_is_no_confirmation(lab, backend) {
+        let staying = on_trial(lab, backend, &[LONG, &["--foreground"]].concat()).start();
+        wait_for_the_beginning();
+        lab.uninstall(backend, &[]).succeeds();
+        staying.finish().exits(1).says("uninstalled meanwhile");
+    }
+
+    fn it_keeps_nobodys_pipe_open(lab, backend) {
+        let _ = backend;
+        let line = "exec 3>&1; cd \"$0\" && exec ./tproxy install --kuma-dp-user kuma-dp --confirm 600s >/dev/null 2>&1";
+        // The end of the output, which the third descriptor leads to as well, is waited for.
+        Program::new("sh").args(["-c", line]).arg(lab.dir()).run().succeeds();
+        lab.program().arg("confirm").run().succeeds();
+    }
+
+    fn without_a_place_to_wait_nothing_is_done(lab, backend) {
+        must("mount", &["-o", "remount,ro", "/run"]);
+        let before = Snapshot::take();
+        on_trial(lab, backend, LONG).run().exits(3).says("without a writable /run").says("hint: install without --confirm");
+        Snapshot::take().assert_unchanged_since(&before);
+    }
+}
+
+// Only the programs of iptables can be made to fail and then to work again.
+each_iptables_variant! {
     fn a_way_back_that_fails_is_tried_again(lab, variant) {
         let broken = lab.dir().join("broken");
         let fault = format!("if [ -e {} ]; then cat >/dev/null; echo 'not today' >&2; exit 1; fi", broken.display());
@@ -179,40 +217,5 @@ each_iptables_variant! {
         std::fs::remove_file(&broken).expect("a file of the lab");
         wait_for_the_end();
         Snapshot::take().without_counters().assert_unchanged_since(&before);
-    }
-
-    fn staying_can_be_given_up_and_waiting_goes_on(lab, variant) {
-        let before = Snapshot::take().without_counters();
-        let staying = on_trial(lab, variant, &[LONG, &["--foreground"]].concat()).start();
-        wait_for_the_beginning();
-        kill(pid(staying.pid), Signal::SIGTERM).expect("it stays");
-        staying.finish().exits(1).says("SIGTERM").says("still waits to be confirmed");
-        end_ago(0, true);
-        wait_for_the_end();
-        std::fs::remove_file(file("log").expect("a log")).expect("removed");
-        std::fs::remove_dir(RUN).expect("nothing else in it");
-        Snapshot::take().without_counters().assert_unchanged_since(&before);
-    }
-
-    fn an_uninstall_is_no_confirmation(lab, variant) {
-        let staying = on_trial(lab, variant, &[LONG, &["--foreground"]].concat()).start();
-        wait_for_the_beginning();
-        lab.uninstall(variant, &[]).succeeds();
-        staying.finish().exits(1).says("uninstalled meanwhile");
-    }
-
-    fn it_keeps_nobodys_pipe_open(lab, variant) {
-        let _ = variant;
-        let line = "exec 3>&1; cd \"$0\" && exec ./tproxy install --kuma-dp-user kuma-dp --confirm 600s >/dev/null 2>&1";
-        // The end of the output, which the third descriptor leads to as well, is waited for.
-        Program::new("sh").args(["-c", line]).arg(lab.dir()).run().succeeds();
-        lab.program().arg("confirm").run().succeeds();
-    }
-
-    fn without_a_place_to_wait_nothing_is_done(lab, variant) {
-        must("mount", &["-o", "remount,ro", "/run"]);
-        let before = Snapshot::take();
-        on_trial(lab, variant, LONG).run().exits(3).says("without a writable /run").says("hint: install without --confirm");
-        Snapshot::take().assert_unchanged_since(&before);
     }
 }

@@ -7,7 +7,7 @@ mod uninstall;
 mod upgrade;
 
 use crate::support::snapshot::Snapshot;
-use crate::support::{Lab, Variant};
+use crate::support::{Backend, Lab};
 
 /// A configuration with most of what there is.
 const RICH: [&str; 9] = [
@@ -23,17 +23,17 @@ const RICH: [&str; 9] = [
 ];
 
 /// What a machine without history looks like after an install with these flags, but for counters.
-fn fresh(variant: Variant, flags: &[&str]) -> Snapshot {
+fn fresh(backend: Backend, flags: &[&str]) -> Snapshot {
     let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
     Lab::elsewhere(move |lab| {
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        lab.install(variant, &flags).succeeds();
+        lab.install(backend, &flags).succeeds();
         Snapshot::take().without_counters()
     })
 }
 
 /// The rules now are those of a fresh install with these flags.
 #[track_caller]
-fn assert_fresh(variant: Variant, flags: &[&str]) {
-    Snapshot::take().without_counters().assert_unchanged_since(&fresh(variant, flags));
+fn assert_fresh(backend: Backend, flags: &[&str]) {
+    Snapshot::take().without_counters().assert_unchanged_since(&fresh(backend, flags));
 }

@@ -3,10 +3,11 @@
 mod shapes;
 mod writer;
 
+use crate::support::backend::own_table;
 use crate::support::command::must;
-use crate::support::lab::each_iptables_variant;
+use crate::support::lab::each_backend;
 use crate::support::snapshot::Snapshot;
-use crate::support::{Family, Lab, Variant, firewall};
+use crate::support::{Backend, Family, Lab, Variant, firewall};
 
 /// What somebody else has on the machine.
 struct Shape {
@@ -14,17 +15,23 @@ struct Shape {
     v4: &'static str,
     /// For `ip6tables-restore --counters`.
     v6: &'static str,
-    /// For `nft -f`, whatever the variant.
+    /// For `nft -f`, whatever the backend.
     native: &'static str,
 }
 
-fn survives(lab: &Lab, variant: Variant, shape: &Shape) {
+fn survives(lab: &Lab, backend: Backend, shape: &Shape) {
     lab.silence();
-    if !shape.v4.is_empty() {
-        firewall::restore(variant, Family::V4, shape.v4);
-    }
-    if !shape.v6.is_empty() {
-        firewall::restore(variant, Family::V6, shape.v6);
+    // A table of its own stands beside either.
+    let variants = match backend {
+        Backend::Iptables(variant) => vec![variant],
+        Backend::Nftables => Variant::BOTH.to_vec(),
+    };
+    for variant in variants {
+        for (family, rules) in [(Family::V4, shape.v4), (Family::V6, shape.v6)] {
+            if !rules.is_empty() {
+                firewall::restore(variant, family, rules);
+            }
+        }
     }
     if !shape.native.is_empty() {
         firewall::nft(shape.native);
@@ -37,18 +44,27 @@ fn survives(lab: &Lab, variant: Variant, shape: &Shape) {
         &["--ip-family-mode", "ipv4"],
     ];
     for flags in steps {
-        lab.install(variant, flags).succeeds();
+        lab.install(backend, flags).succeeds();
         let now = Snapshot::take();
-        assert_eq!(jumps_to_outbound(), if flags.contains(&"ipv4") { [1, 0] } else { [1, 1] }, "{flags:?}");
+        assert_eq!(
+            jumps_to_outbound(backend),
+            if flags.contains(&"ipv4") { [1, 0] } else { [1, 1] },
+            "{flags:?}"
+        );
         now.assert_foreign_unchanged_since(&before);
     }
-    lab.uninstall(variant, &[]).succeeds();
+    lab.uninstall(backend, &[]).succeeds();
     Snapshot::take().assert_unchanged_since(&before);
 }
 
 /// How many rules lead to our outbound chain, by family; asked of the kernel, because save tools leave out tables
 /// that hold what they have no words for.
-fn jumps_to_outbound() -> [usize; 2] {
+fn jumps_to_outbound(backend: Backend) -> [usize; 2] {
+    if backend == Backend::Nftables {
+        let table = own_table().unwrap_or_default();
+        let jumps = table.matches("jump outbound ").count();
+        return Family::BOTH.map(|family| jumps * usize::from(backend.has_ours(family)));
+    }
     Family::BOTH.map(|family| {
         let legacy = firewall::rules(Variant::Legacy, family);
         let legacy = legacy.rules().filter(|rule| rule.text.ends_with("-j KUMA_MESH_OUTBOUND")).count();
@@ -59,9 +75,9 @@ fn jumps_to_outbound() -> [usize; 2] {
 
 macro_rules! shapes_survive {
     ($($shape:ident as $name:ident,)+) => {
-        each_iptables_variant! {$(
-            fn $name(lab, variant) {
-                survives(lab, variant, &shapes::$shape);
+        each_backend! {$(
+            fn $name(lab, backend) {
+                survives(lab, backend, &shapes::$shape);
             }
         )+}
     };

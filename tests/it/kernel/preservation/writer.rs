@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::support::firewall;
-use crate::support::lab::each_iptables_variant;
+use crate::support::lab::each_backend;
 use crate::support::{Family, Variant};
 
 /// How many rules the writer adds; it removes every other one again.
@@ -33,20 +33,20 @@ fn of(family: Family, number: usize) -> String {
     }
 }
 
-each_iptables_variant! {
-    fn a_concurrent_writer_loses_nothing(lab, variant) {
+each_backend! {
+    fn a_concurrent_writer_loses_nothing(lab, backend) {
         let done = Arc::new(AtomicBool::new(false));
         let writers = Family::BOTH.map(|family| {
             let done = done.clone();
             thread::spawn(move || {
-                write(variant, family);
+                write(backend.tools(), family);
                 done.store(true, Ordering::SeqCst);
             })
         });
         let mut installs = 0;
         while !done.load(Ordering::SeqCst) || installs < 4 {
             let flags: &[&str] = if installs % 2 == 0 { &["--redirect-dns"] } else { &["--exclude-outbound-ports", "7"] };
-            lab.install(variant, flags).succeeds();
+            lab.install(backend, flags).succeeds();
             installs += 1;
         }
         for writer in writers {
@@ -55,7 +55,7 @@ each_iptables_variant! {
         println!("{installs} installs beside the writer");
         let check = || {
             for family in Family::BOTH {
-                let rules = firewall::rules(variant, family);
+                let rules = firewall::rules(backend.tools(), family);
                 let theirs: Vec<String> = rules
                     .clone()
                     .without_ours()
@@ -69,14 +69,10 @@ each_iptables_variant! {
             }
         };
         check();
-        lab.install(variant, &["--redirect-dns"]).succeeds();
+        lab.install(backend, &["--redirect-dns"]).succeeds();
         check();
-        let jumps = |family| {
-            let rules = firewall::rules(variant, family);
-            rules.rules().filter(|rule| rule.text.ends_with("-j KUMA_MESH_OUTBOUND")).count()
-        };
-        assert_eq!(Family::BOTH.map(jumps), [1, 1]);
-        lab.uninstall(variant, &[]).succeeds();
+        assert_eq!(super::super::jumps_to_outbound(backend), [1, 1]);
+        lab.uninstall(backend, &[]).succeeds();
         check();
     }
 }
