@@ -1,5 +1,6 @@
 //! `--confirm`: what nobody confirms comes undone, whoever is killed meanwhile.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tproxy::sys::watch::while_it_stays;
 use crate::support::command::{Program, must, pid};
 use crate::support::lab::{each_backend, each_iptables_variant};
 use crate::support::snapshot::Snapshot;
-use crate::support::wrappers::{Fault, Wrappers};
+use crate::support::wrappers::{Fault, Wrappers, is_running};
 use crate::support::{Backend, Family, Lab, Variant, firewall};
 
 const FIRST: &[&str] = &["--redirect-dns"];
@@ -52,6 +53,21 @@ fn end_ago(seconds: u64, heard: bool) {
     let written = if heard { pending.with_extension("new") } else { pending.clone() };
     std::fs::write(&written, says.to_string()).expect("written");
     std::fs::rename(&written, &pending).expect("in place");
+}
+
+/// The process that waits on this machine.
+fn waiter(lab: &Lab) -> u32 {
+    let network = |process: &Path| std::fs::metadata(process.join("ns/net")).ok().map(|file| file.ino());
+    let here = network(Path::new("/proc/thread-self"));
+    let program = lab.program_path().as_os_str().as_encoded_bytes();
+    let waits = |process: &PathBuf| {
+        let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        network(process) == here && line.split(|byte| *byte == 0).next() == Some(program)
+    };
+    let processes = std::fs::read_dir("/proc").expect("processes").filter_map(Result::ok);
+    let found: Vec<PathBuf> = processes.map(|entry| entry.path()).filter(waits).collect();
+    let [one] = found.as_slice() else { panic!("{found:?}") };
+    one.file_name().and_then(|name| name.to_str()?.parse().ok()).expect("a process id")
 }
 
 /// What waits has written so far.
@@ -138,13 +154,21 @@ each_backend! {
 
     fn one_that_is_being_taken_back_does_not_take_another_along(lab, backend) {
         on_trial(lab, backend, LONG).run().succeeds();
-        let pending = file("pending").expect("it waits");
+        // It oversleeps.
+        let waiter = waiter(lab);
+        kill(pid(waiter), Signal::SIGSTOP).expect("it waits");
         end_ago(2, false);
         lab.install(backend, FIRST).exits(4).says("being taken back");
         lab.program().arg("confirm").run().exits(1).says("too late");
         end_ago(600, false);
         lab.install(backend, FIRST).succeeds();
-        assert!(!pending.exists(), "who wakes up now would take back what is there");
+        assert_eq!(file("pending"), None);
+        let after = Snapshot::take().without_counters();
+        kill(pid(waiter), Signal::SIGCONT).expect("it sleeps");
+        while is_running(waiter) {
+            std::thread::yield_now();
+        }
+        Snapshot::take().without_counters().assert_unchanged_since(&after);
     }
 
     fn where_nothing_changes_there_is_nothing_to_confirm(lab, backend) {
