@@ -2,12 +2,10 @@
 //! wanted. Pure.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::backend::nftables::decode::Observed;
 use crate::backend::nftables::lower::OTHERS;
 use crate::backend::nftables::model::{Chain, HookPoint, Rule, Statement, Table, Test, Verdict};
-use crate::backend::nftables::set::Key;
 use crate::backend::nftables::text;
 use crate::config::values::Protocol;
 use crate::plan::Family;
@@ -17,8 +15,6 @@ use super::sequence::{left_over, moved};
 
 /// How the table is called in reports.
 pub const NAME: &str = "inet kuma_mesh";
-/// How many addresses of one element are taken apart at most.
-const ADDRESSES: u128 = 256;
 
 /// What a rule is there for, as far as it is worth counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,32 +126,6 @@ pub fn ports(table: &Table) -> Ports {
         }
     }
     ports
-}
-
-/// The user whose traffic is left alone; excluded users are in sets.
-pub fn sidecar_uid(table: &Table) -> Option<u32> {
-    let statements = table.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements);
-    statements.into_iter().find_map(|statement| match statement {
-        Statement::Owner(Test::Is(uids)) if uids.first == uids.last => Some(uids.first),
-        _ => None,
-    })
-}
-
-/// The DNS servers questions to which are redirected, where they are redirected server by server.
-pub fn resolvers(table: &Table) -> Vec<IpAddr> {
-    let sets = table.sets.iter().filter(|(name, _)| name.starts_with("resolvers_"));
-    let mut servers = Vec::new();
-    for (_, set) in sets {
-        for interval in &set.intervals {
-            let all = interval.first..=interval.last.min(interval.first.saturating_add(ADDRESSES));
-            servers.extend(all.filter_map(|bits| match set.key {
-                Key::Ipv4 => Some(IpAddr::from(Ipv4Addr::from_bits(u32::try_from(bits).ok()?))),
-                Key::Ipv6 => Some(IpAddr::from(Ipv6Addr::from_bits(bits))),
-                _ => None,
-            }));
-        }
-    }
-    servers
 }
 
 /// The priority of the chain at a hook in which a traffic is redirected: the one that leads to `chain`, or the one
@@ -317,10 +287,6 @@ mod tests {
     fn a_table_tells_what_it_is_for() {
         let table = table(DNS);
         assert_eq!(ports(&table), Ports { outbound: Some(8), inbound: Some(9), dns: Some(7) });
-        assert_eq!(sidecar_uid(&table), Some(5678));
-        // Neighbours are one element.
-        let servers: Vec<_> = resolvers(&table).iter().map(ToString::to_string).collect();
-        assert_eq!(servers, ["10.0.0.2", "10.0.0.3", "fd00::2"]);
         assert_eq!(priority(&table, HookPoint::Output, Some("outbound")), Some(lower::NAT_LAST));
         assert_eq!(priority(&table, HookPoint::Output, None), Some(lower::NAT_FIRST));
         assert_eq!(priority(&table, HookPoint::Output, Some("inbound")), None);

@@ -5,10 +5,10 @@
 
 use std::net::IpAddr;
 
-use crate::config::Config;
 use crate::config::values::{
     Cidr, InterfacePattern, IpFamilyMode, Port, PortRange, Protocol, UidExclusion, UserSpec, VirtualNetwork,
 };
+use crate::config::{Config, Redirect};
 use crate::plan::{BuiltinChain, ChainRef, Family, Match, OwnChain, Table, Target};
 
 use super::typed::{Purpose, TypedRule};
@@ -39,8 +39,9 @@ pub fn infer(rules: &[(Family, Vec<TypedRule>)], commented: bool) -> Inferred {
         .iter()
         .any(|(_, rules)| rules.iter().any(|rule| matches!(rule.rule.target(), Target::CtZone(_))));
     for (_, rules) in rules {
+        let known = inferred.config.clone();
         for rule in rules {
-            inferred.read(rule);
+            inferred.read(rule, &known);
         }
         inferred.read_order(rules);
     }
@@ -159,16 +160,14 @@ fn port(number: u16) -> Option<Port> {
     number.to_string().parse().ok()
 }
 
-fn add<T: PartialEq>(list: &mut Vec<T>, items: impl IntoIterator<Item = T>) {
-    for item in items {
-        if !list.contains(&item) {
-            list.push(item);
-        }
-    }
+/// Adds what the other family has not told; what a family tells twice was asked for twice.
+fn add<T: PartialEq>(list: &mut Vec<T>, known: &[T], items: impl IntoIterator<Item = T>) {
+    list.extend(items.into_iter().filter(|item| !known.contains(item)));
 }
 
 impl Inferred {
-    fn read(&mut self, rule: &TypedRule) {
+    fn read(&mut self, rule: &TypedRule, known: &Config) {
+        let known = &known.redirect;
         let on = Conditions::of(rule);
         match (rule.table, rule.chain) {
             (Table::Mangle, _) => {
@@ -184,27 +183,33 @@ impl Inferred {
                     self.config.redirect.outbound.port = *port;
                 }
             }
-            (Table::Nat, chain) if chain == INBOUND => self.read_inbound(rule, on),
-            (Table::Nat, chain) if chain == OUTBOUND => self.read_outbound(rule, &on),
-            (Table::Nat, chain) if chain == OUTPUT => self.read_output(rule, on),
-            (Table::Nat, chain) if chain == PREROUTING => self.read_prerouting(rule, on),
+            (Table::Nat, chain) if chain == INBOUND => self.read_inbound(rule, on, known),
+            (Table::Nat, chain) if chain == OUTBOUND => self.read_outbound(rule, &on, known),
+            (Table::Nat, chain) if chain == OUTPUT => self.read_output(rule, on, known),
+            (Table::Nat, chain) if chain == PREROUTING => self.read_prerouting(rule, on, known),
             _ => {}
         }
     }
 
-    fn read_inbound(&mut self, rule: &TypedRule, on: Conditions) {
+    fn read_inbound(&mut self, rule: &TypedRule, on: Conditions, known: &Redirect) {
         let inbound = &mut self.config.redirect.inbound;
         let ports = on.single_ports();
         match rule.rule.target() {
-            Target::Return if on.source.is_some() => add(&mut inbound.exclude_ports_for_ips, on.source),
-            Target::Return if !ports.is_empty() => add(&mut inbound.exclude_ports, ports),
+            Target::Return if on.source.is_some() => {
+                add(&mut inbound.exclude_ports_for_ips, &known.inbound.exclude_ports_for_ips, on.source);
+            }
+            Target::Return if !ports.is_empty() => {
+                add(&mut inbound.exclude_ports, &known.inbound.exclude_ports, ports);
+            }
             Target::Return => inbound.enabled = false,
-            Target::Jump(OwnChain::InboundRedirect) => add(&mut inbound.include_ports, ports),
+            Target::Jump(OwnChain::InboundRedirect) => {
+                add(&mut inbound.include_ports, &known.inbound.include_ports, ports);
+            }
             _ => {}
         }
     }
 
-    fn read_outbound(&mut self, rule: &TypedRule, on: &Conditions) {
+    fn read_outbound(&mut self, rule: &TypedRule, on: &Conditions, known: &Redirect) {
         let outbound = &mut self.config.redirect.outbound;
         let ports = on.single_ports();
         let bare = rule.rule.matches().iter().all(|m| matches!(m, Match::Protocol(_)));
@@ -214,14 +219,18 @@ impl Inferred {
                     self.sidecar_uid = Some(uids.first);
                 }
             }
-            Target::Return if !ports.is_empty() => add(&mut outbound.exclude_ports, ports),
+            Target::Return if !ports.is_empty() => {
+                add(&mut outbound.exclude_ports, &known.outbound.exclude_ports, ports);
+            }
             Target::Return if bare => outbound.enabled = false,
-            Target::Jump(OwnChain::OutboundRedirect) => add(&mut outbound.include_ports, ports),
+            Target::Jump(OwnChain::OutboundRedirect) => {
+                add(&mut outbound.include_ports, &known.outbound.include_ports, ports);
+            }
             _ => {}
         }
     }
 
-    fn read_output(&mut self, rule: &TypedRule, on: Conditions) {
+    fn read_output(&mut self, rule: &TypedRule, on: Conditions, known: &Redirect) {
         let outbound = &mut self.config.redirect.outbound;
         let dns = &mut self.config.redirect.dns;
         match (rule.rule.target(), &on) {
@@ -240,10 +249,18 @@ impl Inferred {
             ) => {
                 let ports: Vec<_> = ports.iter().map(ToString::to_string).collect();
                 let typed = format!("{protocol}:{}:{uids}", ports.join(","));
-                add(&mut outbound.exclude_ports_for_uids, typed.parse::<UidExclusion>().ok());
+                add(
+                    &mut outbound.exclude_ports_for_uids,
+                    &known.outbound.exclude_ports_for_uids,
+                    typed.parse::<UidExclusion>().ok(),
+                );
             }
             (Target::Return, Conditions { destination: Some(_), .. }) => {
-                add(&mut outbound.exclude_ports_for_ips, on.destination);
+                add(
+                    &mut outbound.exclude_ports_for_ips,
+                    &known.outbound.exclude_ports_for_ips,
+                    on.destination,
+                );
             }
             // Where outbound redirection is off, this is the rule that names the sidecar.
             (Target::Return, Conditions { udp: true, owner: Some((uids, false)), .. })
@@ -255,7 +272,7 @@ impl Inferred {
         }
     }
 
-    fn read_prerouting(&mut self, rule: &TypedRule, on: Conditions) {
+    fn read_prerouting(&mut self, rule: &TypedRule, on: Conditions, known: &Redirect) {
         match rule.rule.target() {
             Target::Log { level, .. } => {
                 self.config.log.enabled = true;
@@ -275,7 +292,7 @@ impl Inferred {
                     .outside
                     .into_iter()
                     .map(|network| VirtualNetwork { interface: interface.clone(), network });
-                add(&mut self.config.redirect.vnet.networks, networks);
+                add(&mut self.config.redirect.vnet.networks, &known.vnet.networks, networks);
             }
             _ => {}
         }

@@ -61,19 +61,24 @@ pub struct Interval {
 impl Set {
     /// A set of these, those that overlap or touch merged.
     pub fn new(key: Key, intervals: impl IntoIterator<Item = Interval>) -> Self {
-        let mut sorted: Vec<Interval> = intervals.into_iter().collect();
-        sorted.sort_unstable();
-        let mut merged: Vec<Interval> = Vec::with_capacity(sorted.len());
-        for next in sorted {
-            match merged.last_mut() {
-                Some(last) if next.first <= last.last.saturating_add(1) => {
-                    last.last = last.last.max(next.last);
-                }
-                _ => merged.push(next),
-            }
-        }
-        Self { key, intervals: merged }
+        Self { key, intervals: merged(intervals) }
     }
+}
+
+/// The same values in as few intervals as can be, sorted.
+pub fn merged(intervals: impl IntoIterator<Item = Interval>) -> Vec<Interval> {
+    let mut sorted: Vec<Interval> = intervals.into_iter().collect();
+    sorted.sort_unstable();
+    let mut merged: Vec<Interval> = Vec::with_capacity(sorted.len());
+    for next in sorted {
+        match merged.last_mut() {
+            Some(last) if next.first <= last.last.saturating_add(1) => {
+                last.last = last.last.max(next.last);
+            }
+            _ => merged.push(next),
+        }
+    }
+    merged
 }
 
 impl From<IpNet> for Interval {

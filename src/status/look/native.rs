@@ -8,9 +8,11 @@ use crate::backend::iptables::observe;
 use crate::backend::iptables::situation::Situation;
 use crate::backend::iptables::tools::Variant;
 use crate::backend::nftables::decode::Observed;
+use crate::backend::nftables::infer;
 use crate::backend::nftables::lower::{self, own_name};
 use crate::backend::nftables::model::HookPoint;
 use crate::backend::nftables::observe::observe as observe_table;
+use crate::config::Config;
 use crate::config::values::BackendChoice;
 use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Ipv6Support, Resolver};
@@ -57,31 +59,31 @@ impl Look {
         let installed: Vec<Family> = report.families.iter().map(|report| report.family).collect();
 
         let situation = self.beside()?;
-        let uid = self.sidecar_uid(own_table::sidecar_uid(table))?;
-        let servers = own_table::resolvers(table);
+        let inferred = infer::infer(table);
+        let uid = self.sidecar_uid(inferred.sidecar_uid)?;
+        let servers = &inferred.resolvers;
         let dns = match (report.ports.dns, servers.is_empty()) {
             (None, _) => Dns::Off,
             (Some(_), true) => Dns::All,
             (Some(_), false) => Dns::Servers(servers.clone()),
         };
         if self.compared == Compared::Inferred {
-            report.compared = Compared::Nothing;
-            self.problems.push(Finding::new(
-                "there is no record of the installation, so the rules cannot be compared with what is wanted",
-                "run 'tproxy status' with the wanted configuration, or 'tproxy install' to write a record",
-            ));
-        } else {
-            let current = self.current_resolvers();
-            let facts = self.facts_for(uid, &situation, &servers, current.as_ref(), &installed)?;
-            let plan = self.plan(&facts);
-            let planned: Vec<Family> = plan.families.iter().map(|plan| plan.family).collect();
-            let wanted = lower::table(&plan, !self.config.comments.disabled);
-            report.differences = own_table::differences(observed, &wanted);
-            report.resolvers = current.map(|current| {
-                let file = self.config.redirect.dns.resolv_config_path.display().to_string();
-                Resolvers::compare(file, current, servers.clone(), &planned)
-            });
+            let iptables_executables = self.config.iptables_executables.clone();
+            self.config = Config { iptables_executables, ..inferred.config.clone() };
         }
+        let current = self.current_resolvers();
+        let facts = self.facts_for(uid, &situation, servers, current.as_ref(), &installed)?;
+        let plan = self.plan(&facts);
+        let planned: Vec<Family> = plan.families.iter().map(|plan| plan.family).collect();
+        let mut wanted = lower::table(&plan, !self.config.comments.disabled);
+        if self.compared == Compared::Inferred {
+            wanted = infer::with_comments_of(wanted, table);
+        }
+        report.differences = own_table::differences(observed, &wanted);
+        report.resolvers = current.map(|current| {
+            let file = self.config.redirect.dns.resolv_config_path.display().to_string();
+            Resolvers::compare(file, current, servers.clone(), &planned)
+        });
         report.sidecar = Some(sidecar(uid));
         report.listeners = listeners(report.ports, &installed, uid);
         let native = self.ruleset(true);

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use proptest::prelude::*;
 use tproxy::config::Config;
-use tproxy::config::values::{IpFamilyMode, Port};
+use tproxy::config::values::{IpFamilyMode, Port, UidExclusion};
 use tproxy::host::{HostFacts, Ipv6Support, Resolver};
 
 fn port() -> impl Strategy<Value = Port> {
@@ -89,6 +89,14 @@ pub fn config() -> impl Strategy<Value = Config> {
         redirect.vnet.networks = nets.3;
         config
     })
+}
+
+/// Exclusions of neighbours and of the same users over and over.
+pub fn exclusions() -> impl Strategy<Value = Vec<UidExclusion>> {
+    let ports = prop::sample::select(vec!["80", "80-81", "81,80", "82,90-99", "*", "1-79"]);
+    let users = (100..106_u32, 0..3_u32).prop_map(|(first, more)| format!("{first}-{}", first + more));
+    let one = (prop::sample::select(vec!["tcp", "udp", "*"]), ports, users);
+    prop::collection::vec(one.prop_map(|(p, ports, users)| parsed(&format!("{p}:{ports}:{users}"))), 0..6)
 }
 
 /// Any host.

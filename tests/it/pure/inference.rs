@@ -6,8 +6,9 @@ use tproxy::backend::iptables::owned::Ownership;
 use tproxy::backend::iptables::save::Saved;
 use tproxy::backend::iptables::transition::{Wanted, changes, script};
 use tproxy::backend::iptables::typed::own_rules;
-use tproxy::host::{HostFacts, Resolver};
-use tproxy::plan::{Family, family_plan};
+use tproxy::backend::nftables::{self, lower};
+use tproxy::host::{HostFacts, Ipv6Support, Resolver};
+use tproxy::plan::{self, Family, family_plan};
 
 use super::configs;
 use super::model::Kernel;
@@ -38,5 +39,22 @@ proptest! {
         let again = Wanted::plan(&family_plan(&inferred.config, &facts, Family::V4), true).whatever_comments();
         let changes = changes(&saved, &own, &again);
         prop_assert!(changes.is_empty(), "{changes:#?}\n{}", kernel.save());
+    }
+
+    #[test]
+    fn a_table_tells_its_configuration(
+        config in configs::config(),
+        exclusions in configs::exclusions(),
+        comments in any::<bool>(),
+        facts in configs::facts(),
+    ) {
+        let mut config = config;
+        config.redirect.outbound.exclude_ports_for_uids.extend(exclusions);
+        let table = lower::table(&plan::build(&config, &facts), comments);
+        let inferred = nftables::infer::infer(&table);
+        prop_assert_eq!(inferred.config.comments.disabled, !comments);
+        let host = HostFacts { sidecar_uid: 1, ipv6: Ipv6Support::Available, ..facts };
+        let again = inferred.wanted(host, &table);
+        prop_assert_eq!(&again, &table, "{:#?}", inferred);
     }
 }

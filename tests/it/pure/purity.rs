@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 40] = [
+const PURE: [&str; 43] = [
     "src/plan",
     "src/config",
     "src/present",
@@ -28,6 +28,9 @@ const PURE: [&str; 40] = [
     "src/backend/nftables/elements.rs",
     "src/backend/nftables/encode.rs",
     "src/backend/nftables/expression.rs",
+    "src/backend/nftables/exclusions.rs",
+    "src/backend/nftables/infer.rs",
+    "src/backend/nftables/lower",
     "src/backend/nftables/model.rs",
     "src/backend/nftables/refusal.rs",
     "src/backend/nftables/set.rs",

@@ -83,20 +83,41 @@ fn everything_that_can_be_configured_is_as_wanted() {
             let found = report(lab, 0, &flags(&given));
             let families = if wanted.contains("ipv4\n") { 1 } else { 2 };
             assert_eq!(found["families"].as_array().expect("a list").len(), families, "{found:#}");
+            // There is no record; the table tells the same.
+            let found = report(lab, 0, &[]);
+            assert_eq!(found["comparedWith"], "inferred", "{found:#}");
         }
     });
 }
 
 #[test]
-fn without_a_record_nothing_can_be_compared() {
+fn without_a_record_the_table_is_compared_with_what_it_says_itself() {
     Lab::enter(|lab| {
-        let _ = install(lab, WANTED);
+        let mut given = install(lab, WANTED);
+        let found = report(lab, 0, &[]);
+        assert_eq!(found["comparedWith"], "inferred");
+        assert_eq!(found["ports"]["outbound"], 15001);
+        assert_eq!(found["sidecar"]["uid"], SIDECAR);
+        let _ = status(lab, &[]).exits(0).prints("read off the rules");
+        // What was lost shows.
+        firewall::nft("flush chain inet kuma_mesh inbound\n");
         let found = report(lab, 11, &[]);
-        assert!(
-            found["comparedWith"].is_null() && found["differences"].as_array().expect("a list").is_empty()
+        let missing = ("missing".to_owned(), "inbound".to_owned());
+        assert_eq!(differences(&found), [missing.clone(), missing], "{found:#}");
+        // Where the host's own address is a server, the order of servers counts.
+        lab.resolv_conf(
+            "nameserver 10.0.0.9\nnameserver 127.0.0.53\nnameserver 127.0.0.1\nnameserver 10.0.0.2\n",
         );
-        assert_eq!(found["ports"]["outbound"], 15001, "what the table says is told all the same");
-        let _ = status(lab, &[]).exits(11).prints("no record").prints("with the wanted configuration");
+        given[1] = format!("{}.yaml", given[1]);
+        std::fs::write(
+            &given[1],
+            "kumaDPUser: kuma-dp\nbackend: nftables\nredirect: { dns: { enabled: true } }\n",
+        )
+        .expect("a file of the lab");
+        let _ = lab.program().arg("install").args(&given).run().succeeds();
+        report(lab, 0, &[]);
+        std::fs::remove_dir_all("/run/tproxy").expect("a record");
+        assert_eq!(report(lab, 0, &[])["comparedWith"], "inferred");
     });
 }
 

@@ -12,7 +12,7 @@ use crate::config::values::{PortRange, Protocol, UidRange};
 use crate::plan::{BuiltinChain, ChainRef, Family, Match, OwnChain, Rule, Table, Target};
 
 use super::super::model::{End, Statement, Test};
-use super::super::set::{Interval, Key, Set};
+use super::super::set::{Interval, Key, Set, merged};
 use super::{interface, is, same_protocol};
 
 /// A rule on its way.
@@ -277,9 +277,17 @@ impl Condition {
 
 /// Joins what can be joined.
 pub(super) fn fold(drafts: &[Draft]) -> Vec<Draft> {
-    // First by ports, then by users: the only rules with two lists are those that have both.
-    let by_first: Vec<Draft> = joined(drafts, 0).into_iter().map(sorted).collect();
-    joined(&by_first, 1)
+    // First by ports, then by users: the only rules with two lists are those that have both. Rules that became alike
+    // in one by this can then be joined by the other.
+    let mut folded = joined(drafts, 0);
+    for nth in [1, 0].into_iter().cycle() {
+        let count = folded.len();
+        folded = joined(&folded, nth);
+        if nth == 0 && folded.len() == count {
+            break;
+        }
+    }
+    folded
 }
 
 fn joined(drafts: &[Draft], nth: usize) -> Vec<Draft> {
@@ -295,14 +303,14 @@ fn joined(drafts: &[Draft], nth: usize) -> Vec<Draft> {
         }
         done.push(draft.clone());
     }
-    done
+    done.into_iter().map(merged_values).collect()
 }
 
-/// The values of a list in their order, so that equal lists look equal.
-fn sorted(mut draft: Draft) -> Draft {
+/// The values of a list as its set has them, so that equal lists look equal.
+fn merged_values(mut draft: Draft) -> Draft {
     for condition in &mut draft.conditions {
         if let Condition::List { values, .. } | Condition::Short { values, .. } = condition {
-            values.sort_unstable();
+            *values = merged(std::mem::take(values));
         }
     }
     draft
