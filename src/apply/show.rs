@@ -85,12 +85,15 @@ fn assumed(config: &Config) -> Option<Backend> {
     }
 }
 
-/// Says by what way rules go, where that was not plain.
+/// Says by what way rules go and why, where it was for us to choose.
 pub fn choice(backend: Backend, why: &str, asked: BackendChoice) {
-    if asked == BackendChoice::Auto && backend == Backend::Nftables {
-        tracing::info!("using nftables: {why}");
-    } else {
-        tracing::debug!("using {} ({backend}): {why}", backend.name());
+    let way = match backend {
+        Backend::Iptables(variant) => format!("iptables ({variant})"),
+        Backend::Nftables => backend.name().to_owned(),
+    };
+    match asked {
+        BackendChoice::Auto => tracing::info!("using {way}: {why}"),
+        BackendChoice::Iptables | BackendChoice::Nftables => tracing::debug!("using {way}: {why}"),
     }
 }
 
