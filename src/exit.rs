@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The target of a log event that is the next step after what was said before it, as of a warning.
+pub const HINT: &str = "hint";
+
 /// Exit codes; scripts rely on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

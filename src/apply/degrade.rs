@@ -78,8 +78,7 @@ impl Degraded {
 
     /// The same for our own table, which is of both families.
     pub fn leave_out_native(&mut self, error: &SendError) -> Option<&'static str> {
-        let SendError::Refused(refused) = error else { return None };
-        let part = refused.statement.as_ref().and_then(part_of)?;
+        let part = part_of(error)?;
         let mut was_on = false;
         for config in self.configs.values_mut().filter(|config| part.is_on(config)) {
             was_on = true;
@@ -89,9 +88,15 @@ impl Degraded {
     }
 }
 
+/// Whether a refusal of our own table is about something that the installation could do without.
+pub fn can_do_without(error: &SendError) -> bool {
+    part_of(error).is_some()
+}
+
 /// The part without which the table can be had.
-fn part_of(statement: &Statement) -> Option<Part> {
-    match statement {
+fn part_of(error: &SendError) -> Option<Part> {
+    let SendError::Refused(refused) = error else { return None };
+    match refused.statement.as_ref()? {
         Statement::CtZone(_) => Some(Part::Zones),
         Statement::Invalid => Some(Part::Invalid),
         Statement::Log { .. } => Some(Part::Log),

@@ -8,13 +8,13 @@ use crate::backend::iptables::tools::{self, Tools};
 use crate::backend::nftables::send::SendError;
 use crate::backend::{Backend, firewalld};
 use crate::config::values::IpFamilyMode;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, HINT};
 use crate::host::{self, HostFacts, Interfaces, Ipv6Support};
 use crate::plan::{self, Family};
 use crate::present::{Action, Receipt, RuleCounts};
 
 use super::confirm::{self, Guard};
-use super::degrade::Degraded;
+use super::degrade::{self, Degraded};
 use super::facts;
 use super::passthrough::Passthrough;
 use super::prove::{self, Unproven};
@@ -76,6 +76,7 @@ impl<'a> Install<'a> {
         if let Backend::Iptables(variant) = backend {
             facts::check_ipv6_tools(&mut facts, variant, session.tools.of(variant));
         }
+        stop::if_owned(&scene)?;
         stop::if_unclaimed(&scene.iptables)?;
         stop::if_chains_in_use_elsewhere(&scene.iptables, backend)?;
         show::warn_of_intruders(&scene);
@@ -141,6 +142,7 @@ impl<'a> Install<'a> {
             }
             // A run that is killed from here on has to be found by the next one, so what may come is written first.
             if let (Some(Trial { time, .. }), None) = (self.request.confirm, &guard) {
+                let time = if self.request.verify { time.saturating_add(prove::AT_MOST) } else { time };
                 guard = Some(Guard::start(&mut self.store, &self.session, &undo, time)?);
             }
             let intent = Self::intent(&done, old);
@@ -244,6 +246,9 @@ impl<'a> Install<'a> {
             && let Some(how) = self.degraded.leave_out_native(error)
         {
             tracing::warn!("{error}; the rules are installed {how}");
+            if let Some(hint) = error.hint() {
+                tracing::info!(target: HINT, "{hint}");
+            }
             return Ok(());
         }
         if let Refused::Iptables { place: (variant, family), error } = refused
@@ -328,27 +333,23 @@ pub(super) fn failure(refused: &Refused, strict: bool) -> Failure {
     }
 }
 
-fn native_failure(error: &SendError, strict: bool) -> Failure {
-    let message = format!("the nftables rules could not be committed: {error}");
-    match error {
-        SendError::Denied => Failure::new(Exit::Host, message)
-            .hint("root needs the capability CAP_NET_ADMIN too; containers have to be given it"),
-        SendError::Owned => Failure::new(Exit::Failed, message)
-            .hint("end that process, or let it remove its table; nothing was changed"),
-        SendError::TooBig { .. } => {
-            Failure::new(Exit::Host, message).hint("raise the setting net.core.wmem_max")
+/// The same of our own table.
+pub(super) fn native_failure(error: &SendError, strict: bool) -> Failure {
+    let exit = match error {
+        SendError::Denied
+        | SendError::TooBig { .. }
+        | SendError::NoMemory { .. }
+        | SendError::Unsupported
+        | SendError::Refused(_) => Exit::Host,
+        SendError::Owned | SendError::Io(_) => Exit::Failed,
+        SendError::Changed => Exit::Busy,
+    };
+    let failure = Failure::new(exit, format!("the nftables rules could not be committed: {error}"));
+    match error.hint() {
+        Some(hint) if strict && degrade::can_do_without(error) => {
+            failure.hint(format!("{hint}; without --strict, that part is left out"))
         }
-        SendError::Unsupported => Failure::new(Exit::Host, message)
-            .hint("install with --backend iptables, whose legacy variant needs no nf_tables"),
-        SendError::Refused(_) if strict => Failure::new(Exit::Host, message)
-            .hint("without --strict, parts that can be left out are left out"),
-        SendError::Refused(refused) => {
-            let lacking =
-                || "the kernel lacks something that is required; its own words above say what".to_owned();
-            Failure::new(Exit::Host, message).hint(refused.hint().unwrap_or_else(lacking))
-        }
-        SendError::Changed => Failure::new(Exit::Busy, message)
-            .hint("find out who keeps changing the firewall, and run the command again"),
-        SendError::Io(_) => Failure::new(Exit::Failed, message),
+        Some(hint) => failure.hint(hint),
+        None => failure,
     }
 }

@@ -6,11 +6,13 @@ use crate::backend::Backend;
 use crate::backend::iptables::owned::SharedRule;
 use crate::backend::iptables::situation::{Place, Situation};
 use crate::backend::iptables::tools;
+use crate::backend::nftables::send::SendError;
 use crate::exit::{Exit, Failure};
 use crate::host;
 use crate::sys::signal;
 use crate::text::escape;
 
+use super::install::native_failure;
 use super::look;
 use super::scene::Scene;
 use super::transaction::Session;
@@ -38,6 +40,12 @@ pub fn if_asked_to() -> Result<(), Failure> {
         )),
         None => Ok(()),
     }
+}
+
+/// Nobody but the process that owns a table may change it.
+pub fn if_owned(scene: &Scene) -> Result<(), Failure> {
+    let owned = scene.native.as_ref().is_some_and(|observed| observed.owned_by.is_some());
+    if owned { Err(native_failure(&SendError::Owned, false)) } else { Ok(()) }
 }
 
 /// Without iptables there can be rules of ours that nothing here can remove.

@@ -39,6 +39,7 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     let session = Session::new(tools, config, recorded, request.adopt, request.force);
 
     let scene = session.look()?;
+    stop::if_owned(&scene)?;
     stop::if_no_tools(&scene, &session)?;
     stop::if_unclaimed(&scene.iptables)?;
     stop::if_chains_in_use(&scene.iptables)?;

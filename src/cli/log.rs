@@ -9,10 +9,12 @@ use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields};
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
-use crate::exit::Failure;
+use crate::exit::{Failure, HINT};
 
 /// The variable that asks for more lines, or fewer: `off`, `error`, `warn`, `info`, `debug` or `trace`.
 pub const LEVEL_VARIABLE: &str = "TPROXY_LOG";
+
+const HINT_LABEL: (&str, &str) = ("hint", "32");
 
 /// Sends events to standard error from now on.
 pub fn set_up() {
@@ -41,7 +43,7 @@ pub fn failure(failure: &Failure) {
     // With standard error closed there is nobody left to tell.
     let _ = writeln!(err, "{} {}", label("error", "31", colour()), failure.message);
     if let Some(hint) = &failure.hint {
-        let _ = writeln!(err, "{} {hint}", label("hint", "32", colour()));
+        let _ = writeln!(err, "{} {hint}", label(HINT_LABEL.0, HINT_LABEL.1, colour()));
     }
 }
 
@@ -73,6 +75,7 @@ where
         event: &Event<'_>,
     ) -> fmt::Result {
         let (word, code) = match *event.metadata().level() {
+            _ if event.metadata().target() == HINT => HINT_LABEL,
             Level::ERROR => ("error", "31"),
             Level::WARN => ("warning", "33"),
             Level::INFO => ("note", "36"),

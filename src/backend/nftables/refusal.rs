@@ -48,43 +48,50 @@ impl Refused {
     }
 
     /// What the one who runs this can do about it.
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> String {
         let lacks = |what: &str, module: &str, option: &str| {
-            format!("this kernel lacks {what}: load the module {module}, or use a kernel with {option}")
+            format!("this kernel lacks {what}: load {module}, or use a kernel with {option}")
         };
         let kind = io::Error::from_raw_os_error(self.errno).kind();
         let missing = matches!(kind, io::ErrorKind::NotFound | io::ErrorKind::Unsupported);
         match (&self.statement, &self.part) {
+            _ if kind == io::ErrorKind::OutOfMemory => {
+                "the kernel had no memory left for it, or not for this container".to_owned()
+            }
             (Some(Statement::Redirect(_)), _) if missing => {
-                Some(lacks("redirection", "nft_redir", "CONFIG_NFT_REDIR"))
+                lacks("redirection", "the module nft_redir", "CONFIG_NFT_REDIR")
             }
-            (Some(Statement::CtZone(_)), _) if missing => {
-                Some(lacks("zones of connection tracking", "nft_ct", "CONFIG_NFT_CT and CONFIG_NF_CONNTRACK_ZONES"))
-            }
+            (Some(Statement::CtZone(_)), _) if missing => lacks(
+                "zones of connection tracking",
+                "the module nft_ct",
+                "CONFIG_NFT_CT and CONFIG_NF_CONNTRACK_ZONES",
+            ),
             (Some(Statement::Invalid), _) if missing => {
-                Some(lacks("the state of connections", "nft_ct", "CONFIG_NFT_CT"))
+                lacks("the state of connections", "the module nft_ct", "CONFIG_NFT_CT")
             }
-            (Some(Statement::Log { .. }), _) if missing => {
-                Some(lacks("log lines", "nft_log and nf_log_syslog", "CONFIG_NFT_LOG and CONFIG_NF_LOG_SYSLOG"))
-            }
+            (Some(Statement::Log { .. }), _) if missing => lacks(
+                "log lines",
+                "the modules nft_log and nf_log_syslog",
+                "CONFIG_NFT_LOG and CONFIG_NF_LOG_SYSLOG",
+            ),
             (Some(Statement::Counter), _) if missing => {
-                Some(lacks("counters", "nft_counter", "CONFIG_NFT_COUNTER"))
+                lacks("counters", "the module nft_counter", "CONFIG_NFT_COUNTER")
             }
             (_, Part::Table) => {
-                Some(lacks("tables for both families", "nf_tables", "CONFIG_NF_TABLES_INET"))
+                lacks("tables for both families", "the module nf_tables", "CONFIG_NF_TABLES_INET")
             }
-            (_, Part::Chain(_, kind)) if missing && kind == "nat" => Some(
-                "this kernel cannot translate addresses in a table for both families: it has to be Linux 5.2 or \
-                 newer, with CONFIG_NFT_NAT and the module nft_chain_nat"
-                    .to_owned(),
-            ),
+            (_, Part::Chain(_, kind)) if missing && kind == "nat" => {
+                "this kernel cannot translate addresses in a table for both families: load the module \
+                 nft_chain_nat, or use Linux 5.2 or newer with CONFIG_NFT_NAT"
+                    .to_owned()
+            }
             (_, Part::Set(_)) if missing => {
-                Some(lacks("sets of intervals", "nf_tables_set or nft_set_rbtree", "CONFIG_NF_TABLES"))
+                lacks("sets of intervals", "the module nf_tables_set or nft_set_rbtree", "CONFIG_NF_TABLES")
             }
-            _ if kind == io::ErrorKind::OutOfMemory => {
-                Some("the kernel had no memory left for it, or not for this container".to_owned())
+            _ if missing => {
+                "use Linux 5.2 or newer with nf_tables, or install with --backend iptables".to_owned()
             }
-            _ => None,
+            _ => "install with --backend iptables, and report what the kernel says".to_owned(),
         }
     }
 }
@@ -215,7 +222,7 @@ mod tests {
             "the kernel refused \"redirect to :15001\" in the rule \"meta l4proto tcp counter redirect to :15001\" \
              of the chain out: No such file or directory"
         );
-        assert!(refused.hint().is_some_and(|hint| hint.contains("nft_redir")));
+        assert!(refused.hint().contains("load the module nft_redir,"));
         let all = Refused::new(None, None, 40, Some("a\u{1b}b".into()));
         assert_eq!(
             all.to_string(),

@@ -36,6 +36,12 @@ pub enum SendError {
         /// How many it would have been.
         bytes: usize,
     },
+    /// The kernel had no memory for it.
+    #[error("the kernel has no memory for {bytes} bytes of rules and lists at once")]
+    NoMemory {
+        /// How many it would have been.
+        bytes: usize,
+    },
     /// No `nf_tables`, or none for both families.
     #[error("this kernel has no nf_tables")]
     Unsupported,
@@ -47,6 +53,25 @@ pub enum SendError {
     Io(#[source] io::Error),
 }
 
+impl SendError {
+    /// What the one who runs this can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Changed => "find out who keeps changing the firewall, and run the command again",
+            Self::Denied => "root needs the capability CAP_NET_ADMIN too; containers have to be given it",
+            Self::Owned => "end that process, or let it remove its table; nothing was changed",
+            Self::TooBig { .. } => {
+                "raise the setting net.core.wmem_max, or exclude fewer addresses and ports"
+            }
+            Self::NoMemory { .. } => "free some memory, and run the command again",
+            Self::Unsupported => "install with --backend iptables, whose legacy variant needs no nf_tables",
+            Self::Refused(refused) => return Some(refused.hint()),
+            Self::Io(_) => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
 /// Makes a change, if this is still the generation.
 ///
 /// # Errors
@@ -56,9 +81,8 @@ pub fn send(door: &mut Door, messages: &[Message], generation: u32) -> Result<()
     Err(match refusal {
         Refusal::Changed => SendError::Changed,
         Refusal::Denied => SendError::Denied,
-        Refusal::TooBig => {
-            SendError::TooBig { bytes: messages.iter().map(|message| message.body.len()).sum() }
-        }
+        Refusal::TooBig => SendError::TooBig { bytes: size(messages) },
+        Refusal::NoMemory => SendError::NoMemory { bytes: size(messages) },
         // Not the right to change anything is missing, but that to change this table.
         Refusal::Refused { message: Some(_), errno: libc::EPERM, .. } => SendError::Owned,
         // What nfnetlink says to a batch for a part of it that is not there.
@@ -78,6 +102,10 @@ pub fn send(door: &mut Door, messages: &[Message], generation: u32) -> Result<()
             error => SendError::Io(error),
         },
     })
+}
+
+fn size(messages: &[Message]) -> usize {
+    messages.iter().map(|message| message.body.len()).sum()
 }
 
 /// Which statement of a refused rule it was, found out by trying each alone. A kernel that does not say at which

@@ -50,6 +50,8 @@ pub enum Refusal {
     /// It is more than this socket can send at once. Without the right to more that is twice the setting
     /// `net.core.wmem_max`.
     TooBig,
+    /// The kernel had no memory to take it.
+    NoMemory,
     /// The right to administer this network namespace is lacking.
     Denied,
     /// The kernel does not accept a message.
@@ -70,7 +72,8 @@ pub enum Refusal {
 impl From<Errno> for Refusal {
     fn from(errno: Errno) -> Self {
         match errno {
-            Errno::EMSGSIZE | Errno::ENOBUFS => Self::TooBig,
+            Errno::EMSGSIZE => Self::TooBig,
+            Errno::ENOBUFS | Errno::ENOMEM => Self::NoMemory,
             Errno::EPERM => Self::Denied,
             _ => Self::Io(errno.into()),
         }

@@ -74,9 +74,23 @@ impl Program {
         Running { line, pid, output }
     }
 
+    /// The same as a command that another program is given, behind these arguments.
+    pub fn behind(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().args(args).arg(self.command.get_program()).args(self.command.get_args());
+        command.envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command
+    }
+
     /// Runs it to its end.
     pub fn run(self) -> Run {
         self.start().finish()
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&line_of(&self.command))
     }
 }
 

@@ -16,6 +16,7 @@ pub mod mesh;
 pub mod network;
 pub mod ruleset;
 pub mod snapshot;
+pub mod tracer;
 pub mod users;
 pub mod wrappers;
 

@@ -1,0 +1,177 @@
+//! Rights that are missing: to the network, to a table that somebody owns, to send much at once.
+
+use std::fs;
+
+use tproxy::attribute::Attributes;
+use tproxy::backend::nftables::wire::{CREATE, INET, Message};
+use tproxy::sys::netlink::nftables::Door;
+
+use super::{FIRST, NATIVE};
+use crate::support::backend::own_table;
+use crate::support::command::{Program, find};
+use crate::support::generation::nft_generation;
+use crate::support::lab::skip;
+use crate::support::snapshot::Snapshot;
+use crate::support::{APP, Backend, Lab, Run};
+
+#[track_caller]
+fn one_hint(run: Run) -> Run {
+    assert_eq!(run.stderr.matches("hint: ").count(), 1, "{run}");
+    run
+}
+
+#[test]
+fn a_container_without_the_right_to_its_network_is_told_so() {
+    Lab::enter(|lab| {
+        let before = Snapshot::take();
+        let generation = nft_generation();
+        let contained = |args: &[&str]| {
+            let setpriv =
+                Program::new("setpriv").args(["--inh-caps=-net_admin", "--bounding-set=-net_admin"]);
+            setpriv.arg(lab.program_path()).args(args).run()
+        };
+        let install = ["install", "--kuma-dp-user", "kuma-dp"];
+        for run in [
+            contained(&[&install[..], &["--backend", "nftables"]].concat()),
+            contained(&install),
+            contained(&["uninstall"]),
+            contained(&["status"]),
+        ] {
+            let run = one_hint(run.exits(3));
+            let _ = run.says("Operation not permitted").says("CAP_NET_ADMIN");
+        }
+        assert_eq!(nft_generation(), generation);
+        Snapshot::take().assert_unchanged_since(&before);
+    });
+}
+
+#[test]
+fn an_ordinary_user_is_told_so() {
+    Lab::enter(|lab| {
+        lab.install(NATIVE, &FIRST).succeeds();
+        let before = Snapshot::take();
+        for program in [lab.installing(NATIVE, &FIRST), lab.uninstalling(NATIVE, &[])] {
+            let _ = one_hint(program.user(APP).run().exits(3)).says("root").says("sudo");
+        }
+        Snapshot::take().assert_unchanged_since(&before);
+    });
+}
+
+/// A table of ours that a process made its own, which it is until the process, or this value, ends.
+fn own() -> Door {
+    let mut door = Door::open().expect("a door");
+    let generation = door.generation().expect("a generation");
+    // NFTA_TABLE_NAME, and in NFTA_TABLE_FLAGS NFT_TABLE_F_OWNER.
+    let body = Attributes::new().text(1, "kuma_mesh").number(2, 2).into();
+    let new_table = Message { kind: 0, flags: CREATE, family: INET, body };
+    door.commit(&[new_table], generation).expect("Linux 5.12 or newer");
+    door
+}
+
+#[test]
+fn a_table_that_somebody_owns_has_its_own_sentence() {
+    Lab::enter(|lab| {
+        let before = Snapshot::take();
+        for backend in Backend::ALL {
+            let owner = own();
+            let theirs = own_table().expect("a table");
+            assert!(theirs.contains("flags owner"), "{theirs}");
+            let generation = nft_generation();
+            for run in [lab.install(backend, &FIRST), lab.uninstall(backend, &[])] {
+                let run = one_hint(run.exits(1));
+                let _ = run
+                    .says("the table inet kuma_mesh belongs to another process")
+                    .says("hint: end that process");
+            }
+            assert_eq!(nft_generation(), generation);
+            assert_eq!(own_table().as_ref(), Some(&theirs));
+            drop(owner);
+            Snapshot::take().assert_unchanged_since(&before);
+        }
+        lab.install(NATIVE, &FIRST).succeeds();
+        lab.uninstall(NATIVE, &[]).succeeds();
+        Snapshot::take().assert_unchanged_since(&before);
+    });
+}
+
+/// Elements take 28 bytes or more each, and every interval has two.
+fn addresses(bytes: usize) -> String {
+    let address =
+        |number: usize| format!("10.{}.{}.{}", number >> 15, number >> 7 & 0xff, (number << 1) & 0xff);
+    (0..bytes / 56).map(address).collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn what_is_too_big_to_send_is_told_with_the_setting() {
+    Lab::enter(|lab| {
+        let setting = fs::read_to_string("/proc/sys/net/core/wmem_max").expect("a setting");
+        let most: usize = setting.trim().parse().expect("a number");
+        if most > 1 << 22 {
+            return skip("net.core.wmem_max is larger than any list here");
+        }
+        // Only root of a user namespace is bound by it, so this is one, with a network of its own.
+        let probe = Program::new("unshare").args(["--user", "--map-root-user", "--net", "--", "true"]).run();
+        if probe.code != Some(0) {
+            return skip(&format!("no user namespace: {probe}"));
+        }
+        let file = lab.dir().join("lists.yaml");
+        let run = |bytes: usize| {
+            let lists = format!("redirect:\n  outbound:\n    excludePortsForIPs: [{}]\n", addresses(bytes));
+            fs::write(&file, lists).expect("a file in the private /run");
+            Program::new("unshare")
+                .args(["--user", "--map-root-user", "--net", "--"])
+                .arg(lab.program_path())
+                .args(["install", "--kuma-dp-user", "0", "--backend", "nftables", "--ip-family-mode", "ipv4"])
+                .arg("--config")
+                .arg(&file)
+                .run()
+        };
+        run(10_000).succeeds();
+        // The kernel doubles what is asked for.
+        let _ = one_hint(run(3 * most).exits(3))
+            .says("at once")
+            .says("hint: raise the setting net.core.wmem_max");
+    });
+}
+
+/// Every call that hands the kernel something, and no memory for it.
+#[test]
+fn a_kernel_without_memory_is_told_so() {
+    Lab::enter(|lab| {
+        if find("strace").is_none() {
+            return skip("this machine has no strace");
+        }
+        lab.install(NATIVE, &FIRST).succeeds();
+        let before = Snapshot::take();
+        let with = |inject: &[&str]| {
+            let log = lab.dir().join("strace.log");
+            let strace = Program::new("strace").args(["-f", "-qq", "-e", "trace=sendto"]).args(inject);
+            let strace = strace.arg("-o").arg(&log).arg(lab.program_path());
+            let install = ["install", "--kuma-dp-user", "kuma-dp", "--backend", "nftables", "--redirect-dns"];
+            (strace.args(install).run(), fs::read_to_string(&log).expect("strace wrote its log"))
+        };
+        let (run, log) = with(&[]);
+        run.succeeds();
+        let calls = log.lines().filter(|line| line.contains("sendto(")).count();
+        assert!(calls > 4, "{log}");
+        lab.install(NATIVE, &FIRST).succeeds();
+        let mut refused = 0;
+        for error in ["ENOBUFS", "ENOMEM"] {
+            for number in 1..=calls {
+                let (run, _) = with(&["-e", &format!("inject=sendto:error={error}:when={number}")]);
+                if run.code == Some(0) {
+                    lab.install(NATIVE, &FIRST).succeeds();
+                    continue;
+                }
+                refused += 1;
+                let run = run.says("error: ");
+                assert!(["buffer", "memory"].iter().any(|word| run.stderr.contains(word)), "{run}");
+                assert!(run.code == Some(3) || run.code == Some(1), "{run}");
+                Snapshot::take()
+                    .without_counters()
+                    .assert_unchanged_since(&before.clone().without_counters());
+            }
+        }
+        assert!(refused > 4, "{refused} of {calls}");
+    });
+}
