@@ -1,5 +1,7 @@
 //! By what way an installation gets its rules into the kernel, and how they are found there.
 
+use serde_json::Value;
+
 use super::command::{self, Program};
 use super::firewall::{self, Family, Variant};
 use super::lab;
@@ -25,13 +27,6 @@ impl Backend {
     pub const NFT: Self = Self::Iptables(Variant::Nft);
     pub const LEGACY: Self = Self::Iptables(Variant::Legacy);
     pub const ALL: [Self; 3] = [Self::NFT, Self::LEGACY, Self::Nftables];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Iptables(variant) => variant.name(),
-            Self::Nftables => "nftables",
-        }
-    }
 
     /// The programs by which other people on the machine write their rules. What an installation writes is not to
     /// be looked for with them: see [`Self::has_ours`].
@@ -111,4 +106,14 @@ pub fn own_table() -> Option<String> {
     // Between the two looks somebody may have removed it.
     let list = || Program::new("nft").args(["-s", "list", "table", family, name]).run();
     listed.then(list).filter(|run| run.code == Some(0)).map(|run| run.stdout)
+}
+
+/// What tells the native table from another one of its name that took its place.
+#[track_caller]
+pub fn own_table_handle() -> Option<u64> {
+    let tables = command::must("nft", &["-j", "list", "tables"]);
+    let tables: Value = serde_json::from_str(&tables).expect("nft speaks JSON");
+    let tables = tables["nftables"].as_array().expect("a list").iter().map(|object| &object["table"]);
+    let ours = |table: &&Value| [&table["family"], &table["name"]] == TABLE;
+    tables.filter(ours).find_map(|table| table["handle"].as_u64())
 }

@@ -5,7 +5,7 @@ mod writer;
 
 use crate::support::backend::own_table;
 use crate::support::command::must;
-use crate::support::lab::each_backend;
+use crate::support::lab::{each_backend, each_iptables_variant};
 use crate::support::snapshot::Snapshot;
 use crate::support::{Backend, Family, Lab, Variant, firewall};
 
@@ -19,14 +19,9 @@ struct Shape {
     native: &'static str,
 }
 
-fn survives(lab: &Lab, backend: Backend, shape: &Shape) {
-    lab.silence();
-    // A table of its own stands beside either.
-    let variants = match backend {
-        Backend::Iptables(variant) => vec![variant],
-        Backend::Nftables => Variant::BOTH.to_vec(),
-    };
-    for variant in variants {
+/// Puts it on the machine by these variants.
+fn put(variants: &[Variant], shape: &Shape) {
+    for &variant in variants {
         for (family, rules) in [(Family::V4, shape.v4), (Family::V6, shape.v6)] {
             if !rules.is_empty() {
                 firewall::restore(variant, family, rules);
@@ -35,6 +30,15 @@ fn survives(lab: &Lab, backend: Backend, shape: &Shape) {
     }
     if !shape.native.is_empty() {
         firewall::nft(shape.native);
+    }
+}
+
+fn survives(lab: &Lab, backend: Backend, shape: &Shape) {
+    lab.silence();
+    // A table of its own stands beside either.
+    match backend {
+        Backend::Iptables(variant) => put(&[variant], shape),
+        Backend::Nftables => put(&Variant::BOTH, shape),
     }
     let before = Snapshot::take();
     let steps: [&[&str]; 4] = [
@@ -55,6 +59,29 @@ fn survives(lab: &Lab, backend: Backend, shape: &Shape) {
     }
     lab.uninstall(backend, &[]).succeeds();
     Snapshot::take().assert_unchanged_since(&before);
+}
+
+// There and back, between the programs of iptables and the native table.
+each_iptables_variant! {
+    fn moves_between_backends_leave_everything_alone(lab, variant) {
+        lab.silence();
+        for shape in [&shapes::DOCKER, &shapes::MENTIONS, &shapes::NATIVE] {
+            put(&[variant], shape);
+        }
+        let before = Snapshot::take();
+        let iptables = ["--redirect-dns", "--backend", "iptables"];
+        for _ in 0..2 {
+            lab.install(variant, &iptables).succeeds();
+            Snapshot::take().assert_foreign_unchanged_since(&before);
+            lab.install(Backend::Nftables, &["--redirect-all-dns-traffic"]).succeeds();
+            assert_eq!(Backend::installed(), [Backend::Nftables]);
+            Snapshot::take().assert_foreign_unchanged_since(&before);
+        }
+        lab.install(variant, &iptables).succeeds();
+        assert_eq!(Backend::installed(), [variant.into()]);
+        lab.uninstall(Backend::Nftables, &[]).succeeds();
+        Snapshot::take().assert_unchanged_since(&before);
+    }
 }
 
 /// How many rules lead to our outbound chain, by family; asked of the kernel, because save tools leave out tables
