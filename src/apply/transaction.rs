@@ -161,6 +161,14 @@ impl Session {
     /// # Errors
     /// Something is left that should not be; the failure lists it ([`Exit::Left`]).
     pub fn take_back(&self, before: &Goal) -> Result<(), Failure> {
+        // Rules that go back into shared chains go to their places among others', so all have to be seen.
+        let all_seen = Self { choice: BackendChoice::Iptables, ..self.clone() };
+        let shared = before.iptables.values().any(|wanted| wanted.rule_count() > 0);
+        let session = if shared { &all_seen } else { self };
+        session.go_back(before)
+    }
+
+    fn go_back(&self, before: &Goal) -> Result<(), Failure> {
         let scene = self.look()?;
         // Whoever asked us to stop has already been heard; the way back is not cut short.
         let patiently = |pause| {
