@@ -25,13 +25,15 @@ pub fn verify_text(report: &Report) -> String {
         text.push_str(&cut(&line));
         text.push('\n');
     }
-    for outcome in report.outcomes.iter().filter(|outcome| outcome.status != Status::Pass) {
+    for (outcome, more) in alike(report) {
         text.push('\n');
-        text.push_str(&at_length(outcome));
+        text.push_str(&at_length(outcome, more));
     }
     let tested = match report.method {
         crate::verify::Method::Listeners => "tproxy listened on the sidecar's ports",
-        crate::verify::Method::Counters => "the sidecar's ports are in use; connection tracking told",
+        crate::verify::Method::Counters => {
+            "the sidecar's ports are in use; connection tracking told, and the rules' counters"
+        }
     };
     // Writing to a String cannot fail.
     let _ = writeln!(
@@ -45,15 +47,37 @@ pub fn verify_text(report: &Report) -> String {
     text
 }
 
-fn at_length(outcome: &Outcome) -> String {
+/// What did not pass, each with how many more there are of which the same would be said: of a thousand excluded ports
+/// that a firewall is in the way of, one tells as much as all.
+fn alike(report: &Report) -> Vec<(&Outcome, usize)> {
+    fn said(outcome: &Outcome) -> impl PartialEq {
+        let check = &outcome.check;
+        let about = (check.id, check.family, &check.expected, outcome.status.name());
+        (about, &outcome.happened, &outcome.cause, &outcome.next)
+    }
+    let mut kinds: Vec<(&Outcome, usize)> = Vec::new();
+    for outcome in report.outcomes.iter().filter(|outcome| outcome.status != Status::Pass) {
+        match kinds.iter_mut().find(|(first, _)| said(first) == said(outcome)) {
+            Some((_, more)) => *more += 1,
+            None => kinds.push((outcome, 0)),
+        }
+    }
+    kinds
+}
+
+fn at_length(outcome: &Outcome, more: usize) -> String {
     let check = &outcome.check;
     let status = match outcome.status {
         Status::Fail => "FAILED",
         _ => "not tested",
     };
-    let mut text = wrapped(status, &format!("{} {}: {}", check.family, check.id.name(), check.target));
+    let more = if more > 0 { format!(", and {more} more like it") } else { String::new() };
+    let mut text = wrapped(status, &format!("{} {}: {}{more}", check.family, check.id.name(), check.target));
     if outcome.status == Status::NotTested {
         text.push_str(&wrapped("  why", &outcome.happened));
+        if let Some(next) = &outcome.next {
+            text.push_str(&wrapped("  next", next));
+        }
         return text;
     }
     text.push_str(&wrapped("  expected", &check.expected));
@@ -117,6 +141,7 @@ pub fn verify_value(report: &Report) -> Value {
                 "status": outcome.status.name(),
                 "expected": outcome.check.expected,
                 "happened": outcome.happened,
+                "evidence": outcome.evidence.iter().map(|evidence| evidence.name()).collect::<Vec<_>>(),
                 "cause": outcome.cause,
                 "next": outcome.next,
             })

@@ -191,6 +191,28 @@ impl Status {
     }
 }
 
+/// What a verdict rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Evidence {
+    /// An end of tproxy's own took the packet, or would have if it had come there.
+    Listener,
+    /// Connection tracking says where the packet goes.
+    Conntrack,
+    /// Our redirecting rules counted at least as many packets as were sent.
+    Counters,
+}
+
+impl Evidence {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::Conntrack => "conntrack",
+            Self::Counters => "counters",
+        }
+    }
+}
+
 /// A check with its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
@@ -200,6 +222,8 @@ pub struct Outcome {
     pub status: Status,
     /// What happened, in words.
     pub happened: String,
+    /// What that rests on; nothing where nobody saw the packet again.
+    pub evidence: Vec<Evidence>,
     /// The likely cause of a failure.
     pub cause: Option<String>,
     /// The one thing to do next.
@@ -211,7 +235,7 @@ pub struct Outcome {
 pub enum Method {
     /// The sidecar was not running, and tproxy itself listened on its ports.
     Listeners,
-    /// The ports are in use; connection tracking told.
+    /// The ports are in use; connection tracking told, and the counters of our rules.
     Counters,
 }
 

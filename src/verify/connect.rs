@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use super::check::{Method, Reached, Way};
-use super::probe::{BRIEFLY, Field, PATIENCE, lock, named, unspecified};
+use super::probe::{BRIEFLY, Field, named, unspecified};
 use crate::config::values::Protocol;
 use crate::sys::netlink::conntrack;
 use crate::sys::{socket, user};
@@ -14,7 +14,7 @@ use crate::sys::{socket, user};
 impl Field<'_> {
     pub(super) fn connect(&self, uid: u32, to: SocketAddr, way: Way) -> io::Result<Reached> {
         let place = self.place(to);
-        let _alone = lock(&place);
+        let _alone = self.alone(&place)?;
         let listen = || socket::listen_on(socket::tcp(to.ip())?, to, None);
         let listener = match way {
             Way::Loopback => listen(),
@@ -76,7 +76,7 @@ impl Field<'_> {
 
     pub(super) fn arrive(&self, from: IpAddr, to: SocketAddr) -> io::Result<Reached> {
         let place = self.place(to);
-        let _alone = lock(&place);
+        let _alone = self.alone(&place)?;
         let mut all = self.lab()?.ends.values().flatten();
         let there = all.find(|ends| ends.here == to.ip()).map_or(from, |ends| ends.there);
         if there != from {
@@ -117,7 +117,7 @@ impl Field<'_> {
 
     pub(super) fn pass_on(&self, uid: u32, source: IpAddr, to: SocketAddr) -> io::Result<Reached> {
         let place = self.place(to);
-        let _alone = lock(&place);
+        let _alone = self.alone(&place)?;
         let listener = socket::listen_on(socket::tcp(to.ip())?, to, None)?;
         self.connect_here(uid, to, Some(source), &listener)
     }
@@ -164,7 +164,7 @@ impl Field<'_> {
 
     /// Who a connection under way meets.
     fn meet(&self, fd: OwnedFd, to: SocketAddr, listener: Option<&TcpListener>) -> io::Result<Reached> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience();
         let local = local(&fd)?;
         let stream = socket::connected(fd, deadline)?;
         if self.method == Method::Counters {

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::check::{Method, Reached};
-use super::probe::{BRIEFLY, Field, PATIENCE, localhost, lock, same, unspecified};
+use super::probe::{BRIEFLY, Field, localhost, same, unspecified};
 use crate::config::values::Protocol;
 use crate::sys::netlink::conntrack;
 use crate::sys::{socket, user};
@@ -37,14 +37,14 @@ struct Asker {
 impl Field<'_> {
     pub(super) fn datagram(&self, uid: u32, to: SocketAddr) -> io::Result<Reached> {
         let place = self.place(to);
-        let _alone = lock(&place);
+        let _alone = self.alone(&place)?;
         let server = self.server(to)?;
         self.ask_freely(uid, to, server.as_ref()).map(|(reached, _)| reached)
     }
 
     pub(super) fn again(&self, first: u32, then: u32, to: SocketAddr) -> io::Result<Reached> {
         let place = self.place(to);
-        let _alone = lock(&place);
+        let _alone = self.alone(&place)?;
         let server = self.server(to)?;
         let (_, port) = self.ask_freely(first, to, server.as_ref())?;
         self.tokens.forget(port);
@@ -111,7 +111,8 @@ impl Field<'_> {
                 return Ok(reached);
             }
         }
-        let patience = if led.is_some() && self.method == Method::Counters { BRIEFLY } else { PATIENCE };
+        let patience =
+            if led.is_some() && self.method == Method::Counters { BRIEFLY } else { self.patience() };
         if let Some(reached) = self.await_answer(asker, to, server, led, patience)? {
             return Ok(reached);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::check::{Check, Goal, Id, Method, Outcome, Probe, Reached, Status, Way};
+use super::check::{Check, Evidence, Goal, Id, Method, Outcome, Probe, Reached, Status, Way};
 use crate::config::{Config, install_command};
 use crate::plan::Family;
 use crate::sidecar::Channel;
@@ -63,7 +63,19 @@ impl Bench<'_> {
         let (status, happened, advice) = self.verdict(&check, reached);
         let (cause, next) = advice.unzip();
         let next = next.map(|next| self.command(next, check.family));
-        Outcome { check, status, happened, cause, next }
+        let evidence = self.evidence(reached).into_iter().collect();
+        Outcome { check, status, happened, evidence, cause, next }
+    }
+
+    fn evidence(&self, reached: &Reached) -> Option<Evidence> {
+        match reached {
+            Reached::Port(..) | Reached::Dns { .. } | Reached::Destination { .. } => Some(Evidence::Listener),
+            // The connection came about, and not with the sidecar: tproxy has its ports, and they were not reached.
+            Reached::Somebody if self.method == Method::Listeners => Some(Evidence::Listener),
+            // Or the sidecar has them, and no redirection there is known.
+            Reached::Tracked { .. } | Reached::Astray(_) | Reached::Somebody => Some(Evidence::Conntrack),
+            Reached::Refused | Reached::Nowhere | Reached::Unsent(_) | Reached::Unknown(_) => None,
+        }
     }
 
     fn command(&self, next: Next, family: Family) -> String {
@@ -150,7 +162,7 @@ impl Bench<'_> {
                 Probe::Datagram { .. } | Probe::Again { .. } => {
                     "arrived neither there nor at the sidecar".to_owned()
                 }
-                _ => "was not answered within 1.5 s".to_owned(),
+                _ => "was not answered in time".to_owned(),
             },
             Reached::Unsent(error) if is_bound(&check.probe) => {
                 format!("was turned off its way before it left: {error}")

@@ -15,7 +15,8 @@ mod probe;
 mod rules;
 mod run;
 mod source;
+pub mod witness;
 
-pub use check::{Id, Method, Outcome, Report, Status};
+pub use check::{Evidence, Id, Method, Outcome, Report, Status};
 pub use run::run;
 pub use source::wanted;

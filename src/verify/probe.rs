@@ -8,8 +8,9 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::check::{Method, Probe, Reached};
 use super::lab::Lab;
@@ -19,10 +20,20 @@ use crate::sys::netlink::conntrack;
 
 /// How long a probe may take. Nothing leaves this host, so an answer takes well under a millisecond; what is lost is
 /// sent again after a second.
-pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// The same, once it is plain that many get lost.
+const LITTLE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long is waited for something that need not come.
 pub(super) const BRIEFLY: Duration = Duration::from_millis(300);
+
+/// How many probes may get lost twice before none is sent a second time: so many do not get lost by themselves, and
+/// waiting for the rest would only take time from those that have not been sent yet.
+const LOST: usize = 8;
+
+/// Why a probe is not sent.
+pub(super) const NO_TIME: &str = "there was no time left for it";
 
 /// Zones that rules put the sidecar's own DNS flows into and everybody else's, and the one without a number.
 const SIDECAR_ZONES: [u16; 2] = [1, 0];
@@ -46,8 +57,12 @@ pub struct Field<'a> {
     pub method: Method,
     /// Whether all rules are known to be as wanted, with nothing ahead of them.
     pub sound: bool,
+    /// When no further probe is begun.
+    pub until: Instant,
     /// One probe at a time to the same destination: each has a listener there.
     pub busy: Mutex<HashMap<SocketAddr, Arc<Mutex<()>>>>,
+    /// How many got lost twice.
+    pub lost: AtomicUsize,
 }
 
 impl Field<'_> {
@@ -59,7 +74,14 @@ impl Field<'_> {
             _ => false,
         };
         let first = self.send_once(probe);
-        if lost(&first) { self.send_once(probe) } else { first }
+        if !lost(&first) || !self.has_time() || self.is_hopeless() {
+            return first;
+        }
+        let second = self.send_once(probe);
+        if lost(&second) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        second
     }
 
     fn send_once(&self, probe: &Probe) -> Reached {
@@ -78,8 +100,27 @@ impl Field<'_> {
         self.lab.ok_or_else(|| io::Error::other("there is no temporary interface"))
     }
 
+    /// Whether so many probes got lost that it is no accident any more.
+    fn is_hopeless(&self) -> bool {
+        self.lost.load(Ordering::Relaxed) >= LOST
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        if self.is_hopeless() { LITTLE_PATIENCE } else { PATIENCE }
+    }
+
+    pub(super) fn has_time(&self) -> bool {
+        Instant::now() < self.until
+    }
+
     pub(super) fn place(&self, to: SocketAddr) -> Arc<Mutex<()>> {
         lock(&self.busy).entry(to).or_default().clone()
+    }
+
+    /// Waits until nobody else sends to a place. Many may wait for the same one.
+    pub(super) fn alone<'a>(&self, place: &'a Mutex<()>) -> io::Result<MutexGuard<'a, ()>> {
+        let alone = lock(place);
+        if self.has_time() { Ok(alone) } else { Err(io::Error::new(io::ErrorKind::QuotaExceeded, NO_TIME)) }
     }
 
     /// Whether packets to an address stay on this host.
@@ -116,7 +157,7 @@ pub(super) fn same(a: SocketAddr, b: SocketAddr) -> bool {
     a.ip() == b.ip() && a.port() == b.port()
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -128,8 +169,10 @@ fn failed(error: &io::Error) -> Reached {
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Reached::Refused,
         io::ErrorKind::TimedOut => Reached::Nowhere,
-        // Of a kernel that does not tell of connections.
-        io::ErrorKind::Unsupported => Reached::Unknown(error.to_string()),
+        // Of a kernel that does not tell of connections, and of a host with too little time or too few threads.
+        io::ErrorKind::Unsupported | io::ErrorKind::QuotaExceeded | io::ErrorKind::WouldBlock => {
+            Reached::Unknown(error.to_string())
+        }
         _ => Reached::Unsent(error.to_string()),
     }
 }

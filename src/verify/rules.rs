@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::check::{Check, Id};
 use super::judge::Rules;
+use super::witness::Counted;
 use crate::backend::Backend;
 use crate::config::Config;
 use crate::exit::Failure;
@@ -34,6 +35,12 @@ impl Look {
     /// Whether they are in an nftables table of our own.
     pub fn is_native(&self) -> bool {
         self.0.backend == Some(Backend::Nftables.name())
+    }
+
+    /// What the rules have counted so far.
+    pub fn counted(&self) -> Counted {
+        let families = self.0.families.iter().map(|report| (report.family, report.hits));
+        Counted { families: families.collect(), all: self.0.hits }
     }
 
     /// What is wrong with the installation as a whole, each with what to do about it.

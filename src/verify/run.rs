@@ -14,10 +14,11 @@ use super::derive::{self, Sources};
 use super::ground::{self, Dice, Ends, Taken};
 use super::judge::Bench;
 use super::lab::Lab;
-use super::probe::Field;
+use super::probe::{Field, NO_TIME};
 use super::rules::{self, Look};
-use crate::config::Config;
-use crate::config::values::Protocol;
+use super::witness;
+use crate::config::values::{IpFamilyMode, Protocol};
+use crate::config::{Config, install_command};
 use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Ipv6Support};
 use crate::plan::Family;
@@ -30,7 +31,7 @@ use crate::sys::user;
 const PATIENCE: Duration = Duration::from_secs(12);
 
 /// Probes under way at the same time. They wait, mostly.
-const WORKERS: usize = 24;
+const WORKERS: usize = 64;
 
 /// Finds out whether traffic goes where a configuration says, with packets that do not leave this host. Needs root.
 ///
@@ -41,9 +42,7 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
     let token = Token::random();
     let mut dice = Dice::new(token.seed());
     let families: Vec<Family> = match config.ip_family_mode {
-        crate::config::values::IpFamilyMode::DualStack if facts.ipv6 == Ipv6Support::Available => {
-            Family::BOTH.to_vec()
-        }
+        IpFamilyMode::DualStack if facts.ipv6 == Ipv6Support::Available => Family::BOTH.to_vec(),
         _ => vec![Family::V4],
     };
     let in_use = in_use();
@@ -85,9 +84,11 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
         tokens: &tokens,
         method,
         sound: look.as_ref().is_some_and(Look::is_sound),
+        until: begun + PATIENCE,
         busy: Mutex::default(),
+        lost: AtomicUsize::new(0),
     };
-    let reached = send_all(&field, &checks, begun + PATIENCE);
+    let reached = send_all(&field, &checks);
     drop(sidecar);
     drop(lab);
 
@@ -97,6 +98,11 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
     let mut outcomes: Vec<Outcome> = judged.map(|(check, reached)| bench.judge(check, &reached)).collect();
     outcomes.extend(ipv6_left_out(config, facts));
     if let Some(look) = &look {
+        if method == Method::Counters
+            && let Ok(after) = rules::look(config)
+        {
+            witness::confirm(&look.counted(), &after.counted(), &mut outcomes);
+        }
         explain(&bench, look, &mut outcomes);
     }
     let report = Report { method, outcomes };
@@ -245,25 +251,28 @@ fn destinations(checks: &[Check]) -> BTreeSet<IpAddr> {
     addresses.collect()
 }
 
-fn send_all(field: &Field, checks: &[Check], until: Instant) -> Vec<Reached> {
+/// Sends them all, exclusions last: there may be a thousand of them, more than there is time for where each gets lost.
+fn send_all(field: &Field, checks: &[Check]) -> Vec<Reached> {
+    let mut order: Vec<usize> = (0..checks.len()).collect();
+    order.sort_by_key(|at| checks.get(*at).is_some_and(|check| check.id == Id::Exclusion));
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<Reached>>> = checks.iter().map(|_| Mutex::new(None)).collect();
+    let work = || {
+        while let Some(&at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let (Some(check), Some(place)) = (checks.get(at), results.get(at)) else { continue };
+            let reached = if field.has_time() {
+                field.send(&check.probe)
+            } else {
+                Reached::Unknown(NO_TIME.to_owned())
+            };
+            tracing::debug!("{} {} {}: {reached:?}", check.family, check.id.name(), check.target);
+            if let Ok(mut place) = place.lock() {
+                *place = Some(reached);
+            }
+        }
+    };
     std::thread::scope(|scope| {
         for _ in 0..WORKERS.min(checks.len()) {
-            let work = || {
-                while let Some(check) = checks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let reached = if Instant::now() < until {
-                        field.send(&check.probe)
-                    } else {
-                        Reached::Unknown("there was no time left for it".to_owned())
-                    };
-                    tracing::debug!("{} {} {}: {reached:?}", check.family, check.id.name(), check.target);
-                    let place = checks.iter().position(|other| std::ptr::eq(other, check));
-                    if let Some(Ok(mut place)) = place.and_then(|place| results.get(place)).map(Mutex::lock) {
-                        *place = Some(reached);
-                    }
-                }
-            };
             // With fewer threads it takes longer.
             let _ = std::thread::Builder::new().spawn_scoped(scope, work);
         }
@@ -275,7 +284,7 @@ fn send_all(field: &Field, checks: &[Check], until: Instant) -> Vec<Reached> {
 /// A dual-stack configuration on a host without IPv6.
 fn ipv6_left_out(config: &Config, facts: &HostFacts) -> Option<Outcome> {
     let Ipv6Support::Unavailable(why) = &facts.ipv6 else { return None };
-    if config.ip_family_mode != crate::config::values::IpFamilyMode::DualStack {
+    if config.ip_family_mode != IpFamilyMode::DualStack {
         return None;
     }
     let check = Check {
@@ -286,7 +295,15 @@ fn ipv6_left_out(config: &Config, facts: &HostFacts) -> Option<Outcome> {
         goal: Goal::Past,
         expected: "is redirected as IPv4 is".to_owned(),
     };
-    Some(Outcome { check, status: Status::NotTested, happened: why.clone(), cause: None, next: None })
+    let meant = Config { ip_family_mode: IpFamilyMode::Ipv4, ..config.clone() };
+    Some(Outcome {
+        check,
+        status: Status::NotTested,
+        happened: why.clone(),
+        evidence: Vec::new(),
+        cause: None,
+        next: Some(format!("if that is meant to be so: {}", install_command(&meant))),
+    })
 }
 
 /// Lets failures say what the rules say.

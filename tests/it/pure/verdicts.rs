@@ -48,7 +48,7 @@ fn connections_that_fail() {
         (
             Id::Outbound,
             Reached::Nowhere,
-            "was not answered within 1.5 s",
+            "was not answered in time",
             "a firewall is in the way",
             "iptables-save -c",
         ),

@@ -39,6 +39,27 @@ impl Said {
         self.checks().filter(|check| check["id"] == id).count()
     }
 
+    /// What the checks of an id rest on, each kind once.
+    pub fn evidence(&self, id: &str) -> Vec<String> {
+        let words = |check: &Value| {
+            let all = check["evidence"].as_array().expect("a list").iter();
+            all.map(|one| one.as_str().expect("a word")).collect::<Vec<_>>().join("+")
+        };
+        let mut kinds: Vec<String> = self.checks().filter(|check| check["id"] == id).map(words).collect();
+        kinds.sort();
+        kinds.dedup();
+        kinds
+    }
+
+    /// The only check of a family with this id.
+    #[track_caller]
+    pub fn one(&self, family: &str, id: &str) -> &Value {
+        let mut all = self.checks().filter(|check| check["family"] == family && check["id"] == id);
+        let one = all.next().expect("such a check");
+        assert!(all.next().is_none(), "{:#}", self.json);
+        one
+    }
+
     pub fn method(&self) -> &str {
         self.json["method"].as_str().expect("a method")
     }

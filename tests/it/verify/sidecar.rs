@@ -2,21 +2,56 @@
 
 use super::verify;
 use crate::support::firewall::{self, Family};
-use crate::support::lab::each_iptables_variant;
+use crate::support::lab::{each_backend, each_iptables_variant};
 use crate::support::listener::Listener;
 use crate::support::mesh::Mesh;
 use crate::support::{APP, as_user};
 
-each_iptables_variant! {
-    fn a_running_sidecar_is_left_alone(lab, variant) {
-        lab.install(variant, &["--redirect-dns", "--exclude-outbound-ports", "9000"]).succeeds();
+each_backend! {
+    fn a_running_sidecar_is_left_alone(lab, backend) {
+        lab.install(backend, &["--redirect-dns", "--exclude-outbound-ports", "9000"]).succeeds();
         let _four = Mesh::new(lab, Family::V4);
         let _six = Mesh::new(lab, Family::V6);
         let said = verify(lab, &[]);
         said.all_pass();
         assert_eq!(said.method(), "counters");
+        for id in ["outbound", "inbound", "self", "dns"] {
+            assert_eq!(said.evidence(id), ["conntrack+counters"], "{id}");
+        }
+        for id in ["sidecar", "localhost", "passthrough", "exclusion"] {
+            assert_eq!(said.evidence(id), ["listener"], "{id}");
+        }
     }
 
+    /// Connection tracking says that packets come to the sidecar's port. Our counters know that it is not our doing.
+    fn somebody_else_does_our_work(lab, backend) {
+        lab.install(backend, &["--redirect-dns"]).succeeds();
+        let _sidecar = [Mesh::new(lab, Family::V4), Mesh::new(lab, Family::V6)];
+        for (family, here) in [(Family::V4, "127.0.0.0/8"), (Family::V6, "::1/128")] {
+            let theirs = format!("-p tcp ! -d {here} -m owner ! --uid-owner 5678 -j REDIRECT --to-ports 15001");
+            firewall::restore(backend.tools(), family, &format!("*nat\n-I OUTPUT 1 {theirs}\nCOMMIT\n"));
+        }
+        let said = verify(lab, &[]);
+        let outbound = said.one("ipv4", "outbound");
+        assert_eq!(outbound["status"], "pass");
+        let happened = outbound["happened"].as_str().expect("a text");
+        assert!(happened.contains("not by a rule of ours: they counted 0 of "), "{happened}");
+        assert_eq!(outbound["evidence"], serde_json::json!(["conntrack"]));
+    }
+
+    fn somebody_else_has_a_port(lab, backend) {
+        lab.install(backend, &[]).succeeds();
+        let _other = as_user(APP, || {
+            [Listener::tcp("other", Family::V4.any(), 15001), Listener::tcp("other", Family::V6.any(), 15001)]
+        });
+        let said = verify(lab, &[]);
+        said.fails(&["ipv4 inbound", "ipv4 outbound", "ipv4 self", "ipv6 inbound", "ipv6 outbound", "ipv6 self"]);
+        said.because("happened", &format!("is redirected to port 15001, which UID {APP} has"));
+        said.because("next", "ss -lnptu 'sport = :15001'");
+    }
+}
+
+each_iptables_variant! {
     fn and_does_not_hide_what_is_wrong(lab, variant) {
         lab.install(variant, &["--redirect-dns"]).succeeds();
         let _four = Mesh::new(lab, Family::V4);
@@ -25,16 +60,5 @@ each_iptables_variant! {
         firewall::restore(variant, Family::V6, "*raw\n-F\nCOMMIT\n");
         let said = verify(lab, &[]);
         said.fails(&["ipv4 inbound", "ipv6 dns-sidecar"]);
-    }
-
-    fn somebody_else_has_a_port(lab, variant) {
-        lab.install(variant, &[]).succeeds();
-        let _other = as_user(APP, || {
-            [Listener::tcp("other", Family::V4.any(), 15001), Listener::tcp("other", Family::V6.any(), 15001)]
-        });
-        let said = verify(lab, &[]);
-        said.fails(&["ipv4 inbound", "ipv4 outbound", "ipv4 self", "ipv6 inbound", "ipv6 outbound", "ipv6 self"]);
-        said.because("happened", &format!("is redirected to port 15001, which UID {APP} has"));
-        said.because("next", "ss -lnptu 'sport = :15001'");
     }
 }
