@@ -24,6 +24,7 @@ use crate::sys::netlink::ruleset;
 use super::ahead::{Dns, Ours};
 use super::model::{Compared, Finding, Hits, Installer, Ports, Report, Resolvers};
 use super::{ahead, compare, source, words};
+pub(crate) use native::table as native_table;
 use parts::{families, listeners, sidecar};
 
 /// What is there, and what it should be.

@@ -1,13 +1,14 @@
 //! Which configuration is verified.
 
 use crate::apply::store::{State, Store};
-use crate::backend::iptables::infer::infer;
 use crate::backend::iptables::observe::observe;
 use crate::backend::iptables::situation::Situation;
 use crate::backend::iptables::tools::Tools;
+use crate::backend::{iptables, nftables};
 use crate::config::{Config, Resolved};
 use crate::exit::Failure;
 use crate::plan::Family;
+use crate::status::look::native_table;
 use crate::status::model::Compared;
 use crate::status::source::effective;
 
@@ -23,7 +24,7 @@ pub fn wanted(resolved: &Resolved) -> Result<Config, Failure> {
         Compared::Given => tracing::info!("verifying the given configuration"),
         Compared::Recorded => tracing::info!("verifying the configuration that the installation recorded"),
         Compared::Inferred | Compared::Nothing => {
-            if let Some(inferred) = of_iptables(&config) {
+            if let Some(inferred) = read_off(&config) {
                 tracing::info!(
                     "no configuration is given or recorded; verifying the one that the installed rules were made from"
                 );
@@ -36,6 +37,14 @@ pub fn wanted(resolved: &Resolved) -> Result<Config, Failure> {
 }
 
 /// The configuration that rules without a record were most likely made from; `None` where there are none.
+fn read_off(config: &Config) -> Option<Config> {
+    let inferred = match native_table().ok()? {
+        Some(observed) => nftables::infer::infer(&observed.table).config,
+        None => of_iptables(config)?,
+    };
+    Some(Config { iptables_executables: config.iptables_executables.clone(), ..inferred })
+}
+
 fn of_iptables(config: &Config) -> Option<Config> {
     let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref()).ok()?;
     let recorded = Store::unlocked().ok()?.load().as_ref().map(State::recorded).unwrap_or_default();
@@ -48,6 +57,5 @@ fn of_iptables(config: &Config) -> Option<Config> {
         return None;
     }
     let rules = Family::BOTH.map(|family| (family, situation.own_rules((variant, family))));
-    let inferred = infer(&rules, !uncommented).config;
-    Some(Config { iptables_executables: config.iptables_executables.clone(), ..inferred })
+    Some(iptables::infer::infer(&rules, !uncommented).config)
 }

@@ -9,6 +9,5 @@ mod harness;
 mod lifecycle;
 mod native;
 mod preservation;
-mod proof;
 mod traffic;
 mod trial;

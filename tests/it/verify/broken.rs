@@ -111,24 +111,6 @@ each_iptables_variant! {
         said.fails(&["ipv4 self", "ipv4 sidecar", "ipv6 self", "ipv6 sidecar"]);
     }
 
-    fn nothing_is_installed(lab, variant) {
-        let executables = firewall::executables(variant);
-        let said = verify(lab, &["--kuma-dp-user", "kuma-dp", "--iptables-executables", &executables]);
-        said.fails(&[
-            "ipv4 inbound", "ipv4 outbound", "ipv4 self", "ipv6 inbound", "ipv6 outbound", "ipv6 passthrough",
-            "ipv6 self",
-        ]);
-        said.because("cause", "no redirection is installed for IPv4 here");
-        said.because("next", "tproxy install --kuma-dp-user kuma-dp");
-    }
-
-    /// The other variant's rules are no reason to fail: packets go where they should.
-    fn rules_of_the_other_variant(lab, variant) {
-        lab.install(variant.other(), &[]).succeeds();
-        let executables = firewall::executables(variant);
-        verify(lab, &["--kuma-dp-user", "kuma-dp", "--iptables-executables", &executables]).all_pass();
-    }
-
     /// A strict check of source addresses on every interface does not make a sound host look broken.
     fn strict_source_checks_are_no_fault(lab, variant) {
         lab.install(variant, &["--redirect-dns", "--exclude-inbound-ips", "10.9.0.0/16"]).succeeds();

@@ -1,12 +1,12 @@
 //! A host that is as it should be.
 
 use super::verify;
-use crate::support::lab::each_iptables_variant;
+use crate::support::lab::each_backend;
 
-each_iptables_variant! {
+each_backend! {
     /// Given no configuration it takes the recorded one, and says so.
-    fn everything_passes(lab, variant) {
-        lab.install(variant, &["--redirect-dns"]).succeeds();
+    fn everything_passes(lab, backend) {
+        lab.install(backend, &["--redirect-dns"]).succeeds();
         let said = verify(lab, &[]);
         said.all_pass();
         assert_eq!(said.method(), "listeners");
@@ -19,20 +19,20 @@ each_iptables_variant! {
         assert!(said.run.stderr.contains("the configuration that the installation recorded"), "{}", said.run.stderr);
     }
 
-    fn every_dns_question(lab, variant) {
-        lab.install(variant, &["--redirect-all-dns-traffic"]).succeeds();
+    fn every_dns_question(lab, backend) {
+        lab.install(backend, &["--redirect-all-dns-traffic"]).succeeds();
         let said = verify(lab, &[]);
         said.all_pass();
         assert_eq!(said.count("dns"), 4, "the host's servers and any other one");
     }
 
-    fn a_server_on_loopback(lab, variant) {
+    fn a_server_on_loopback(lab, backend) {
         lab.resolv_conf("nameserver 127.0.0.53\nnameserver ::1\n");
-        lab.install(variant, &["--redirect-dns"]).succeeds();
+        lab.install(backend, &["--redirect-dns"]).succeeds();
         verify(lab, &[]).all_pass();
     }
 
-    fn exclusions_of_every_kind(lab, variant) {
+    fn exclusions_of_every_kind(lab, backend) {
         let flags = [
             "--redirect-dns",
             "--exclude-outbound-ports",
@@ -48,36 +48,36 @@ each_iptables_variant! {
             "--exclude-outbound-ports-for-uids",
             "udp:53:7010",
         ];
-        lab.install(variant, &flags).succeeds();
+        lab.install(backend, &flags).succeeds();
         let said = verify(lab, &[]);
         said.all_pass();
         // Of each family: TCP to port 53, two ports, two in, a network, one in, three for users; one more of IPv4.
         assert_eq!(said.count("exclusion"), 2 * 10 + 1);
     }
 
-    fn only_some_ports(lab, variant) {
+    fn only_some_ports(lab, backend) {
         let file = lab.dir().join("some.yaml");
         let config = "redirect: {inbound: {includePorts: [80]}, outbound: {includePorts: [443]}}\n";
         std::fs::write(&file, config).unwrap();
-        lab.install(variant, &["--config", &file.to_string_lossy()]).succeeds();
+        lab.install(backend, &["--config", &file.to_string_lossy()]).succeeds();
         let said = verify(lab, &[]);
         said.all_pass();
         assert_eq!(said.count("exclusion"), 4);
     }
 
-    fn nothing_inbound(lab, variant) {
-        lab.install(variant, &["--redirect-inbound=false"]).succeeds();
+    fn nothing_inbound(lab, backend) {
+        lab.install(backend, &["--redirect-inbound=false"]).succeeds();
         verify(lab, &[]).all_pass();
     }
 
-    fn no_zones_are_wanted(lab, variant) {
-        lab.install(variant, &["--redirect-dns", "--skip-dns-conntrack-zone-split"]).succeeds();
+    fn no_zones_are_wanted(lab, backend) {
+        lab.install(backend, &["--redirect-dns", "--skip-dns-conntrack-zone-split"]).succeeds();
         verify(lab, &[]).all_pass();
     }
 
     /// Guests cannot be played, and nobody says they were.
-    fn bridges_are_not_tested(lab, variant) {
-        lab.install(variant, &["--vnet", "docker0:172.17.0.0/16"]).succeeds();
+    fn bridges_are_not_tested(lab, backend) {
+        lab.install(backend, &["--vnet", "docker0:172.17.0.0/16"]).succeeds();
         let said = verify(lab, &[]);
         said.run.clone().exits(0);
         assert_eq!(said.with_status("not-tested"), ["ipv4 exclusion"]);

@@ -1,8 +1,7 @@
 //! The rules are in a table of our own, which no program of iptables knows.
 
 use super::verify;
-use crate::support::firewall::{self, Family};
-use crate::support::mesh::Mesh;
+use crate::support::firewall;
 use crate::support::{Lab, command};
 
 /// Installs it, with further flags.
@@ -20,22 +19,6 @@ fn handle(chain: &str, text: &str) -> String {
 
 fn delete(chain: &str, text: &str) {
     firewall::nft(&format!("delete rule inet kuma_mesh {chain} handle {}", handle(chain, text)));
-}
-
-#[test]
-fn everything_passes() {
-    Lab::enter(|lab| {
-        let flags =
-            ["--redirect-dns", "--exclude-outbound-ips", "10.5.0.0/16", "--exclude-inbound-ports", "22"];
-        install(lab, &flags);
-        let said = verify(lab, &[]);
-        said.all_pass();
-        assert_eq!(said.method(), "listeners");
-        let _sidecar = [Mesh::new(lab, Family::V4), Mesh::new(lab, Family::V6)];
-        let said = verify(lab, &[]);
-        said.all_pass();
-        assert_eq!(said.method(), "counters");
-    });
 }
 
 #[test]
@@ -60,17 +43,6 @@ fn what_is_missing_from_a_list_is_named() {
         let said = verify(lab, &[]);
         said.fails(&["ipv4 dns"]);
         said.because("cause", "no rule knows of the DNS server 10.96.0.10");
-    });
-}
-
-#[test]
-fn a_flushed_chain_is_named() {
-    Lab::enter(|lab| {
-        install(lab, &[]);
-        firewall::nft("flush chain inet kuma_mesh inbound");
-        let said = verify(lab, &[]);
-        said.fails(&["ipv4 inbound", "ipv6 inbound"]);
-        said.because("cause", "rules are missing: 'inbound: ");
     });
 }
 
@@ -108,18 +80,5 @@ fn a_firewall_is_looked_for_with_nft() {
         said.fails(&["ipv6 inbound"]);
         said.because("cause", "a firewall is in the way");
         said.because("next", "nft list ruleset");
-    });
-}
-
-/// Packets go where they should, and that is what counts.
-#[test]
-fn another_backend_than_wanted_is_told_and_no_failure() {
-    Lab::enter(|lab| {
-        install(lab, &[]);
-        let said = verify(lab, &["--kuma-dp-user", "kuma-dp", "--backend", "iptables"]);
-        said.all_pass();
-        let complaint =
-            "the configuration asks for the backend iptables, but the rules are in an nftables table";
-        assert!(said.run.stderr.contains(complaint), "{}", said.run.stderr);
     });
 }
