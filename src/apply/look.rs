@@ -45,7 +45,7 @@ pub fn out_of_reach(tools: &Tools, recorded: &Recorded) -> Result<bool, Failure>
 }
 
 /// Whether there can be rules of ours; without asking a program, which alone could tell what is in legacy tables.
-fn may_be_ours(variant: Variant, family: Family, recorded: &Recorded) -> Result<bool, Failure> {
+pub fn may_be_ours(variant: Variant, family: Family, recorded: &Recorded) -> Result<bool, Failure> {
     let known = recorded.get(&family).is_some_and(|rules| !rules.is_empty());
     if known || variant == Variant::Legacy { Ok(true) } else { mentions_us(family) }
 }

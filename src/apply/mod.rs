@@ -4,7 +4,7 @@ pub mod confirm;
 mod degrade;
 pub(crate) mod facts;
 mod install;
-mod look;
+pub(crate) mod look;
 mod passthrough;
 mod persist;
 mod prove;

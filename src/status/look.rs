@@ -2,6 +2,7 @@
 
 mod native;
 mod parts;
+mod reading;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,7 +10,6 @@ use std::net::IpAddr;
 use crate::apply::confirm::{self, Trial};
 use crate::apply::store::{Phase, State, Store};
 use crate::backend::iptables::infer::{self, Inferred};
-use crate::backend::iptables::observe;
 use crate::backend::iptables::situation::{Place, Recorded, Situation};
 use crate::backend::iptables::tools::{self, Tools, Variant};
 use crate::backend::iptables::transition::Wanted;
@@ -26,12 +26,16 @@ use super::model::{Compared, Finding, Hits, Installer, Ports, Report, Resolvers}
 use super::{ahead, compare, source, words};
 pub(crate) use native::table as native_table;
 use parts::{families, listeners, sidecar};
+use reading::Unread;
 
 /// What is there, and what it should be.
 struct Look {
     state: Option<State>,
     config: Config,
     compared: Compared,
+    /// Where rules of ours can be that only a program of iptables can read.
+    places: Vec<Place>,
+    /// Found only if there is such a place.
     tools: Tools,
     problems: Vec<Finding>,
     notes: Vec<Finding>,
@@ -97,21 +101,21 @@ impl Look {
         }
         let (config, compared) = source(state.as_ref());
         let mut problems = Vec::new();
-        let path = std::env::var_os("PATH");
+        let places = reading::places(&state.as_ref().map(State::recorded).unwrap_or_default())?;
         // The variant of named programs is on record; asking them for it would be one more process.
         let known = state.as_ref().filter(|_| compared == Compared::Recorded).and_then(recorded_variant);
-        let tools = match Tools::find_to_read(&config.iptables_executables, path.as_ref(), known) {
+        let tools = match reading::tools(&places, &config.iptables_executables, known) {
             Ok(tools) => tools,
             Err(failure) if compared == Compared::Recorded => {
                 problems.push(Finding::new(
                     format!("a program of the recorded configuration is gone: {failure}"),
                     "run 'tproxy install' with the programs to use from now on",
                 ));
-                Tools::find_to_read(&Executables::default(), path.as_ref(), None)?
+                reading::tools(&places, &Executables::default(), None)?
             }
             Err(failure) => return Err(failure),
         };
-        Ok(Self { state, config, compared, tools, problems, notes })
+        Ok(Self { state, config, compared, places, tools, problems, notes })
     }
 
     fn recorded(&self) -> Recorded {
@@ -123,9 +127,7 @@ impl Look {
         if let Some(observed) = native::table()? {
             return self.report_of(&observed);
         }
-        let recorded = self.recorded();
-        let unreadable = observe::unreadable(&self.tools)?;
-        let mut situation = Situation::new(observe::observe_with_counters(&self.tools)?, &recorded);
+        let (mut situation, unreadable) = self.read()?;
         let uncommented = !situation.unclaimed().is_empty();
         situation.adopt();
         if !situation.is_installed() {
@@ -170,19 +172,19 @@ impl Look {
         report.sidecar = Some(sidecar(facts.sidecar_uid));
         report.ports = self.ports(&rules);
         report.listeners = listeners(report.ports, &planned, facts.sidecar_uid);
-        let native = self.ruleset(false);
+        let native = self.ruleset();
         report.ahead = ahead::of_ours(&situation, variant, &native, &self.ours(&facts));
         self.say_more(&situation, variant, &plan);
-        self.say_what_is_unreadable(&unreadable, variant);
+        self.say_what_is_unread(&unreadable, Some(variant));
         report.problems = self.problems;
         report.notes = self.notes;
         report.judge();
         Ok(report)
     }
 
-    /// The chains that may be ahead of ours; with `compat`, those of iptables too.
-    fn ruleset(&mut self, compat: bool) -> ruleset::Ruleset {
-        ruleset::read(|chain| ahead::may_be_ahead(chain, compat)).unwrap_or_else(|error| {
+    /// The chains of nftables that may be ahead of ours, those of iptables' nft variant among them.
+    fn ruleset(&mut self) -> ruleset::Ruleset {
+        ruleset::read(ahead::may_be_ahead).unwrap_or_else(|error| {
             let what =
                 format!("the kernel does not list its nftables chains ({error}); some may be ahead of ours");
             self.notes.push(Finding::note(what));
@@ -191,16 +193,9 @@ impl Look {
     }
 
     /// Nothing of ours is there.
-    fn nothing(self, unreadable: &[Place]) -> Result<Report, Failure> {
-        if let Some((variant, family)) = unreadable.first() {
-            return Err(Failure::new(
-                Exit::Host,
-                format!(
-                    "there are {family} rules of the {variant} variant, but no {variant} iptables to read them, so \
-                     whether anything is installed cannot be told"
-                ),
-            )
-            .hint(format!("install the {variant} variant of iptables")));
+    fn nothing(self, unreadable: &[Unread]) -> Result<Report, Failure> {
+        if let Some(unread) = unreadable.first() {
+            return Err(unread.failure());
         }
         let mut report = Report::nothing();
         if let Some(state) = &self.state {
@@ -212,10 +207,6 @@ impl Look {
                 ),
                 "run 'tproxy install' again; 'tproxy status --watch' shows who flushes rules",
             ));
-        }
-        if self.tools.nft.v4.is_none() && self.tools.legacy.v4.is_none() {
-            let Failure { message, hint, .. } = tools::none_found();
-            report.notes.push(Finding { what: message, fix: hint });
         }
         Ok(report)
     }
@@ -370,20 +361,6 @@ impl Look {
                 (true, true) => Dns::All,
                 (true, false) => Dns::Servers(servers()),
             },
-        }
-    }
-
-    /// What no program here can read may be ours, or ahead of ours.
-    fn say_what_is_unreadable(&mut self, unreadable: &[Place], variant: Variant) {
-        for (of, family) in unreadable {
-            let what =
-                format!("there are {family} rules of the {of} variant, but no {of} iptables to read them");
-            let fix = format!("install the {of} variant of iptables");
-            if *of == variant {
-                self.problems.push(Finding::new(format!("{what}, so they cannot be compared"), fix));
-            } else {
-                self.notes.push(Finding::new(format!("{what}, so some may be ahead of ours"), fix));
-            }
         }
     }
 

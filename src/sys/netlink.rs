@@ -10,6 +10,7 @@ pub mod nftables;
 pub mod ruleset;
 pub mod sockets;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -72,6 +73,16 @@ pub fn nft_rules_mention(family: Family, bytes: &[u8]) -> io::Result<bool> {
         message.payload.windows(bytes.len()).any(|window| window == bytes).then_some(())
     };
     Ok(!list(&message::list_rules(family), holds)?.is_empty())
+}
+
+/// The names of the `nf_tables` tables of the family `ip` or `ip6` that have a rule with an expression such as the
+/// programs of iptables do not write, so that they probably cannot print it either.
+///
+/// # Errors
+/// As those of [`nft_table_names`].
+pub fn nft_tables_with_native_rules(family: Family) -> io::Result<BTreeSet<String>> {
+    let native = |message: &Message<'_>| ruleset::table_of_native_rule(message);
+    Ok(list(&message::list_rules(family), native)?.into_iter().collect())
 }
 
 /// Everything that `read` finds in the answer to a request of nfnetlink, begun again when it changed meanwhile.

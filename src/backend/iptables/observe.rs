@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::exit::{Exit, Failure};
-use crate::plan::Family;
+use crate::plan::{Family, Table};
 use crate::sys::netlink;
 use crate::sys::run::{self, Command, Output};
 
@@ -19,21 +19,23 @@ pub(super) const SAVE_DEADLINE: Duration = Duration::from_secs(10);
 /// Rules by variant and family. What is not in it has no rules, or cannot be asked.
 pub type Observation = BTreeMap<(Variant, Family), Saved>;
 
+/// What a look may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// As many processes as it takes.
+    Thorough,
+    /// One process more where a save program leaves something out, and not one for each chain; but what rules counted
+    /// too.
+    Sparing,
+}
+
 /// Reads all rules of both variants and families, with as few processes as it takes: a variant without tables in
 /// this network namespace is not asked. Nothing is created by looking.
 ///
 /// # Errors
 /// A save program is missing for a variant and family that has tables, or failed.
 pub fn observe(tools: &Tools) -> Result<Observation, Failure> {
-    observe_with(tools, &[])
-}
-
-/// The same with the packets that each rule met so far.
-///
-/// # Errors
-/// As those of [`observe`].
-pub fn observe_with_counters(tools: &Tools) -> Result<Observation, Failure> {
-    observe_with(tools, &["-c"])
+    observe_places(tools, &with_tables(&Variant::BOTH, &TABLES)?, Effort::Thorough)
 }
 
 /// The same of those variants and families alone that `worth` picks of what has tables. What it leaves out counts
@@ -46,12 +48,54 @@ pub fn observe_some(
     worth: impl Fn(Variant, Family) -> Result<bool, Failure>,
 ) -> Result<Observation, Failure> {
     let mut places = Vec::new();
-    for (variant, family) in with_tables(&Variant::BOTH)? {
+    for (variant, family) in with_tables(&Variant::BOTH, &TABLES)? {
         if worth(variant, family)? {
             places.push((variant, family));
         }
     }
-    observe_places(tools, &places, &[])
+    observe_places(tools, &places, Effort::Thorough)
+}
+
+/// The same with the packets that each rule met so far, of these places alone, by as many processes as `most` at the
+/// most. Where that is not enough for all of them, what was left out is told.
+///
+/// # Errors
+/// As those of [`observe`]; one of our chains holds what its program cannot print.
+pub fn observe_sparingly(
+    tools: &Tools,
+    places: &[(Variant, Family)],
+    most: usize,
+) -> Result<(Observation, Vec<(Variant, Family)>), Failure> {
+    let readable = |(variant, family): &(Variant, Family)| tools.of(*variant).programs(*family).is_some();
+    let mut places: Vec<_> = places.iter().copied().filter(readable).collect();
+    let left_out = places.split_off(places.len().min(most));
+    // What a save program would leave out of its output can be asked for at once.
+    let mut listed = Vec::new();
+    for &(variant, family) in &places {
+        if variant == Variant::Nft && piecewise::has_native_rules(family)? {
+            listed.push((variant, family));
+        }
+    }
+    if places.len() + listed.len() <= most {
+        listed.clear();
+    }
+    places.retain(|place| !listed.contains(place));
+    let mut observation = observe_places(tools, &places, Effort::Sparing)?;
+    for (variant, family) in listed {
+        if let Some(programs) = tools.of(variant).programs(family) {
+            let saved = piecewise::read(programs, family, &Table::ALL, Effort::Sparing)?;
+            observation.insert((variant, family), saved);
+        }
+    }
+    Ok((observation, left_out))
+}
+
+/// Where there are tables that can hold rules of ours.
+///
+/// # Errors
+/// The kernel does not list its tables.
+pub fn with_tables_of_ours() -> Result<Vec<(Variant, Family)>, Failure> {
+    with_tables(&Variant::BOTH, &Table::ALL.map(Table::name))
 }
 
 /// The rules of one variant alone.
@@ -59,7 +103,7 @@ pub fn observe_some(
 /// # Errors
 /// As those of [`observe`].
 pub fn observe_variant(tools: &Tools, variant: Variant) -> Result<Observation, Failure> {
-    observe_places(tools, &with_tables(&[variant])?, &[])
+    observe_places(tools, &with_tables(&[variant], &TABLES)?, Effort::Thorough)
 }
 
 /// Where there are tables, but no program to read them.
@@ -67,16 +111,16 @@ pub fn observe_variant(tools: &Tools, variant: Variant) -> Result<Observation, F
 /// # Errors
 /// The kernel does not list its tables.
 pub fn unreadable(tools: &Tools) -> Result<Vec<(Variant, Family)>, Failure> {
-    let mut places = with_tables(&Variant::BOTH)?;
+    let mut places = with_tables(&Variant::BOTH, &TABLES)?;
     places.retain(|(variant, family)| tools.of(*variant).programs(*family).is_none());
     Ok(places)
 }
 
-fn with_tables(variants: &[Variant]) -> Result<Vec<(Variant, Family)>, Failure> {
+fn with_tables(variants: &[Variant], tables: &[&str]) -> Result<Vec<(Variant, Family)>, Failure> {
     let mut places = Vec::new();
     for &variant in variants {
         for family in Family::BOTH {
-            if has_tables(variant, family)? {
+            if has_tables(variant, family, tables)? {
                 places.push((variant, family));
             }
         }
@@ -84,15 +128,12 @@ fn with_tables(variants: &[Variant]) -> Result<Vec<(Variant, Family)>, Failure> 
     Ok(places)
 }
 
-fn observe_with(tools: &Tools, args: &[&'static str]) -> Result<Observation, Failure> {
-    observe_places(tools, &with_tables(&Variant::BOTH)?, args)
-}
-
 fn observe_places(
     tools: &Tools,
     places: &[(Variant, Family)],
-    args: &[&'static str],
+    effort: Effort,
 ) -> Result<Observation, Failure> {
+    let args: &[&str] = if effort == Effort::Sparing { &["-c"] } else { &[] };
     let mut observation = Observation::new();
     let mut asked = Vec::new();
     for &(variant, family) in places {
@@ -112,7 +153,7 @@ fn observe_places(
     for (place, programs, started) in started {
         let output = started.and_then(run::Started::finish);
         let output = output.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
-        observation.insert(place, read(programs, place, &output, !args.is_empty())?);
+        observation.insert(place, read(programs, place, &output, effort)?);
     }
     Ok(observation)
 }
@@ -126,7 +167,7 @@ fn read(
     programs: &Programs,
     (variant, family): (Variant, Family),
     output: &Output,
-    counters: bool,
+    effort: Effort,
 ) -> Result<Saved, Failure> {
     if !output.success() {
         let words = Refusal::read(&String::from_utf8_lossy(&output.stderr), "").words;
@@ -145,7 +186,7 @@ fn read(
     left_out.sort_unstable();
     left_out.dedup();
     if !left_out.is_empty() {
-        saved.tables.extend(piecewise::read(programs, family, &left_out, counters)?.tables);
+        saved.tables.extend(piecewise::read(programs, family, &left_out, effort)?.tables);
     }
     Ok(saved)
 }
@@ -162,7 +203,7 @@ fn generator(text: &str) -> Option<Variant> {
 const TABLES: [&str; 5] = ["filter", "mangle", "nat", "raw", "security"];
 
 /// Whether a variant has tables of a family here; asked in ways that create none.
-fn has_tables(variant: Variant, family: Family) -> Result<bool, Failure> {
+fn has_tables(variant: Variant, family: Family, tables: &[&str]) -> Result<bool, Failure> {
     match variant {
         Variant::Nft => {
             let names = netlink::nft_table_names(family).map_err(|error| {
@@ -170,7 +211,7 @@ fn has_tables(variant: Variant, family: Family) -> Result<bool, Failure> {
                 Failure::new(Exit::Host, message)
                     .hint("root needs the capability CAP_NET_ADMIN too; containers have to be given it")
             })?;
-            Ok(names.iter().any(|name| TABLES.contains(&name.as_str())))
+            Ok(names.iter().any(|name| tables.contains(&name.as_str())))
         }
         Variant::Legacy => {
             let path = match family {
@@ -178,7 +219,8 @@ fn has_tables(variant: Variant, family: Family) -> Result<bool, Failure> {
                 Family::V6 => "/proc/net/ip6_tables_names",
             };
             // Not there, or not readable in a user namespace without the right: no such tables to be seen.
-            Ok(std::fs::read_to_string(path).is_ok_and(|names| !names.trim().is_empty()))
+            Ok(std::fs::read_to_string(path)
+                .is_ok_and(|names| names.lines().any(|name| tables.contains(&name))))
         }
     }
 }

@@ -15,17 +15,17 @@ use crate::plan::{Family, OwnChain, Table};
 use crate::sys::netlink;
 use crate::sys::run::{self, Command};
 
-use super::observe::SAVE_DEADLINE;
+use super::observe::{Effort, SAVE_DEADLINE};
 use super::refusal::Refusal;
 use super::save::Saved;
 use super::tools::Programs;
 
 /// The chains of these tables that hold or could hold rules of ours, as a save program would print them, with the
-/// packets that each rule met where `counters` says so.
+/// packets that each rule met where the effort is a sparing one.
 ///
 /// # Errors
 /// One of them holds something that cannot be printed ([`Exit::Host`]), or the program failed.
-pub fn read(programs: &Programs, family: Family, tables: &[Table], counters: bool) -> Result<Saved, Failure> {
+pub fn read(programs: &Programs, family: Family, tables: &[Table], effort: Effort) -> Result<Saved, Failure> {
     let there = netlink::nft_chain_names(family).map_err(|error| {
         Failure::new(Exit::Host, format!("the kernel does not list its nftables chains: {error}"))
     })?;
@@ -33,18 +33,51 @@ pub fn read(programs: &Programs, family: Family, tables: &[Table], counters: boo
         |table: Table, chain: &str| there.iter().any(|(of, name)| of == table.name() && name == chain);
     let mut wanted: Vec<(Table, Vec<&str>)> = Vec::new();
     for &table in tables {
-        let chains = chains(table).into_iter().filter(|chain| is_there(table, chain));
-        wanted.push((table, chains.collect()));
+        let chains: Vec<_> = chains(table).into_iter().filter(|chain| is_there(table, chain)).collect();
+        // A table that is only named would be made.
+        if !chains.is_empty() {
+            wanted.push((table, chains));
+        }
     }
+    let counters = effort == Effort::Sparing;
     let text = match listed_at_once(&programs.restore, &wanted, counters) {
-        Some(text) => text,
-        None => listed_one_by_one(&programs.save, family, &wanted, counters)?,
+        Ok(text) => text,
+        Err(words) if effort == Effort::Sparing => {
+            let what = format!(
+                "a chain of the nftables family {} cannot be read with iptables, probably because it holds native \
+                 rules: {words}",
+                name_of(family)
+            );
+            return Err(Failure::new(Exit::Host, what).hint(MOVE));
+        }
+        Err(_) => listed_one_by_one(&programs.save, family, &wanted, counters)?,
     };
     Ok(Saved::parse(&text))
 }
 
-/// `None` where the program does not list, or not all; what is wrong then is found out one by one.
-fn listed_at_once(restore: &Path, wanted: &[(Table, Vec<&str>)], counters: bool) -> Option<String> {
+/// What is to be done about native rules among those of iptables.
+const MOVE: &str = "move those rules to a table of their own, or to another chain; nothing was changed";
+
+const fn name_of(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    }
+}
+
+/// Whether some table of ours has a rule that a save program probably leaves out, with all of its table.
+///
+/// # Errors
+/// The kernel does not list its rules.
+pub fn has_native_rules(family: Family) -> Result<bool, Failure> {
+    let tables = netlink::nft_tables_with_native_rules(family).map_err(|error| {
+        Failure::new(Exit::Host, format!("the kernel does not list its nftables rules: {error}"))
+    })?;
+    Ok(Table::ALL.iter().any(|table| tables.contains(table.name())))
+}
+
+/// Fails with the program's words where it does not list, or not all.
+fn listed_at_once(restore: &Path, wanted: &[(Table, Vec<&str>)], counters: bool) -> Result<String, String> {
     let mut script = String::new();
     for (table, chains) in wanted {
         script.extend(["*", table.name(), "\n"]);
@@ -54,9 +87,10 @@ fn listed_at_once(restore: &Path, wanted: &[(Table, Vec<&str>)], counters: bool)
         script.push_str("COMMIT\n");
     }
     let command = Command::new(restore, ["--noflush"], SAVE_DEADLINE);
-    let output = run::run(&Command { stdin: script.into_bytes(), ..command }).ok()?;
+    let output = run::run(&Command { stdin: script.into_bytes(), ..command }).map_err(|e| e.to_string())?;
     let text = String::from_utf8_lossy(&output.stdout);
-    output.success().then(|| sorted_into_tables(&text, wanted, counters)).flatten()
+    let listed = output.success().then(|| sorted_into_tables(&text, wanted, counters)).flatten();
+    listed.ok_or_else(|| Refusal::read(&String::from_utf8_lossy(&output.stderr), "").words)
 }
 
 fn listed_one_by_one(
@@ -78,12 +112,10 @@ fn listed_one_by_one(
                 let message = format!(
                     "the chain {chain} of the nftables table {} {} cannot be read with iptables, probably because \
                      it holds native rules: {words}",
-                    if family == Family::V4 { "ip" } else { "ip6" },
+                    name_of(family),
                     table.name()
                 );
-                return Err(Failure::new(Exit::Host, message).hint(
-                    "move those rules to a table of their own, or to another chain; nothing was changed",
-                ));
+                return Err(Failure::new(Exit::Host, message).hint(MOVE));
             }
             for line in String::from_utf8_lossy(&output.stdout).lines() {
                 text.push_str(&as_saved(line, counters));

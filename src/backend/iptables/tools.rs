@@ -86,6 +86,8 @@ pub struct Tools {
     pub legacy: Toolset,
     /// The variant of the programs that the configuration names; no other one is to be used then.
     pub named: Option<Variant>,
+    /// How many programs were run to find out what they are.
+    pub asked: usize,
 }
 
 /// Places beside which nobody else's programs lie, in the order in which they are searched.
@@ -135,10 +137,17 @@ impl Tools {
         }
         // All named programs are of one variant, as every installation sees to.
         let mut one = recorded;
-        tools.take_named(named, |program| match variant_by_name(program).or(one) {
-            Some(variant) => Ok(variant),
-            None => ask_variant(program).inspect(|variant| one = Some(*variant)),
+        let mut questions = asked.0.len();
+        tools.take_named(named, |program| {
+            variant_by_name(program).or(one).map_or_else(
+                || {
+                    questions += 1;
+                    ask_variant(program).inspect(|variant| one = Some(*variant))
+                },
+                Ok,
+            )
         })?;
+        tools.asked = questions;
         Ok(tools)
     }
 

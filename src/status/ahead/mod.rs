@@ -103,7 +103,6 @@ impl Traffic {
 
 /// Everything ahead of our rules in `variant`.
 pub fn of_ours(situation: &Situation, variant: Variant, native: &Ruleset, ours: &Ours) -> Vec<Ahead> {
-    let stand = Stand { priority: native::IPTABLES, own_table: false };
     let mut found = Vec::new();
     for family in Family::BOTH {
         let installed =
@@ -115,6 +114,9 @@ pub fn of_ours(situation: &Situation, variant: Variant, native: &Ruleset, ours: 
             found.extend(rules::same_chain(situation, (variant, family), traffic, ours));
             found.extend(rules::untracked(situation, family, traffic, ours));
             found.extend(rules::other_variant(situation, (variant, family), traffic, ours));
+            // What no program was asked for is seen as the kernel has it.
+            let compat = situation.saved((Variant::Nft, family)).is_none();
+            let stand = Stand { priority: native::IPTABLES, own_table: false, compat };
             found.extend(native::ahead(native, family, traffic, ours, stand));
         }
     }
@@ -138,7 +140,7 @@ pub fn of_own_table(
             if priority >= native::IPTABLES {
                 found.extend(rules::legacy(situation, family, traffic, ours));
             }
-            let stand = Stand { priority, own_table: true };
+            let stand = Stand { priority, own_table: true, compat: true };
             found.extend(native::ahead(native, family, traffic, ours, stand));
         }
     }
@@ -154,7 +156,8 @@ enum Part {
 }
 
 /// Whose chains begin so.
-const NAMES: [(&str, &str); 14] = [
+const NAMES: [(&str, &str); 15] = [
+    ("KUMA_MESH_", "an installation through iptables"),
     ("DOCKER", "Docker"),
     ("KUBE-", "kube-proxy"),
     ("CNI-", "a CNI plugin"),

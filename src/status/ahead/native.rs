@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::backend::iptables::tools::Variant;
 use crate::backend::nftables::model::TABLE;
 use crate::plan::Family;
 use crate::sys::netlink::ruleset::{
@@ -9,6 +10,7 @@ use crate::sys::netlink::ruleset::{
 };
 
 use super::super::model::Ahead;
+use super::rules::OTHER_VARIANT;
 use super::{Ours, Part, Traffic, whose};
 
 /// At which iptables translates addresses before routing (`NF_IP_PRI_NAT_DST`).
@@ -24,6 +26,8 @@ pub struct Stand {
     pub priority: i32,
     /// Whether it is a table of our own, beside those of iptables.
     pub own_table: bool,
+    /// Whether the chains of iptables' nft variant are to be told of here too.
+    pub compat: bool,
 }
 
 const fn number(family: Family) -> FamilyNumber {
@@ -33,14 +37,10 @@ const fn number(family: Family) -> FamilyNumber {
     }
 }
 
-/// Whether a chain may have to be looked into: all that come early enough, but for ours and, unless `compat`, those
-/// that the programs of iptables read.
-pub fn may_be_ahead(chain: &HookedChain, compat: bool) -> bool {
+/// Whether a chain may have to be looked into: all that come early enough, but for ours.
+pub fn may_be_ahead(chain: &HookedChain) -> bool {
     let early = chain.kind == ChainType::Untracked || chain.priority <= LATEST;
-    early
-        && matches!(chain.hook, PREROUTING | OUTPUT)
-        && chain.table != TABLE
-        && (compat || !is_compat(chain))
+    early && matches!(chain.hook, PREROUTING | OUTPUT) && chain.table != TABLE
 }
 
 const PREROUTING: u32 = 0;
@@ -67,7 +67,8 @@ pub fn ahead(ruleset: &Ruleset, family: Family, traffic: Traffic, ours: &Ours, s
             chain.hook == hook
                 && (chain.kind == ChainType::Untracked || chain.priority <= stand.priority)
                 && (chain.family == BOTH || chain.family == number(family))
-                && may_be_ahead(chain, stand.own_table)
+                && may_be_ahead(chain)
+                && (stand.compat || !is_compat(chain))
         })
         .filter_map(|chain| search.chain(chain))
         .collect()
@@ -106,7 +107,11 @@ impl Search<'_> {
             2 => "ip",
             _ => "ip6",
         };
-        let place = format!("nftables table {family} {}", chain.table);
+        let place = if !self.stand.own_table && is_compat(chain) {
+            format!("{} {} ({})", chain.table, chain.name, Variant::Nft)
+        } else {
+            format!("nftables table {family} {}", chain.table)
+        };
         Some(Ahead {
             whose,
             family: self.family,
@@ -132,6 +137,7 @@ impl Search<'_> {
             _ if chain.kind == ChainType::Untracked => {
                 format!("leave that traffic tracked: what is not tracked cannot be redirected; {list}")
             }
+            _ if !self.stand.own_table && is_compat(chain) => format!("{OTHER_VARIANT}; {list}"),
             Some(flag) if self.stand.own_table && chain.priority > earliest => {
                 format!("install with {flag} to come first, or exclude that traffic; {list}")
             }
@@ -214,7 +220,7 @@ mod tests {
         }
     }
 
-    const BESIDE: Stand = Stand { priority: IPTABLES, own_table: false };
+    const BESIDE: Stand = Stand { priority: IPTABLES, own_table: false, compat: false };
 
     fn found(priority: i32, rules: Vec<NativeRule>, traffic: Traffic) -> Vec<Ahead> {
         found_by(BESIDE, ChainType::Nat, "t", priority, rules, traffic)
@@ -241,12 +247,12 @@ mod tests {
     fn a_table_of_our_own_stands_where_its_chain_does() {
         let take = || vec![rule("out", &[Condition::Protocol(6)], Action::Redirect)];
         let count = |ours: i32, theirs: i32| {
-            let stand = Stand { priority: ours, own_table: true };
+            let stand = Stand { priority: ours, own_table: true, compat: true };
             found_by(stand, ChainType::Nat, "t", theirs, take(), Traffic::Outbound).len()
         };
         assert_eq!([count(-95, -100), count(-95, -95), count(-95, -90)], [1, 1, 0]);
         assert_eq!([count(-105, -106), count(-105, -105), count(-105, -100)], [1, 1, 0]);
-        let stand = Stand { priority: -95, own_table: true };
+        let stand = Stand { priority: -95, own_table: true, compat: true };
         let fix = |theirs: i32| {
             found_by(stand, ChainType::Nat, "t", theirs, take(), Traffic::Outbound)[0].fix.clone()
         };

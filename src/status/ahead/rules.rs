@@ -48,6 +48,10 @@ pub fn untracked(situation: &Situation, family: Family, traffic: Traffic, ours: 
         .collect()
 }
 
+/// What is to be done about rules of the other variant.
+pub const OTHER_VARIANT: &str = "move those rules to the variant of ours, or exclude that traffic: of two tables at the \
+                                 same hook, the one made last comes first";
+
 /// Rules of the other variant, which stand at the same hook with the same priority.
 pub fn other_variant(
     situation: &Situation,
@@ -55,11 +59,9 @@ pub fn other_variant(
     traffic: Traffic,
     ours: &Ours,
 ) -> Vec<Ahead> {
-    let fix = "move those rules to the variant of ours, or exclude that traffic: of two tables at the same hook, \
-               the one made last comes first";
     let search = Search { table: Table::Nat, decide: REDIRECT, return_decides: false, traffic, ours };
     let others = Variant::BOTH.into_iter().filter(|other| *other != variant);
-    others.flat_map(|other| search.run(situation, (other, family), None, fix)).collect()
+    others.flat_map(|other| search.run(situation, (other, family), None, OTHER_VARIANT)).collect()
 }
 
 /// Legacy rules, which stand before what is appended to our own table.

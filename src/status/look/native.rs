@@ -4,7 +4,6 @@
 use std::io;
 use std::net::IpAddr;
 
-use crate::backend::iptables::observe;
 use crate::backend::iptables::situation::Situation;
 use crate::backend::iptables::tools::Variant;
 use crate::backend::nftables::decode::Observed;
@@ -58,7 +57,7 @@ impl Look {
         report.ports = own_table::ports(table);
         let installed: Vec<Family> = report.families.iter().map(|report| report.family).collect();
 
-        let situation = self.beside()?;
+        let (situation, unread) = self.read()?;
         let inferred = infer::infer(table);
         let uid = self.sidecar_uid(inferred.sidecar_uid)?;
         let servers = &inferred.resolvers;
@@ -86,7 +85,7 @@ impl Look {
         });
         report.sidecar = Some(sidecar(uid));
         report.listeners = listeners(report.ports, &installed, uid);
-        let native = self.ruleset(true);
+        let native = self.ruleset();
         let ours = Ours {
             sidecar: uid,
             outbound: report.ports.outbound.is_some(),
@@ -103,25 +102,11 @@ impl Look {
             Traffic::Dns => own_table::priority(table, HookPoint::Output, None),
         });
         self.say_more_of(observed, &situation);
+        self.say_what_is_unread(&unread, None);
         report.problems = self.problems;
         report.notes = self.notes;
         report.judge();
         Ok(report)
-    }
-
-    /// What the programs of iptables tell: the legacy rules, and those of the nft variant where there are chains of
-    /// ours among them.
-    fn beside(&self) -> Result<Situation, Failure> {
-        let mut seen = observe::observe_variant(&self.tools, Variant::Legacy)?;
-        let mut ours = false;
-        for family in Family::BOTH {
-            let chains = netlink::nft_chain_names(family).map_err(|error| unreadable(&error))?;
-            ours |= chains.iter().any(|(table, chain)| table == "nat" && OwnChain::named(chain).is_some());
-        }
-        if ours {
-            seen.extend(observe::observe_variant(&self.tools, Variant::Nft)?);
-        }
-        Ok(Situation::new(seen, &self.recorded()))
     }
 
     fn facts_for(

@@ -198,6 +198,21 @@ fn rule(message: &Message<'_>) -> Option<NativeRule> {
     })
 }
 
+/// What the programs of iptables write in any of their versions.
+const WRITTEN: [&str; 10] =
+    ["bitwise", "cmp", "counter", "immediate", "limit", "log", "match", "meta", "payload", "target"];
+
+/// The table of a rule that holds anything else.
+pub(super) fn table_of_native_rule(message: &Message<'_>) -> Option<String> {
+    if message.kind != NEWRULE {
+        return None;
+    }
+    let body = message.payload.get(HEADER..)?;
+    let mut names =
+        attributes(find(body, 4)?).map(|(_, expression)| text(find(expression, 1).unwrap_or_default()));
+    names.any(|name| !WRITTEN.contains(&name.as_str())).then(|| find(body, 1).map(text))?
+}
+
 /// What a register holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Loaded {

@@ -9,7 +9,7 @@ mod watch;
 
 use serde_json::Value;
 
-use crate::support::{Lab, Run, Variant};
+use crate::support::{Backend, Lab, Run};
 
 /// `tproxy status` with flags.
 fn status(lab: &Lab, flags: &[&str]) -> Run {
@@ -34,6 +34,6 @@ fn differences(report: &Value) -> Vec<(String, String)> {
 
 /// Installs with DNS.
 #[track_caller]
-fn install(lab: &Lab, variant: Variant) {
-    let _ = lab.install(variant, &["--redirect-dns"]).succeeds();
+fn install(lab: &Lab, backend: impl Into<Backend>) {
+    let _ = lab.install(backend, &["--redirect-dns"]).succeeds();
 }

@@ -4,10 +4,11 @@ use std::fs;
 
 use crate::support::command::{Program, find};
 use crate::support::generation::nft_generation;
-use crate::support::lab::{Lab, each_iptables_variant, skip};
+use crate::support::lab::{Lab, each_iptables_variant, everywhere, skip};
 use crate::support::snapshot::Snapshot;
-use crate::support::{Family, Variant, firewall};
+use crate::support::{Backend, Family, Variant, firewall};
 
+use super::ahead::DOCKER;
 use super::{install, report, status};
 
 fn legacy_tables() -> Vec<String> {
@@ -66,44 +67,140 @@ fn legacy_rules() {
     }
 }
 
+/// Native rules among those of iptables, which make a save program leave a whole table out.
+fn native_rules_in_shared_tables() {
+    for family in ["ip", "ip6"] {
+        firewall::nft(&format!(
+            "table {family} nat {{\n chain mine {{\n tcp dport {{ 1, 2 }} redirect to :3\n }}\n}}\n"
+        ));
+    }
+}
+
+/// Every kind of host: what is there, the exit code, and how many children it takes.
 #[test]
-fn four_children_are_enough_for_everything() {
-    Lab::enter(|lab| {
-        install(lab, Variant::Nft);
-        legacy_rules();
-        let Some(executed) = children(lab, &[], 0) else { return };
-        assert_eq!(executed.len(), 4, "{executed:#?}");
-        assert!(executed.iter().all(|line| line.contains("-save\"")), "{executed:#?}");
-    });
+fn no_host_takes_more_than_four_children() {
+    type Prepare = fn(&Lab);
+    let foreign = || {
+        for (variant, family) in everywhere() {
+            firewall::restore(variant, family, "*filter\n-A OUTPUT -p udp -j ACCEPT\nCOMMIT\n");
+        }
+    };
+    let hosts: [(&str, Prepare, i32, usize); 12] = [
+        ("nothing", |_| {}, 10, 0),
+        ("others' nft rules", |_| firewall::restore(Variant::Nft, Family::V4, DOCKER), 10, 0),
+        ("others' legacy rules", |_| legacy_rules(), 10, 2),
+        ("nft", |lab| install(lab, Backend::NFT), 0, 2),
+        ("legacy", |lab| install(lab, Backend::LEGACY), 0, 2),
+        ("native", |lab| install(lab, Backend::Nftables), 0, 0),
+        (
+            "native beside nft",
+            |lab| {
+                firewall::restore(Variant::Nft, Family::V4, DOCKER);
+                install(lab, Backend::Nftables);
+            },
+            0,
+            0,
+        ),
+        (
+            "legacy beside nft",
+            |lab| {
+                firewall::restore(Variant::Nft, Family::V4, DOCKER);
+                install(lab, Backend::LEGACY);
+            },
+            0,
+            2,
+        ),
+        ("both variants at once", both_variants, 11, 4),
+        (
+            "leftovers of a migration",
+            |lab| {
+                both_variants(lab);
+                install_native_beside(lab);
+            },
+            11,
+            4,
+        ),
+        (
+            "both variants, and native rules among them",
+            |lab| {
+                both_variants(lab);
+                native_rules_in_shared_tables();
+            },
+            11,
+            4,
+        ),
+        (
+            "nft, legacy of others, and native rules among them",
+            |lab| {
+                install(lab, Backend::NFT);
+                legacy_rules();
+                native_rules_in_shared_tables();
+            },
+            0,
+            4,
+        ),
+    ];
+    for (host, prepare, code, count) in hosts {
+        Lab::enter(move |lab| {
+            foreign();
+            prepare(lab);
+            let before = (legacy_tables(), nft_generation());
+            let Some(executed) = children(lab, &[], code) else { return };
+            assert_eq!(executed.len(), count, "{host}: {executed:#?}");
+            assert_eq!((legacy_tables(), nft_generation()), before, "{host}");
+        });
+    }
+}
+
+/// The same rules in both variants.
+fn both_variants(lab: &Lab) {
+    install(lab, Backend::NFT);
+    for family in Family::BOTH {
+        let saved = firewall::save(Variant::Nft, family);
+        firewall::restore(Variant::Legacy, family, &saved);
+    }
+}
+
+/// A native table beside whatever is there.
+fn install_native_beside(lab: &Lab) {
+    let flags = ["install", "--kuma-dp-user", "kuma-dp", "--redirect-dns", "--backend", "nftables"];
+    let text = lab.program().args(flags).arg("--dry-run").run().succeeds().stdout;
+    firewall::nft(&text);
 }
 
 #[test]
-fn and_for_tables_that_no_save_program_prints() {
+fn what_a_save_program_leaves_out_is_read_all_the_same() {
     Lab::enter(|lab| {
-        install(lab, Variant::Nft);
-        for family in ["ip", "ip6"] {
-            firewall::nft(&format!(
-                "table {family} nat {{\n chain mine {{\n tcp dport {{ 1, 2 }} redirect to :3\n }}\n}}\n"
-            ));
-        }
+        install(lab, Backend::NFT);
+        native_rules_in_shared_tables();
         lab.silence();
-        let before = (Snapshot::take(), nft_generation());
-        let found = report(lab, 0, &[]);
-        for family in found["families"].as_array().expect("a list") {
-            assert!(
-                family["redirected"]["outbound"].is_u64() && family["rules"].as_u64() > Some(10),
-                "{found:#}"
-            );
+        for _ in 0..2 {
+            let before = (Snapshot::take(), nft_generation());
+            let found = report(lab, 0, &[]);
+            for family in found["families"].as_array().expect("a list") {
+                assert!(
+                    family["redirected"]["outbound"].is_u64() && family["rules"].as_u64() > Some(10),
+                    "{found:#}"
+                );
+            }
+            let Some(children) = children(lab, &[], 0) else { return };
+            assert_eq!(children.len(), 4, "{children:#?}");
+            assert_eq!(nft_generation(), before.1);
+            Snapshot::take().assert_unchanged_since(&before.0);
+            // With legacy tables too, they are asked for without a save program.
+            legacy_rules();
         }
-        let Some(executed) = children(lab, &[], 0) else { return };
-        assert_eq!(executed.len(), 4, "{executed:#?}");
-        assert_eq!(nft_generation(), before.1);
-        Snapshot::take().assert_unchanged_since(&before.0);
         let _ = firewall::iptables(Variant::Nft, Family::V6, "-t nat -F KUMA_MESH_INBOUND").succeeds();
         assert_eq!(
             super::differences(&report(lab, 11, &[])),
             [("missing".into(), "KUMA_MESH_INBOUND".into())]
         );
+        // A native rule in our own chain hides it from every program.
+        firewall::nft("add rule ip nat KUMA_MESH_OUTBOUND tcp dport { 7, 8 } redirect to :9\n");
+        let _ =
+            status(lab, &[]).exits(3).says("cannot be read with iptables").says("to a table of their own");
+        let Some(children) = children(lab, &[], 3) else { return };
+        assert!(children.len() <= 4, "{children:#?}");
     });
 }
 
