@@ -1,5 +1,7 @@
 //! Rules that firewalld keeps: with a real one, over its reloads.
 
+use crate::support::Backend::Nftables as Native;
+use crate::support::backend::{own_table, own_table_handle};
 use crate::support::firewalld::{Backend, DIRECT_XML, Firewalld};
 use crate::support::mesh::Mesh;
 use crate::support::ruleset::assert_same;
@@ -112,6 +114,42 @@ fn traffic_goes_its_way_after_a_reload_with_nftables() {
 #[test]
 fn traffic_goes_its_way_after_a_reload_with_iptables() {
     scenario(Backend::Iptables, IPV6, traffic_goes_its_way);
+}
+
+/// firewalld empties the tables of iptables and makes its own anew; a table of somebody else is nothing to it. What an
+/// installation by iptables has stored goes when the rules move, or a reload would bring it back beside the table.
+fn the_native_table_stays(lab: &Lab, firewalld: &Firewalld) {
+    lab.install(Variant::Nft, &FLAGS).succeeds();
+    assert!(std::fs::read_to_string(DIRECT_XML).is_ok_and(|text| text.contains("KUMA_MESH")));
+    let moved = lab.install(Native, &FLAGS).succeeds();
+    assert!(!moved.stderr.contains("install with --store-firewalld"), "{moved}");
+    assert!(!std::path::Path::new(DIRECT_XML).exists());
+    let (table, handle) = (own_table(), own_table_handle());
+    for reload in ["--reload", "--complete-reload"] {
+        firewalld.command(&[reload]).succeeds();
+        assert_eq!((own_table(), own_table_handle()), (table.clone(), handle), "{reload}");
+        assert!(!has_ours(), "{reload}");
+    }
+    for family in Family::BOTH {
+        let mesh = Mesh::new(lab, family);
+        assert_eq!(mesh.connect(APP, family.outside(), 443), "outbound");
+        assert_eq!(mesh.connect(APP, family.outside(), 7000), "world", "excluded for this user");
+        assert_eq!(mesh.ask(APP, family.resolver()), "dns");
+    }
+    lab.install(Native, &FLAGS).succeeds().prints("nothing was written");
+    lab.uninstall(Native, &[]).succeeds();
+    firewalld.reload();
+    assert!(own_table().is_none() && !has_ours());
+}
+
+#[test]
+fn the_native_table_stays_over_a_reload_with_nftables() {
+    scenario(Backend::Nftables, IPV6, the_native_table_stays);
+}
+
+#[test]
+fn the_native_table_stays_over_a_reload_with_iptables() {
+    scenario(Backend::Iptables, IPV6, the_native_table_stays);
 }
 
 #[test]

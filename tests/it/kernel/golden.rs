@@ -82,6 +82,7 @@ fn assert_like_dumps(corpus: &Path, variant: Variant, params: &str) {
     }
 }
 
+// What save tools printed; the native table's goldens are loaded by nft in their own tests.
 each_iptables_variant! {
     fn default_installation(lab, variant) {
         let Some(corpus) = corpus() else { return without_dumps() };

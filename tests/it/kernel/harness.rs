@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::support::backend::own_table_handle;
 use crate::support::client::{Asker, ask, connect_to};
 use crate::support::generation::nft_generation;
 use crate::support::kumactl::{Kumactl, Version};
@@ -9,7 +10,7 @@ use crate::support::lab::{each_iptables_stack, each_iptables_variant, in_a_names
 use crate::support::listener::Listener;
 use crate::support::snapshot::Snapshot;
 use crate::support::wrappers::{Fault, Wrappers};
-use crate::support::{APP, Family, Lab, Ruleset, SIDECAR, Variant, as_user, firewall};
+use crate::support::{APP, Backend, Family, Lab, Ruleset, SIDECAR, Variant, as_user, firewall};
 
 #[test]
 fn outside_a_lab_nothing_is_done() {
@@ -17,6 +18,7 @@ fn outside_a_lab_nothing_is_done() {
     assert!(refused.is_err());
 }
 
+// What an old kumactl wrote, replayed by the programs of iptables.
 each_iptables_stack! {
     fn listeners_and_clients_tell_who_met_whom(lab, variant, family) {
         Kumactl { version: Version::V2_14, dns: true }.install(variant);
@@ -40,6 +42,7 @@ each_iptables_stack! {
     }
 }
 
+// Of the programs of iptables themselves.
 each_iptables_variant! {
     fn snapshots_see_a_lost_counter_and_a_rule_put_back(_lab, variant) {
         let rules = "*nat\n:MINE - [0:0]\n[3:180] -A OUTPUT -d 198.51.100.1/32 -j MINE\n[1:60] -A MINE -j RETURN\nCOMMIT\n";
@@ -65,6 +68,29 @@ each_iptables_variant! {
         assert_eq!(wrappers.log().len(), 3, "{:?}", wrappers.log());
         assert_eq!(wrappers.calls()[2], ("iptables-save".to_owned(), 3));
     }
+}
+
+#[test]
+fn snapshots_see_the_native_table_without_what_it_counts() {
+    Lab::enter(|_| {
+        assert_eq!(Backend::installed(), []);
+        let table = "table inet kuma_mesh { set s { type inet_service; elements = { 7 } }
+            chain c { type nat hook output priority -95; counter packets 5 bytes 9 return; }; }";
+        firewall::nft(table);
+        assert_eq!(Backend::installed(), [Backend::Nftables]);
+        assert_eq!(Backend::Nftables.packets(Family::V4, "return"), [5]);
+        let handle = own_table_handle();
+        let before = Snapshot::take();
+        firewall::nft(&format!("delete table inet kuma_mesh\n{}", table.replace("packets 5", "packets 6")));
+        assert_ne!(own_table_handle(), handle);
+        let quiet = || before.clone().without_counters();
+        Snapshot::take().without_counters().assert_unchanged_since(&quiet());
+        let now = Snapshot::take();
+        assert!(std::panic::catch_unwind(|| now.assert_unchanged_since(&before)).is_err());
+        firewall::nft("add element inet kuma_mesh s { 8 }");
+        let now = Snapshot::take().without_counters();
+        assert!(std::panic::catch_unwind(|| now.assert_unchanged_since(&quiet())).is_err());
+    });
 }
 
 #[test]

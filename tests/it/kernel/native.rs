@@ -57,6 +57,7 @@ fn its_dry_run_is_a_file_that_nft_loads_to_the_same() {
     });
 }
 
+// From the programs of iptables to the native table.
 each_iptables_variant! {
     fn rules_move_to_it_and_back(lab, variant) {
         let before = loopback();

@@ -11,6 +11,7 @@ use crate::support::{Lab, Variant, firewall};
 
 const LOCK: &str = "/run/xtables.lock";
 
+// The native backend makes no table of iptables.
 each_iptables_variant! {
     fn tables_of_the_nft_variant_alone_are_listed(_lab, variant) {
         assert_eq!(netlink::nft_table_names(Family::V4).expect("a list"), [""; 0]);
