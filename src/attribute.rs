@@ -91,6 +91,13 @@ impl Attributes {
     }
 }
 
+impl From<&[u8]> for Attributes {
+    /// Those that were read.
+    fn from(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
+    }
+}
+
 impl From<Attributes> for Vec<u8> {
     fn from(attributes: Attributes) -> Self {
         attributes.0

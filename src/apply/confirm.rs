@@ -4,6 +4,10 @@
 //! A second process waits. It is made before anything is changed, it has a session of its own, so neither the end
 //! of the terminal nor of the process group reaches it, and what was there before is in its memory. A file says
 //! that it waits; `tproxy confirm` removes that file.
+//!
+//! The time runs from before the change. A proof (`--verify`) may last longer: the installing process holds the lock
+//! meanwhile, which the waiting one needs to go back, and lets the time begin anew before it gives the lock away. If
+//! it is killed, the lock is free, and the host goes back at the time that was promised first.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -126,7 +130,8 @@ impl Guard {
         let _ = self.pending.parent().map(fs::remove_dir);
     }
 
-    /// Lets the time begin now. If that cannot be written, it ends as it was to end before.
+    /// Lets the time begin now; the lock must still be held. If that cannot be written, it ends as it was to end
+    /// before.
     pub fn begin(&mut self, time: Duration) {
         let says = Pending { until: now().saturating_add(time.as_secs().max(1)), ..self.says.clone() };
         let new = self.pending.with_extension("pending.new");
@@ -241,7 +246,7 @@ fn until_the_end(says: &Pending, session: &Session, undo: &Undo, time: Duration)
         }
         let back = Store::open(TURN).and_then(|mut store| match waits() {
             None => Ok(Some(gone())),
-            // The installation itself took so long, and now the time to confirm has begun.
+            // The installation or its proof took so long, and now the time to confirm has begun.
             Some(pending) if pending.until != until => Ok(None),
             Some(_) => {
                 let recorded = store.load().as_ref().map(State::recorded).unwrap_or_default();

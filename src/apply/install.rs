@@ -142,7 +142,6 @@ impl<'a> Install<'a> {
             }
             // A run that is killed from here on has to be found by the next one, so what may come is written first.
             if let (Some(Trial { time, .. }), None) = (self.request.confirm, &guard) {
-                let time = if self.request.verify { time.saturating_add(prove::AT_MOST) } else { time };
                 guard = Some(Guard::start(&mut self.store, &self.session, &undo, time)?);
             }
             let intent = Self::intent(&done, old);

@@ -1,7 +1,5 @@
 //! `install --verify`: an installation stays only if packets go where they should.
 
-use std::time::Duration;
-
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::host::HostFacts;
@@ -10,10 +8,6 @@ use crate::verify::{self, Report, Status};
 
 use super::request::Format;
 use super::show;
-
-/// What the proof may take of the time in which an installation on trial comes undone by itself. It takes a second,
-/// and up to twenty where everything is wrong.
-pub const AT_MOST: Duration = Duration::from_secs(60);
 
 /// Why an installation may not stay.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use crate::backend::Backend;
 use crate::backend::iptables::situation::{Changes, Place, Situation};
 use crate::backend::iptables::tools::{Tools, Variant};
 use crate::backend::iptables::transition::Wanted;
-use crate::backend::nftables::change::Change;
+use crate::backend::nftables::change::{Change, Wanted as WantedTable};
 use crate::backend::nftables::decode::Observed;
 use crate::backend::nftables::lower;
 use crate::backend::nftables::model::Table;
@@ -31,7 +31,7 @@ pub struct Goal {
     /// In the tables that everybody shares.
     pub iptables: BTreeMap<Place, Wanted>,
     /// Our own table.
-    pub native: Option<Table>,
+    pub native: Option<WantedTable>,
 }
 
 /// What lies between.
@@ -79,19 +79,13 @@ impl Scene {
 
     /// What has to change.
     pub fn steps(&self, goal: &Goal) -> Steps {
-        let native = match (&self.native, &goal.native) {
-            // What cannot be said in our words is not what is wanted, whatever the rest is.
-            (Some(now), Some(wanted)) if now.table == *wanted && !now.is(wanted) => {
-                Change::Replace(wanted.clone())
-            }
-            (_, wanted) => Change::between(self.table(), wanted.as_ref()),
-        };
+        let native = Change::to(self.native.as_ref(), goal.native.as_ref(), false);
         Steps { iptables: self.iptables.changes(&goal.iptables), native }
     }
 
     /// What is ours now, as something to come back to.
     pub fn as_goal(&self) -> Goal {
-        Goal { iptables: self.iptables.as_wanted(), native: self.table().cloned() }
+        Goal { iptables: self.iptables.as_wanted(), native: self.native.clone().map(WantedTable::Former) }
     }
 
     /// How many rules are ours.
@@ -111,7 +105,7 @@ impl Goal {
             }
             Backend::Nftables => {
                 let native = lower::table(plan, commented(Family::V4));
-                Self { iptables: BTreeMap::new(), native: Some(native) }
+                Self { iptables: BTreeMap::new(), native: Some(WantedTable::New(native)) }
             }
         }
     }
@@ -124,7 +118,7 @@ impl Goal {
                 .iter()
                 .map(|((_, family), wanted)| (*family, wanted.rule_count()))
                 .collect(),
-            native: self.native.as_ref().map(Table::rule_count),
+            native: self.native.as_ref().map(|wanted| wanted.table().rule_count()),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::backend::Backend;
 use crate::backend::iptables::render;
 use crate::backend::iptables::syntax::Style;
 use crate::backend::iptables::tools::{self, Tools};
-use crate::backend::nftables::{self, change, lower};
+use crate::backend::nftables::{self, change, foreign, lower};
 use crate::config::Config;
 use crate::config::values::BackendChoice;
 use crate::exit::Failure;
@@ -85,12 +85,15 @@ fn assumed(config: &Config) -> Option<Backend> {
     }
 }
 
-/// Says by what way rules go, where that was not plain.
+/// Says by what way rules go and why, where it was for us to choose.
 pub fn choice(backend: Backend, why: &str, asked: BackendChoice) {
-    if asked == BackendChoice::Auto && backend == Backend::Nftables {
-        tracing::info!("using nftables: {why}");
-    } else {
-        tracing::debug!("using {} ({backend}): {why}", backend.name());
+    let way = match backend {
+        Backend::Iptables(variant) => format!("iptables ({variant})"),
+        Backend::Nftables => backend.name().to_owned(),
+    };
+    match asked {
+        BackendChoice::Auto => tracing::info!("using {way}: {why}"),
+        BackendChoice::Iptables | BackendChoice::Nftables => tracing::debug!("using {way}: {why}"),
     }
 }
 
@@ -137,7 +140,8 @@ fn find_tools(config: &Config) -> Result<Tools, Failure> {
 
 fn print_diff(scene: &Scene, goal: &Goal, format: Format) -> Result<(), Failure> {
     let steps = scene.steps(goal);
-    let native = (!steps.native.is_nothing()).then(|| change::lines(scene.table(), goal.native.as_ref()));
+    let native = (!steps.native.is_nothing())
+        .then(|| change::differences(scene.native.as_ref(), goal.native.as_ref()));
     print(&match format {
         Format::Json => present::diff_json(&steps.iptables, native.as_deref()),
         Format::Text => present::diff_text(&steps.iptables, native.as_deref()),
@@ -154,8 +158,8 @@ pub fn warn_of_notes(plan: &Plan) {
 /// Rules of others inside our chains go with the chains' content; they are printed in full, so that they can be put
 /// back.
 pub fn warn_of_intruders(scene: &Scene) {
-    for (chain, rule) in scene.table().map(change::intruders).unwrap_or_default() {
-        tracing::warn!("somebody else's rule in our table goes (chain {chain}): {}", escape(&rule));
+    for what in scene.native.as_ref().map(foreign::intruders).unwrap_or_default() {
+        tracing::warn!("somebody else's part of our nftables table goes: {}", escape(&what));
     }
     for ((variant, family), own) in scene.iptables.ownership() {
         for (chain, rule) in &own.intruders {

@@ -12,7 +12,7 @@ use crate::backend::iptables::commit::{Commit, CommitError, LockWait, Turn};
 use crate::backend::iptables::situation::{Changes, Place, Recorded, Situation};
 use crate::backend::iptables::tools::{Tools, Variant};
 use crate::backend::iptables::transition::{self, Wanted};
-use crate::backend::nftables::change::lines;
+use crate::backend::nftables::change::differences;
 use crate::backend::nftables::commit as native;
 use crate::backend::nftables::send::SendError;
 use crate::config::Config;
@@ -183,7 +183,7 @@ impl Session {
                 let _ = write!(left, "\n  {} {line}", place.1); // cannot fail
             }
         }
-        for line in lines(scene.table(), before.native.as_ref()) {
+        for line in differences(scene.native.as_ref(), before.native.as_ref()) {
             let _ = write!(left, "\n  {line}");
         }
         Err(Failure::new(

@@ -118,20 +118,24 @@ impl Situation {
         let used = |variant| {
             Family::BOTH.iter().any(|&f| self.observation.get(&(variant, f)).is_some_and(Saved::has_content))
         };
+        let whose = |variant| {
+            let ours = Family::BOTH.iter().any(|&family| !self.own_rules((variant, family)).is_empty());
+            if ours { "it is what is installed" } else { "the host's rules are there" }
+        };
         match (usable(Variant::Nft), usable(Variant::Legacy)) {
             (false, false) => None,
-            (true, false) => Some((Variant::Nft, "the only one found")),
-            (false, true) => Some((Variant::Legacy, "the only one found")),
+            (true, false) => Some((Variant::Nft, "the only variant that was found")),
+            (false, true) => Some((Variant::Legacy, "the only variant that was found")),
             (true, true) => Some(match (used(Variant::Nft), used(Variant::Legacy)) {
-                (false, true) => (Variant::Legacy, "the host's rules are there"),
+                (false, true) => (Variant::Legacy, whose(Variant::Legacy)),
                 (true, true)
                     if self.has_docker_dns(Variant::Legacy) && !self.has_docker_dns(Variant::Nft) =>
                 {
                     (Variant::Legacy, "Docker's rules are there")
                 }
-                (true, true) => (Variant::Nft, "both have rules"),
-                (true, false) => (Variant::Nft, "the host's rules are there"),
-                (false, false) => (Variant::Nft, "neither has rules yet"),
+                (true, true) => (Variant::Nft, "both variants have rules"),
+                (true, false) => (Variant::Nft, whose(Variant::Nft)),
+                (false, false) => (Variant::Nft, "neither variant has rules yet"),
             }),
         }
     }

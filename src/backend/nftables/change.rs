@@ -4,10 +4,31 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::lower::OTHERS;
-use super::model::{Chain, Rule, Statement, Table};
+use super::decode::Observed;
+use super::model::Table;
+use super::replay;
 use super::set::{Interval, Key, Set};
 use super::text;
+use super::wire::Message;
+
+/// What our table shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// This, and nothing else.
+    New(Table),
+    /// What was there once, whatever others had put into it.
+    Former(Observed),
+}
+
+impl Wanted {
+    /// As far as it can be said in our words.
+    pub fn table(&self) -> &Table {
+        match self {
+            Self::New(table) => table,
+            Self::Former(observed) => &observed.table,
+        }
+    }
+}
 
 /// What has to happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +41,8 @@ pub enum Change {
     Replace(Table),
     /// Only lists differ; the rules stay, and what they counted.
     Elements(Vec<SetChange>),
+    /// These messages make it in the place of the one that may be there.
+    Restore(Vec<Message>),
     /// None shall be there.
     Remove,
 }
@@ -49,6 +72,30 @@ pub struct Line {
 }
 
 impl Change {
+    /// From what is there to what is wanted; `whole` if sets cannot be changed alone.
+    pub fn to(now: Option<&Observed>, wanted: Option<&Wanted>, whole: bool) -> Self {
+        match (now, wanted) {
+            (now, Some(Wanted::New(wanted))) => match now {
+                // What cannot be said in our words is not what is wanted, whatever the rest is.
+                Some(now) if !now.is(wanted) && (whole || !now.foreign.is_empty()) => {
+                    Self::Replace(wanted.clone())
+                }
+                now => Self::between(now.map(|now| &now.table), Some(wanted)),
+            },
+            (Some(now), Some(Wanted::Former(former)))
+                if now.handles == former.handles && now.foreign == former.foreign =>
+            {
+                match Self::between(Some(&now.table), Some(&former.table)) {
+                    change @ Self::Elements(_) if !whole => change,
+                    Self::Nothing => Self::Nothing,
+                    _ => Self::Restore(replay::again(&former.told)),
+                }
+            }
+            (_, Some(Wanted::Former(former))) => Self::Restore(replay::again(&former.told)),
+            (now, None) => Self::between(now.map(|now| &now.table), None),
+        }
+    }
+
     /// From `now` to `wanted`.
     pub fn between(now: Option<&Table>, wanted: Option<&Table>) -> Self {
         match (now, wanted) {
@@ -103,6 +150,26 @@ fn missing(one: &Set, other: &Set) -> Vec<Interval> {
         .filter(|interval| other.intervals.binary_search(interval).is_err())
         .copied()
         .collect()
+}
+
+/// What differs, for a reader; what others put there too.
+pub fn differences(now: Option<&Observed>, wanted: Option<&Wanted>) -> Vec<Line> {
+    let mut lines = lines(now.map(|now| &now.table), wanted.map(Wanted::table));
+    let was = now.map(|now| now.foreign.as_slice()).unwrap_or_default();
+    let is = match wanted {
+        Some(Wanted::Former(former)) => former.foreign.as_slice(),
+        _ => &[],
+    };
+    let mut say = |added, places: Vec<&String>| {
+        lines.extend(places.into_iter().map(|place| Line {
+            added,
+            place: place.clone(),
+            text: String::new(),
+        }));
+    };
+    say(false, left_over(was, is));
+    say(true, left_over(is, was));
+    lines
 }
 
 /// What differs, for a reader: chain by chain and set by set. A rule that only moved is in neither list.
@@ -162,21 +229,6 @@ fn left_over<'a>(one: &'a [String], other: &[String]) -> Vec<&'a String> {
     one.iter().filter(not_taken).collect()
 }
 
-/// The rules of others inside the table: their chain, and what nft says of them. Known by expressions that tproxy does
-/// not write, and, where ours carry comments, by carrying none.
-pub fn intruders(table: &Table) -> Vec<(&str, String)> {
-    let rules = || table.chains.iter().flat_map(|chain| chain.rules.iter().map(move |rule| (chain, rule)));
-    let commented = rules().any(|(_, rule)| rule.comment.is_some());
-    let is_foreign = |chain: &Chain, rule: &Rule| {
-        let silent = commented && rule.comment.is_none() && chain.name != OTHERS;
-        silent || rule.statements.iter().any(|statement| matches!(statement, Statement::Foreign(..)))
-    };
-    rules()
-        .filter(|(chain, rule)| is_foreign(chain, rule))
-        .map(|(chain, rule)| (chain.name.as_str(), rule.to_string()))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use crate::config::values::PortRange;
@@ -204,22 +256,6 @@ mod tests {
         assert!(matches!(Change::between(Some(&none), Some(&table(&["80"]))), Change::Replace(_)));
         assert_eq!(Change::between(Some(&none), Some(&none)), Change::Nothing);
         assert_eq!(Change::between(Some(&none), None), Change::Remove);
-    }
-
-    #[test]
-    fn a_rule_without_comment_among_commented_ones_is_not_ours() {
-        let rule = |comment: Option<&str>| Rule {
-            statements: vec![Statement::Counter],
-            comment: comment.map(str::to_owned),
-        };
-        let chain = |name: &str, rules| Chain { name: name.to_owned(), hook: None, rules };
-        let of = |chains| Table { chains, ..Table::default() };
-        let mixed = of(vec![chain("outbound", vec![rule(None), rule(Some("ours"))])]);
-        assert_eq!(intruders(&mixed), [("outbound", "counter".to_owned())]);
-        let without_comments = of(vec![chain("outbound", vec![rule(None)])]);
-        assert_eq!(intruders(&without_comments), []);
-        let ours = of(vec![chain("outbound", vec![rule(Some("ours"))]), chain(OTHERS, vec![rule(None)])]);
-        assert_eq!(intruders(&ours), []);
     }
 
     #[test]

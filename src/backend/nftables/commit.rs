@@ -4,9 +4,9 @@ use std::io;
 
 use crate::sys::netlink::nftables::Door;
 
-use super::change::{Change, SetChange};
+use super::change::{Change, SetChange, Wanted};
 use super::encode;
-use super::model::Table;
+use super::foreign::known;
 use super::observe::{Seen, observe};
 use super::send::{SendError, send};
 use super::wire::Message;
@@ -19,7 +19,7 @@ const TRIES: usize = 200;
 ///
 /// # Errors
 /// Why it is as it was before; [`SendError::Changed`] only when others never stop changing the firewall.
-pub fn bring(wanted: Option<&Table>) -> Result<(), SendError> {
+pub fn bring(wanted: Option<&Wanted>) -> Result<(), SendError> {
     let mut door = Door::open().map_err(unread)?;
     let mut whole = false;
     for _ in 0..TRIES {
@@ -27,20 +27,21 @@ pub fn bring(wanted: Option<&Table>) -> Result<(), SendError> {
         if table.as_ref().is_some_and(|table| table.owned_by.is_some()) {
             return Err(SendError::Owned);
         }
-        let change = match (&table, wanted) {
-            (Some(now), Some(wanted)) if !now.is(wanted) && (whole || !now.foreign.is_empty()) => {
-                Change::Replace(wanted.clone())
-            }
-            (now, wanted) => Change::between(now.as_ref().map(|now| &now.table), wanted),
-        };
+        let change = Change::to(table.as_ref(), wanted, whole);
         if change.is_nothing() {
             return Ok(());
         }
-        match send(&mut door, &messages(&change), generation) {
-            Err(SendError::Changed) => {}
+        let (elements, restored) =
+            (matches!(change, Change::Elements(_)), matches!(change, Change::Restore(_)));
+        match (send(&mut door, &messages(change), generation), wanted) {
+            (Err(SendError::Changed), _) => {}
             // Some kernels do not let intervals change that touch each other; the whole table always can.
-            Err(SendError::Refused(_)) if matches!(change, Change::Elements(_)) => whole = true,
-            done => return done,
+            (Err(SendError::Refused(_)), _) if elements => whole = true,
+            // Not with what others had put there; then at least our own part of it, and whoever asked is told.
+            (Err(refused @ SendError::Refused(_)), Some(Wanted::Former(former))) if restored => {
+                return bring(Some(&Wanted::New(known(&former.table)))).and(Err(refused));
+            }
+            (done, _) => return done,
         }
     }
     Err(SendError::Changed)
@@ -55,16 +56,17 @@ fn unread(error: io::Error) -> SendError {
 }
 
 /// What is sent for a change.
-pub fn messages(change: &Change) -> Vec<Message> {
+pub fn messages(change: Change) -> Vec<Message> {
     match change {
         Change::Nothing => Vec::new(),
-        Change::Create(table) => encode::create(table),
-        Change::Replace(table) => encode::replace(table),
+        Change::Create(table) => encode::create(&table),
+        Change::Replace(table) => encode::replace(&table),
         Change::Elements(sets) => {
             let each =
-                |SetChange { set, key, add, delete }: &SetChange| encode::elements(set, *key, add, delete);
-            sets.iter().flat_map(each).collect()
+                |SetChange { set, key, add, delete }: SetChange| encode::elements(&set, key, &add, &delete);
+            sets.into_iter().flat_map(each).collect()
         }
+        Change::Restore(messages) => encode::in_the_place_of_any(messages),
         Change::Remove => encode::remove(),
     }
 }

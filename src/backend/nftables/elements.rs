@@ -52,19 +52,16 @@ pub(super) fn new_set(name: &str, wanted: &Set, id: u32) -> Message {
 
 /// The messages that fill a new set.
 pub(super) fn fill(name: &str, set: &Set) -> Vec<Message> {
-    let mut elements = Vec::new();
     // nft marks the beginning of what is not in the set, and takes a set to be older than itself that has no mark.
-    if set.intervals.first().is_some_and(|interval| interval.first > 0) {
-        elements.push(end(set.key, 0));
-    }
-    elements.extend(set.intervals.iter().flat_map(|interval| both_ends(set.key, *interval)));
-    split(name, &elements, message::NEW_ELEMENTS, super::wire::CREATE)
+    let gap = set.intervals.first().is_some_and(|interval| interval.first > 0);
+    let mark = gap.then(|| end(set.key, 0)).into_iter();
+    let elements = mark.chain(set.intervals.iter().flat_map(|interval| both_ends(set.key, *interval)));
+    split(name, elements, message::NEW_ELEMENTS, super::wire::CREATE)
 }
 
 /// The messages that add intervals to a set, or delete them.
 pub(super) fn change(name: &str, key: Key, intervals: &[Interval], kind: u16, flags: u16) -> Vec<Message> {
-    let elements: Vec<_> = intervals.iter().flat_map(|interval| both_ends(key, *interval)).collect();
-    split(name, &elements, kind, flags)
+    split(name, intervals.iter().flat_map(|interval| both_ends(key, *interval)), kind, flags)
 }
 
 fn both_ends(key: Key, interval: Interval) -> impl Iterator<Item = Attributes> {
@@ -93,19 +90,29 @@ fn data(key: Key, number: u128) -> Attributes {
 }
 
 /// As many messages as it takes.
-fn split(name: &str, elements: &[Attributes], kind: u16, flags: u16) -> Vec<Message> {
+pub(super) fn split(
+    name: &str,
+    elements: impl Iterator<Item = Attributes>,
+    kind: u16,
+    flags: u16,
+) -> Vec<Message> {
+    let message = |list: &Attributes| {
+        let body = Attributes::new()
+            .text(element::TABLE, TABLE)
+            .text(element::SET, name)
+            .nested(element::LIST, list);
+        Message { kind, flags, family: INET, body: body.into() }
+    };
     let mut messages = Vec::new();
     let mut list = Attributes::new();
-    for (place, element) in elements.iter().enumerate() {
-        list = list.nested(element::LIST_ELEMENT, element);
-        let next = elements.get(place + 1).map_or(usize::MAX, Attributes::len);
-        if list.len().saturating_add(next) > ROOM {
-            let body = Attributes::new()
-                .text(element::TABLE, TABLE)
-                .text(element::SET, name)
-                .nested(element::LIST, &std::mem::take(&mut list));
-            messages.push(Message { kind, flags, family: INET, body: body.into() });
+    for element in elements {
+        if !list.is_empty() && list.len() + element.len() > ROOM {
+            messages.push(message(&std::mem::take(&mut list)));
         }
+        list = list.nested(element::LIST_ELEMENT, &element);
+    }
+    if !list.is_empty() {
+        messages.push(message(&list));
     }
     messages
 }

@@ -22,11 +22,18 @@ pub fn create(table: &Table) -> Vec<Message> {
     messages
 }
 
-/// The messages that make the table in the place of what is there, or is not: it comes into being if it was not
-/// there, so that it can be deleted, and is made anew.
+/// The messages that make the table in the place of what is there, or is not.
 pub fn replace(table: &Table) -> Vec<Message> {
-    let anew = create(table);
-    anew[..1].iter().cloned().chain(remove()).chain(anew.iter().cloned()).collect()
+    in_the_place_of_any(create(table))
+}
+
+/// The messages that make a table, preceded by what removes the one that may be there: it comes into being if it was
+/// not there, so that it can be deleted.
+pub(super) fn in_the_place_of_any(messages: Vec<Message>) -> Vec<Message> {
+    let mut all = vec![new(message::NEW_TABLE, 0, Attributes::new().text(wire::table::NAME, TABLE))];
+    all.extend(remove());
+    all.extend(messages);
+    all
 }
 
 /// The message that deletes the table with all that is in it. It has to be there.

@@ -5,7 +5,7 @@ use std::io;
 use crate::attribute::Attributes;
 use crate::sys::netlink::nftables::Door;
 
-use super::decode::{Observed, decode};
+use super::decode::{Observed, decode, is_ours};
 use super::model::TABLE;
 use super::wire::{self, INET, Message, message};
 
@@ -26,7 +26,10 @@ pub struct Seen {
 pub fn observe(door: &mut Door) -> io::Result<Seen> {
     // First, so that whatever comes between this and the rest is noticed when something is changed.
     let generation = door.generation().map_err(unsupported)?;
-    let table = read(door)?.map(|messages| decode(&messages));
+    let table = read(door)?.map(|told| {
+        let observed = decode(&told);
+        Observed { told: told.into(), ..observed }
+    });
     Ok(Seen { generation, table })
 }
 
@@ -49,6 +52,9 @@ fn all(door: &mut Door) -> io::Result<Vec<Message>> {
     // The kernel lists the chains of every table of the family, whatever table is asked for.
     messages.extend(door.dump(&of_table(message::GET_CHAIN, wire::chain::TABLE))?);
     messages.extend(door.dump(&of_table(message::GET_RULE, wire::rule::TABLE))?);
+    // Only others put such things into our table.
+    messages.extend(or_none(door.dump(&of_table(message::GET_OBJECT, wire::object::TABLE)))?);
+    messages.extend(or_none(door.dump(&of_table(message::GET_FLOWTABLE, wire::object::TABLE)))?);
     let sets = door.dump(&of_table(message::GET_SET, wire::set::TABLE))?;
     for set in &sets {
         let Some(name) = crate::attribute::find_text(&set.body, wire::set::NAME) else { continue };
@@ -56,7 +62,16 @@ fn all(door: &mut Door) -> io::Result<Vec<Message>> {
         messages.extend(door.dump(&question(message::GET_ELEMENTS, of_set))?);
     }
     messages.extend(sets);
+    messages.retain(is_ours);
     Ok(messages)
+}
+
+/// Kernels before 4.10 have no objects, those before 4.16 no flowtables.
+fn or_none(answer: io::Result<Vec<Message>>) -> io::Result<Vec<Message>> {
+    match answer {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(Vec::new()),
+        answer => answer,
+    }
 }
 
 fn question(kind: u16, body: Attributes) -> Message {

@@ -42,12 +42,17 @@ pub(super) mod message {
     pub const NEW_ELEMENTS: u16 = 12;
     pub const GET_ELEMENTS: u16 = 13;
     pub const DELETE_ELEMENTS: u16 = 14;
+    pub const NEW_OBJECT: u16 = 18;
+    pub const GET_OBJECT: u16 = 19;
+    pub const NEW_FLOWTABLE: u16 = 22;
+    pub const GET_FLOWTABLE: u16 = 23;
 }
 
 pub(super) mod table {
     //! `enum nft_table_attributes`
     pub const NAME: u16 = 1;
     pub const FLAGS: u16 = 2;
+    pub const HANDLE: u16 = 4;
     /// The port of the process's socket.
     pub const OWNER: u16 = 7;
     /// `NFT_TABLE_F_DORMANT`: its rules do nothing.
@@ -57,10 +62,14 @@ pub(super) mod table {
 pub(super) mod chain {
     //! `enum nft_chain_attributes`, `enum nft_hook_attributes`
     pub const TABLE: u16 = 1;
+    pub const HANDLE: u16 = 2;
     pub const NAME: u16 = 3;
     pub const HOOK: u16 = 4;
     pub const POLICY: u16 = 5;
     pub const TYPE: u16 = 7;
+    pub const FLAGS: u16 = 10;
+    /// `NFT_CHAIN_BINDING`: it is part of a rule.
+    pub const BINDING: u32 = 4;
     pub const HOOK_NUMBER: u16 = 1;
     pub const HOOK_PRIORITY: u16 = 2;
     pub const PREROUTING: u32 = 0;
@@ -71,6 +80,7 @@ pub(super) mod rule {
     //! `enum nft_rule_attributes`, `enum nft_list_attributes`, `enum nft_expr_attributes`
     pub const TABLE: u16 = 1;
     pub const CHAIN: u16 = 2;
+    pub const HANDLE: u16 = 3;
     pub const EXPRESSIONS: u16 = 4;
     pub const USERDATA: u16 = 7;
     pub const ELEMENT: u16 = 1;
@@ -89,6 +99,9 @@ pub(super) mod set {
     pub const KEY_LENGTH: u16 = 5;
     pub const ID: u16 = 10;
     pub const USERDATA: u16 = 13;
+    pub const HANDLE: u16 = 16;
+    /// `NFT_SET_ANONYMOUS`: it is part of a rule.
+    pub const ANONYMOUS: u32 = 1;
     /// `NFT_SET_INTERVAL`
     pub const INTERVAL: u32 = 4;
     /// In the user data: how `nft` shows numbers, and that it merges intervals.
@@ -108,11 +121,25 @@ pub(super) mod element {
     pub const KEY: u16 = 1;
     pub const FLAGS: u16 = 3;
     pub const USERDATA: u16 = 6;
+    /// What elements of others' sets have beside a key: data, timeout, expiration, an expression, an object, a last
+    /// key, expressions.
+    pub const MORE: [u16; 7] = [2, 4, 5, 7, 9, 10, 11];
     /// `NFT_SET_ELEM_INTERVAL_END`: the first value that is not in the interval any more.
     pub const INTERVAL_END: u32 = 1;
-    /// In the user data: flags of `nft`, of which one says that no end follows.
+    /// In the user data: a comment, and flags of `nft`, of which one says that no end follows.
+    pub const COMMENT: u8 = 0;
     pub const ELEMENT_FLAGS: u8 = 1;
     pub const OPEN: u32 = 1;
+}
+
+pub(super) mod object {
+    //! `enum nft_object_attributes`, of which those of a flowtable have the same numbers but for the handle
+    pub const TABLE: u16 = 1;
+    pub const NAME: u16 = 2;
+    pub const TYPE: u16 = 3;
+    pub const HANDLE: u16 = 6;
+    /// Of a flowtable.
+    pub const FLOWTABLE_HANDLE: u16 = 5;
 }
 
 pub(super) mod data {

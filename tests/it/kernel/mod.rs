@@ -9,5 +9,6 @@ mod harness;
 mod lifecycle;
 mod native;
 mod preservation;
+mod proof;
 mod traffic;
 mod trial;

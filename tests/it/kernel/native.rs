@@ -1,7 +1,7 @@
 //! The native backend, from installation to the last trace of it.
 
 use crate::support::command::must;
-use crate::support::firewall::{self, Family};
+use crate::support::firewall::{self, Family, Variant};
 use crate::support::generation::nft_generation;
 use crate::support::lab::{Lab, each_iptables_variant};
 use crate::support::snapshot::{Snapshot, loopback};
@@ -39,6 +39,18 @@ fn it_comes_in_one_transaction_changes_by_elements_and_goes_without_a_trace() {
 
         lab.program().arg("uninstall").run().succeeds().prints("nftables rules removed");
         Snapshot::take().assert_unchanged_since(&before);
+    });
+}
+
+#[test]
+fn an_install_says_what_it_chose_and_why() {
+    Lab::enter(|lab| {
+        let install = || lab.program().args(FLAGS).run().succeeds();
+        install().says("using iptables (nft): neither variant has rules yet");
+        install().says("using iptables (nft): it is what is installed");
+        lab.program().arg("uninstall").run().succeeds();
+        firewall::iptables(Variant::Legacy, Family::V4, "-A INPUT -p tcp --dport 25 -j DROP").succeeds();
+        install().says("using iptables (legacy): the host's rules are there");
     });
 }
 

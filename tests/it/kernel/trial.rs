@@ -21,13 +21,13 @@ const RUN: &str = "/run/tproxy";
 /// Longer than any of these tests takes; nobody waits for it.
 const LONG: &[&str] = &["--confirm", "600s"];
 
-fn file(kind: &str) -> Option<PathBuf> {
+pub(super) fn file(kind: &str) -> Option<PathBuf> {
     let entries = std::fs::read_dir(RUN).ok()?;
     entries.filter_map(Result::ok).map(|e| e.path()).find(|path| path.extension().is_some_and(|e| e == kind))
 }
 
 /// Waits until the installation no longer waits to be confirmed.
-fn wait_for_the_end() {
+pub(super) fn wait_for_the_end() {
     let stayed = while_it_stays(Path::new(RUN), Duration::from_secs(30), || file("pending").is_some());
     assert!(!stayed.expect("inotify"), "it still waits");
 }
@@ -44,7 +44,7 @@ fn wait_for_the_beginning() {
 }
 
 /// Changes the end of the time to confirm to so many seconds ago; who waits hears of it if it is put in place.
-fn end_ago(seconds: u64, heard: bool) {
+pub(super) fn end_ago(seconds: u64, heard: bool) {
     let pending = file("pending").expect("it waits");
     let text = std::fs::read_to_string(&pending).expect("readable");
     let mut says: serde_json::Value = serde_json::from_str(&text).expect("JSON");

@@ -27,7 +27,7 @@ fn told(door: &mut Door) -> Vec<Message> {
     told
 }
 
-fn without_handles(message: &Message) -> Vec<u8> {
+pub fn without_handles(message: &Message) -> Vec<u8> {
     use tproxy::attribute::{Attributes, attributes};
     const TABLE: (u16, &[u16]) = (0, &[4]);
     const CHAIN: (u16, &[u16]) = (3, &[2]);
@@ -35,8 +35,12 @@ fn without_handles(message: &Message) -> Vec<u8> {
     const RULE: (u16, &[u16]) = (6, &[3, 6]);
     // ID, which the kernel does not keep, and handle.
     const SET: (u16, &[u16]) = (9, &[16]);
-    let drop =
-        [TABLE, CHAIN, RULE, SET].into_iter().find(|(kind, _)| *kind == message.kind).map(|(_, drop)| drop);
+    const OBJECT: (u16, &[u16]) = (18, &[6]);
+    const FLOWTABLE: (u16, &[u16]) = (22, &[5]);
+    let drop = [TABLE, CHAIN, RULE, SET, OBJECT, FLOWTABLE]
+        .into_iter()
+        .find(|(kind, _)| *kind == message.kind)
+        .map(|(_, drop)| drop);
     attributes(&message.body)
         .filter(|(kind, _)| !drop.is_some_and(|drop| drop.contains(kind)))
         .fold(Attributes::new(), |kept, (kind, value)| kept.bytes(kind, value))

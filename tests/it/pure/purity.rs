@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PURE: [&str; 43] = [
+const PURE: &[&str] = &[
     "src/plan",
     "src/config",
     "src/present",
@@ -24,17 +24,21 @@ const PURE: [&str; 43] = [
     "src/backend/iptables/transition.rs",
     "src/backend/iptables/infer.rs",
     "src/backend/iptables/typed.rs",
+    "src/backend/nftables/change.rs",
     "src/backend/nftables/decode.rs",
     "src/backend/nftables/elements.rs",
     "src/backend/nftables/encode.rs",
     "src/backend/nftables/expression.rs",
     "src/backend/nftables/exclusions.rs",
     "src/backend/nftables/infer.rs",
+    "src/backend/nftables/foreign.rs",
     "src/backend/nftables/lower",
     "src/backend/nftables/model.rs",
     "src/backend/nftables/refusal.rs",
+    "src/backend/nftables/replay.rs",
     "src/backend/nftables/set.rs",
     "src/backend/nftables/statement.rs",
+    "src/backend/nftables/text.rs",
     "src/backend/nftables/wire.rs",
     "src/sidecar/dns.rs",
     "src/status/ahead/rules.rs",

@@ -15,6 +15,9 @@ use super::super::model::{End, Statement, Test};
 use super::super::set::{Interval, Key, Set, merged};
 use super::{interface, is, same_protocol};
 
+/// How the names of sets begin.
+pub(super) const NAMES: [&str; 4] = ["excluded_", "included_", "resolvers_", "vnet_"];
+
 /// A rule on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Draft {

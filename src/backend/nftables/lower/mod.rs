@@ -78,6 +78,19 @@ pub const fn own_name(chain: OwnChain) -> &'static str {
     }
 }
 
+/// Whether the table that does what some plan says can have a chain of this name.
+pub fn is_own_chain(name: &str) -> bool {
+    const BASE: [&str; 6] =
+        ["zones_prerouting", "zones_output", "invalid_prerouting", "invalid_output", "prerouting", "output"];
+    let base = name.strip_suffix("_first").unwrap_or(name);
+    name == OTHERS || BASE.contains(&base) || OwnChain::ALL.iter().any(|chain| own_name(*chain) == name)
+}
+
+/// Whether it can have a set of this name.
+pub fn is_own_set(name: &str) -> bool {
+    fold::NAMES.iter().any(|beginning| name.starts_with(beginning))
+}
+
 const fn point(chain: BuiltinChain) -> HookPoint {
     match chain {
         BuiltinChain::Prerouting => HookPoint::Prerouting,

@@ -21,8 +21,8 @@ fn intrude(backend: Backend) -> [&'static str; 2] {
              add rule inet kuma_mesh inbound ip6 saddr 2001:db8:9::/64 counter return",
         );
         return [
-            "(chain outbound): ip daddr 192.0.2.9 counter accept",
-            "(chain inbound): ip6 saddr 2001:db8:9::/64 counter return",
+            "chain outbound: ip daddr 192.0.2.9 counter accept",
+            "chain inbound: ip6 saddr 2001:db8:9::/64 counter return",
         ];
     };
     let first = "-t nat -I KUMA_MESH_OUTBOUND 1 -d 192.0.2.9/32 -j ACCEPT";
