@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use tproxy::sys::watch::while_it_stays;
 
+use crate::support::backend::own_the_table;
 use crate::support::command::{Program, must, pid};
 use crate::support::lab::{each_backend, each_iptables_variant};
 use crate::support::snapshot::Snapshot;
@@ -220,7 +221,26 @@ each_backend! {
     }
 }
 
-// Only the programs of iptables can be made to fail and then to work again.
+#[test]
+fn a_way_back_to_a_native_table_that_fails_is_tried_again() {
+    Lab::enter(|lab| {
+        lab.install(Backend::Nftables, FIRST).succeeds();
+        let before = Snapshot::take().without_counters();
+        on_trial(lab, Backend::Nftables, LONG).run().succeeds();
+        firewall::nft("delete table inet kuma_mesh");
+        let owner = own_the_table();
+        end_ago(1, true);
+        while !log().contains("trying again") {
+            std::thread::yield_now();
+        }
+        assert!(file("pending").is_some(), "it has not given up");
+        drop(owner);
+        wait_for_the_end();
+        Snapshot::take().without_counters().assert_unchanged_since(&before);
+    });
+}
+
+// The same by programs that fail and then work again.
 each_iptables_variant! {
     fn a_way_back_that_fails_is_tried_again(lab, variant) {
         let broken = lab.dir().join("broken");

@@ -1,6 +1,9 @@
 //! By what way an installation gets its rules into the kernel, and how they are found there.
 
 use serde_json::Value;
+use tproxy::attribute::Attributes;
+use tproxy::backend::nftables::wire::{CREATE, INET, Message};
+use tproxy::sys::netlink::nftables::Door;
 
 use super::command::{self, Program};
 use super::firewall::{self, Family, Variant};
@@ -116,4 +119,17 @@ pub fn own_table_handle() -> Option<u64> {
     let tables = tables["nftables"].as_array().expect("a list").iter().map(|object| &object["table"]);
     let ours = |table: &&Value| [&table["family"], &table["name"]] == TABLE;
     tables.filter(ours).find_map(|table| table["handle"].as_u64())
+}
+
+/// Makes a table of the native backend's name that only this process may change, until the value is dropped; then the
+/// kernel removes it.
+pub fn own_the_table() -> Door {
+    lab::in_a_namespace_of_our_own();
+    let mut door = Door::open().expect("a door");
+    let generation = door.generation().expect("a generation");
+    // NFTA_TABLE_NAME, and in NFTA_TABLE_FLAGS NFT_TABLE_F_OWNER.
+    let body = Attributes::new().text(1, TABLE[1]).number(2, 2).into();
+    let new_table = Message { kind: 0, flags: CREATE, family: INET, body };
+    door.commit(&[new_table], generation).expect("Linux 5.12 or newer");
+    door
 }

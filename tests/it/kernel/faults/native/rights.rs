@@ -2,12 +2,8 @@
 
 use std::fs;
 
-use tproxy::attribute::Attributes;
-use tproxy::backend::nftables::wire::{CREATE, INET, Message};
-use tproxy::sys::netlink::nftables::Door;
-
 use super::{FIRST, NATIVE};
-use crate::support::backend::own_table;
+use crate::support::backend::{own_table, own_the_table};
 use crate::support::command::{Program, find};
 use crate::support::generation::nft_generation;
 use crate::support::lab::skip;
@@ -57,23 +53,12 @@ fn an_ordinary_user_is_told_so() {
     });
 }
 
-/// A table of ours that a process made its own, which it is until the process, or this value, ends.
-fn own() -> Door {
-    let mut door = Door::open().expect("a door");
-    let generation = door.generation().expect("a generation");
-    // NFTA_TABLE_NAME, and in NFTA_TABLE_FLAGS NFT_TABLE_F_OWNER.
-    let body = Attributes::new().text(1, "kuma_mesh").number(2, 2).into();
-    let new_table = Message { kind: 0, flags: CREATE, family: INET, body };
-    door.commit(&[new_table], generation).expect("Linux 5.12 or newer");
-    door
-}
-
 #[test]
 fn a_table_that_somebody_owns_has_its_own_sentence() {
     Lab::enter(|lab| {
         let before = Snapshot::take();
         for backend in Backend::ALL {
-            let owner = own();
+            let owner = own_the_table();
             let theirs = own_table().expect("a table");
             assert!(theirs.contains("flags owner"), "{theirs}");
             let generation = nft_generation();
