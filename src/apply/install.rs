@@ -114,11 +114,10 @@ impl<'a> Install<'a> {
 
     /// What is wanted of every family, less what was left out.
     fn possible(&self) -> plan::Plan {
-        let families = self.plan().families.into_iter();
-        let less = |plan: plan::FamilyPlan| {
-            plan::family_plan(self.degraded.config(plan.family), &self.facts, plan.family)
-        };
-        plan::Plan { families: families.map(less).collect(), notes: Vec::new() }
+        // Long lists make large plans; there is no more than one at a time.
+        let families: Vec<Family> = self.plan().families.iter().map(|plan| plan.family).collect();
+        let less = |family| plan::family_plan(self.degraded.config(family), &self.facts, family);
+        plan::Plan { families: families.into_iter().map(less).collect(), notes: Vec::new() }
     }
 
     fn apply(mut self, mut scene: Scene, old: Option<&State>) -> Result<(), Failure> {

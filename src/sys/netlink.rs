@@ -10,6 +10,7 @@ pub mod nftables;
 pub mod ruleset;
 pub mod sockets;
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv6Addr;
@@ -170,6 +171,21 @@ fn change_address(
 
 struct Socket(OwnedFd);
 
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends room for an answer. A run asks some twenty times, and an allocator that maps memory of this size anew each
+/// time makes that the slowest part of asking.
+fn with_buffer<T>(body: impl FnOnce(&mut [u8]) -> T) -> T {
+    // Whoever asks meanwhile has room of its own.
+    let mut buffer = BUFFER.take();
+    buffer.resize(ANSWER, 0);
+    let result = body(&mut buffer);
+    BUFFER.set(buffer);
+    result
+}
+
 impl Socket {
     fn open(protocol: SockProtocol) -> Result<Self, Errno> {
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
@@ -178,12 +194,20 @@ impl Socket {
     }
 
     /// Sends a request and hands over every message of the answer until it is complete.
-    fn ask(&self, request: &Request, mut each: impl FnMut(&Message<'_>)) -> Result<(), Errno> {
+    fn ask(&self, request: &Request, each: impl FnMut(&Message<'_>)) -> Result<(), Errno> {
         let kernel = NetlinkAddr::new(0, 0);
         sendto(self.0.as_raw_fd(), request.bytes(), &kernel, MsgFlags::empty())?;
-        let mut buffer = vec![0; ANSWER];
+        with_buffer(|buffer| self.listen(request, buffer, each))
+    }
+
+    fn listen(
+        &self,
+        request: &Request,
+        buffer: &mut [u8],
+        mut each: impl FnMut(&Message<'_>),
+    ) -> Result<(), Errno> {
         loop {
-            let size = match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_TRUNC) {
+            let size = match recv(self.0.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC) {
                 Err(Errno::EINTR) => continue,
                 Err(Errno::EAGAIN) => return Err(Errno::ETIMEDOUT),
                 other => other?,

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, NetlinkAddr, SockProtocol, recv, sendto, setsockopt, sockopt};
 
 use super::message::{self, NLM_F_ACK, NLM_F_DUMP};
-use super::{ANSWER, LISTINGS, Socket};
+use super::{LISTINGS, Socket, with_buffer};
 use crate::attribute::{Attributes, find_text, find_u32};
 use crate::backend::nftables::wire::Message;
 
@@ -142,10 +142,13 @@ impl Door {
         let kind = SUBSYSTEM << 8 | question.kind;
         write(&mut bytes, kind, question.flags | flags, sequence, [question.family, 0, 0, 0], &question.body);
         self.send(&bytes)?;
-        let mut buffer = vec![0; ANSWER];
+        with_buffer(|buffer| self.listen(sequence, buffer))
+    }
+
+    fn listen(&self, sequence: u32, buffer: &mut [u8]) -> Result<(Vec<Message>, bool), Errno> {
         let (mut answer, mut interrupted) = (Vec::new(), false);
         loop {
-            let size = self.receive(&mut buffer, MsgFlags::empty())?;
+            let size = self.receive(buffer, MsgFlags::empty())?;
             let datagram = buffer.get(..size).ok_or(Errno::EMSGSIZE)?;
             for message in message::parse(datagram).filter(|message| message.sequence == sequence) {
                 interrupted |= message.interrupted();
@@ -168,10 +171,15 @@ impl Door {
         let bytes = batch(changes, generation, first);
         self.make_room(bytes.len());
         self.send(&bytes)?;
-        let mut buffer = vec![0; ANSWER];
+        drop(bytes);
+        with_buffer(|buffer| self.verdict(first, last, buffer))
+    }
+
+    /// What the kernel has said to the changes from number `first` on.
+    fn verdict(&self, first: u32, last: usize, buffer: &mut [u8]) -> Result<(), Refusal> {
         let mut done = false;
         loop {
-            let size = match self.receive(&mut buffer, MsgFlags::MSG_DONTWAIT) {
+            let size = match self.receive(buffer, MsgFlags::MSG_DONTWAIT) {
                 Err(Errno::ETIMEDOUT) => break,
                 // Errors were lost for want of room; at least one was not.
                 Err(Errno::ENOBUFS) => continue,

@@ -5,3 +5,4 @@ mod odds;
 mod random;
 mod same;
 mod sample;
+mod size;

@@ -119,7 +119,7 @@ fn ten_thousand_elements_are_one_transaction() {
     });
 }
 
-fn in_user_namespace() -> bool {
+pub fn in_user_namespace() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").expect("a map");
     !map.split_whitespace().eq(["0", "0", "4294967295"])
 }

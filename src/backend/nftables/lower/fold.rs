@@ -279,13 +279,13 @@ impl Condition {
 }
 
 /// Joins what can be joined.
-pub(super) fn fold(drafts: &[Draft]) -> Vec<Draft> {
+pub(super) fn fold(drafts: impl Iterator<Item = Draft>) -> Vec<Draft> {
     // First by ports, then by users: the only rules with two lists are those that have both. Rules that became alike
     // in one by this can then be joined by the other.
     let mut folded = joined(drafts, 0);
     for nth in [1, 0].into_iter().cycle() {
         let count = folded.len();
-        folded = joined(&folded, nth);
+        folded = joined(folded.into_iter(), nth);
         if nth == 0 && folded.len() == count {
             break;
         }
@@ -293,18 +293,18 @@ pub(super) fn fold(drafts: &[Draft]) -> Vec<Draft> {
     folded
 }
 
-fn joined(drafts: &[Draft], nth: usize) -> Vec<Draft> {
-    let mut done: Vec<Draft> = Vec::with_capacity(drafts.len().min(64));
+fn joined(drafts: impl Iterator<Item = Draft>, nth: usize) -> Vec<Draft> {
+    let mut done: Vec<Draft> = Vec::new();
     'next: for draft in drafts {
         for earlier in done.iter_mut().rev() {
-            if earlier.join(draft, nth) {
+            if earlier.join(&draft, nth) {
                 continue 'next;
             }
-            if earlier.target != draft.target && earlier.can_meet(draft) {
+            if earlier.target != draft.target && earlier.can_meet(&draft) {
                 break;
             }
         }
-        done.push(draft.clone());
+        done.push(draft);
     }
     done.into_iter().map(merged_values).collect()
 }

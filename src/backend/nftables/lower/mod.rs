@@ -43,9 +43,13 @@ pub fn table(plan: &Plan, comments: bool) -> Table {
         for builtin in [BuiltinChain::Prerouting, BuiltinChain::Output] {
             for part in parts(plan, table, builtin) {
                 let hook = Hook { kind, point: point(builtin), priority: part.priority };
-                let mut rules = lowering.rules(&part.families);
-                if let [(only, _)] = part.families.as_slice() {
-                    rules.insert(0, lowering.skip_other_than(*only));
+                let only = match part.families.as_slice() {
+                    [(only, _)] => Some(*only),
+                    _ => None,
+                };
+                let mut rules = lowering.rules(part.families);
+                if let Some(only) = only {
+                    rules.insert(0, lowering.skip_other_than(only));
                 }
                 chains.push(Chain { name: part.name, hook: Some(hook), rules });
             }
@@ -54,13 +58,11 @@ pub fn table(plan: &Plan, comments: bool) -> Table {
     for own in OwnChain::ALL {
         let chain = ChainRef::Own(own);
         let drafts = |family| {
-            rules_of(family, plan::Table::Nat, chain)
-                .iter()
-                .map(|placed| Draft::new(plan::Table::Nat, chain, &placed.rule))
-                .collect()
+            let rules = rules_of(family, plan::Table::Nat, chain).iter();
+            fold::fold(rules.map(|placed| Draft::new(plan::Table::Nat, chain, &placed.rule)))
         };
         let families: Vec<_> = plan.families.iter().map(|family| (family.family, drafts(family))).collect();
-        chains.push(Chain { name: own_name(own).to_owned(), hook: None, rules: lowering.rules(&families) });
+        chains.push(Chain { name: own_name(own).to_owned(), hook: None, rules: lowering.rules(families) });
     }
     if let Some(rules) = lowering.others.take() {
         chains.push(Chain { name: OTHERS.to_owned(), hook: None, rules });
@@ -98,29 +100,26 @@ const fn point(chain: BuiltinChain) -> HookPoint {
     }
 }
 
-/// One base chain: what each family has of it.
+/// One base chain: what each family has of it, joined to lists.
 struct Part {
     name: String,
     priority: i32,
     families: Vec<(Family, Vec<Draft>)>,
 }
 
-/// The base chains that stand for one chain of iptables; none where no family has a rule in it.
+/// The base chains that stand for one chain of iptables; none where no family has a rule in it. A list is one rule
+/// for each of its entries in a plan, and there can be many thousands, so drafts are joined as they are made.
 fn parts(plan: &Plan, table: plan::Table, builtin: BuiltinChain) -> Vec<Part> {
     let chain = ChainRef::Builtin(builtin);
-    let (mut heads, mut tails) = (Vec::new(), Vec::new());
-    for family in &plan.families {
-        let (mut head, mut tail) = (Vec::new(), Vec::new());
-        for placed in rules_of(family, table, chain) {
-            let draft = Draft::new(table, chain, &placed.rule);
-            match placed.placement {
-                Placement::Head => head.push(draft),
-                Placement::Tail => tail.push(draft),
-            }
-        }
-        heads.push((family.family, head));
-        tails.push((family.family, tail));
-    }
+    let rules = |family, placement| {
+        let rules = rules_of(family, table, chain).iter().filter(move |placed| placed.placement == placement);
+        rules.map(|placed| &placed.rule)
+    };
+    let drafts = |family, placement| rules(family, placement).map(move |rule| Draft::new(table, chain, rule));
+    let folded = |placement| -> Vec<(Family, Vec<Draft>)> {
+        plan.families.iter().map(|of| (of.family, fold::fold(drafts(of, placement)))).collect()
+    };
+    let has = |placement| plan.families.iter().any(|family| rules(family, placement).next().is_some());
     let point = match builtin {
         BuiltinChain::Prerouting => "prerouting",
         BuiltinChain::Output => "output",
@@ -130,26 +129,27 @@ fn parts(plan: &Plan, table: plan::Table, builtin: BuiltinChain) -> Vec<Part> {
         plan::Table::Mangle => (format!("invalid_{point}"), MANGLE, MANGLE),
         plan::Table::Nat => (point.to_owned(), NAT_FIRST, NAT_LAST),
     };
-    let empty = |part: &[(Family, Vec<Draft>)]| part.iter().all(|(_, drafts)| drafts.is_empty());
-    match (empty(&heads), empty(&tails)) {
-        (true, true) => Vec::new(),
-        (true, false) => vec![Part { name, priority: late, families: tails }],
-        (false, true) => vec![Part { name, priority: early, families: heads }],
-        (false, false) => {
-            let mut parts = Vec::new();
-            let mut last = Vec::new();
-            for ((family, head), (_, tail)) in heads.iter().zip(&tails) {
+    match (has(Placement::Head), has(Placement::Tail)) {
+        (false, false) => Vec::new(),
+        (false, true) => vec![Part { name, priority: late, families: folded(Placement::Tail) }],
+        (true, false) => vec![Part { name, priority: early, families: folded(Placement::Head) }],
+        (true, true) => {
+            let last = plan.families.iter().map(|of| {
+                let tail: Vec<Draft> = drafts(of, Placement::Tail).collect();
                 // What the head lets pass does not reach the tail in a shared chain; here it has to be said twice.
-                let passes = |draft: &&Draft| {
+                let passes = |draft: &Draft| {
                     draft.target == Target::Return && tail.iter().any(|after| draft.can_meet(after))
                 };
-                last.push((*family, head.iter().filter(passes).chain(tail).cloned().collect()));
+                let head = drafts(of, Placement::Head).filter(passes);
+                (of.family, fold::fold(head.chain(tail.iter().cloned())))
+            });
+            let last = Part { name: name.clone(), priority: late, families: last.collect() };
+            let acts = |family| rules(family, Placement::Head).any(|rule| rule.target != Target::Return);
+            if !plan.families.iter().any(acts) {
+                return vec![last];
             }
-            if heads.iter().any(|(_, head)| head.iter().any(|draft| draft.target != Target::Return)) {
-                parts.push(Part { name: format!("{name}_first"), priority: early, families: heads });
-            }
-            parts.push(Part { name, priority: late, families: last });
-            parts
+            let families = folded(Placement::Head);
+            vec![Part { name: format!("{name}_first"), priority: early, families }, last]
         }
     }
 }
@@ -172,10 +172,9 @@ struct Lowering {
 
 impl Lowering {
     /// The rules of one chain, both families' in one list.
-    fn rules(&mut self, families: &[(Family, Vec<Draft>)]) -> Vec<Rule> {
-        let mut lowered = families.iter().map(|(family, drafts)| {
-            let folded = fold::fold(drafts);
-            (*family, folded.into_iter().filter_map(|draft| self.rule(*family, draft)).collect::<Vec<_>>())
+    fn rules(&mut self, families: Vec<(Family, Vec<Draft>)>) -> Vec<Rule> {
+        let mut lowered = families.into_iter().map(|(family, drafts)| {
+            (family, drafts.into_iter().filter_map(|draft| self.rule(family, draft)).collect::<Vec<_>>())
         });
         match (lowered.next(), lowered.next()) {
             (Some((v4, first)), Some((v6, second))) => family::merge((v4, first), (v6, second)),
