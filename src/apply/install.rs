@@ -5,16 +5,15 @@ use std::time::Duration;
 use crate::backend::iptables::commit::CommitError;
 use crate::backend::iptables::owned::merged;
 use crate::backend::iptables::tools::{self, Tools};
-use crate::backend::nftables::send::SendError;
 use crate::backend::{Backend, firewalld};
-use crate::config::values::IpFamilyMode;
+use crate::config::values::{BackendChoice, IpFamilyMode};
 use crate::exit::{Exit, Failure, HINT};
 use crate::host::{self, HostFacts, Interfaces, Ipv6Support};
 use crate::plan::{self, Family};
 use crate::present::{Action, Receipt, RuleCounts};
 
 use super::confirm::{self, Guard};
-use super::degrade::{self, Degraded};
+use super::degrade::Degraded;
 use super::facts;
 use super::passthrough::Passthrough;
 use super::prove::{self, Unproven};
@@ -23,7 +22,7 @@ use super::scene::{Goal, Scene};
 use super::store::{Phase, State, Store};
 use super::transaction::{Refused, Session};
 use super::undo::Undo;
-use super::{persist, show, stop};
+use super::{persist, refused, show, stop};
 
 /// How long another run of ours is waited for, beyond the wait for the xtables lock.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -50,6 +49,8 @@ struct Install<'a> {
     facts: HostFacts,
     /// What is wanted of each family, less what turned out to be impossible here.
     degraded: Degraded,
+    /// Whether another backend may be taken than the one that was chosen.
+    may_switch: bool,
 }
 
 impl<'a> Install<'a> {
@@ -83,7 +84,11 @@ impl<'a> Install<'a> {
         stop::if_asked_to()?;
 
         let degraded = Degraded::new(config);
-        let run = Self { request, store, session, backend, interfaces, facts, degraded };
+        // What is installed stays where it is, and what was named was meant.
+        let may_switch = config.backend == BackendChoice::Auto
+            && session.tools.named.is_none()
+            && !scene.iptables.is_installed();
+        let run = Self { request, store, session, backend, interfaces, facts, degraded, may_switch };
         run.check_ipv6()?;
         facts::warn_of_ssh(config);
         run.apply(scene, old.as_ref())
@@ -189,7 +194,7 @@ impl<'a> Install<'a> {
             return Ok(false);
         }
         if let Err(refused) = self.session.bring(scene, goal) {
-            self.go_on_without(&refused)?;
+            self.go_on_after(&refused, scene)?;
             return Ok(false);
         }
         self.persist(plan)?;
@@ -237,8 +242,8 @@ impl<'a> Install<'a> {
         persist::keep(self.request.config.store_firewalld, plan, self.backend, comments)
     }
 
-    /// Leaves out what was refused, if it can be left out.
-    fn go_on_without(&mut self, refused: &Refused) -> Result<(), Failure> {
+    /// Leaves out what was refused, if it can be left out; else does it by another way, if there is one.
+    fn go_on_after(&mut self, refused: &Refused, scene: &Scene) -> Result<(), Failure> {
         if let Refused::Native(error) = refused
             && !self.request.strict
             && let Some(how) = self.degraded.leave_out_native(error)
@@ -260,8 +265,22 @@ impl<'a> Install<'a> {
                 tracing::warn!("{error}; {family} is installed {how}");
                 return Ok(());
             }
+            if self.may_switch {
+                tracing::warn!("{error}; iptables is of no use here, so nftables is used");
+                return self.switch(scene);
+            }
         }
-        Err(failure(refused, self.request.strict))
+        Err(refused::failure(refused, self.request.strict))
+    }
+
+    /// Begins again with the kernel's own interface. Whether there is IPv6, the programs have no say in any more.
+    fn switch(&mut self, scene: &Scene) -> Result<(), Failure> {
+        self.may_switch = false;
+        self.backend = Backend::Nftables;
+        self.degraded = Degraded::new(&self.request.config);
+        self.facts = facts::collect(&self.request.config, &self.interfaces)?;
+        self.facts.docker_dns = scene.has_docker_dns(self.backend);
+        self.check_ipv6()
     }
 
     fn lose_ipv6(&mut self, why: String) -> Result<(), Failure> {
@@ -305,49 +324,4 @@ impl<'a> Install<'a> {
 fn no_ipv6(why: &str) -> Failure {
     Failure::new(Exit::Host, format!("IPv6 traffic cannot be redirected: {why}"))
         .hint("install with --ip-family-mode ipv4, or without --strict")
-}
-
-/// A refusal as the end of a run.
-pub(super) fn failure(refused: &Refused, strict: bool) -> Failure {
-    let (variant, family, error) = match refused {
-        Refused::Iptables { place: (variant, family), error } => (variant, family, error),
-        Refused::Native(error) => return native_failure(error, strict),
-    };
-    let message = format!("the {family} rules ({variant}) could not be committed: {error}");
-    match error {
-        CommitError::Busy { .. } => {
-            Failure::new(Exit::Busy, message).hint("run the command again later, or with a longer --wait")
-        }
-        // With --wait 0 iptables waits until it is killed.
-        CommitError::Run { holder: Some(_), .. } => {
-            Failure::new(Exit::Busy, message).hint("run the command again when that process has ended")
-        }
-        CommitError::Refused { .. } if strict => Failure::new(Exit::Host, message)
-            .hint("without --strict, parts that can be left out are left out"),
-        CommitError::Refused { .. } => Failure::new(Exit::Host, message)
-            .hint("the kernel or the program lacks something that is required; its own words above say what"),
-        CommitError::Run { .. } => Failure::new(Exit::Failed, message)
-            .hint("find out what holds that program up, and run the command again"),
-    }
-}
-
-/// The same of our own table.
-pub(super) fn native_failure(error: &SendError, strict: bool) -> Failure {
-    let exit = match error {
-        SendError::Denied
-        | SendError::TooBig { .. }
-        | SendError::NoMemory { .. }
-        | SendError::Unsupported
-        | SendError::Refused(_) => Exit::Host,
-        SendError::Owned | SendError::Io(_) => Exit::Failed,
-        SendError::Changed => Exit::Busy,
-    };
-    let failure = Failure::new(exit, format!("the nftables rules could not be committed: {error}"));
-    match error.hint() {
-        Some(hint) if strict && degrade::can_do_without(error) => {
-            failure.hint(format!("{hint}; without --strict, that part is left out"))
-        }
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
 }

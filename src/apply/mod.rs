@@ -8,6 +8,7 @@ pub(crate) mod look;
 mod passthrough;
 mod persist;
 mod prove;
+mod refused;
 mod request;
 mod scene;
 mod show;

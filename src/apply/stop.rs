@@ -12,8 +12,8 @@ use crate::host;
 use crate::sys::signal;
 use crate::text::escape;
 
-use super::install::native_failure;
 use super::look;
+use super::refused::native_failure;
 use super::scene::Scene;
 use super::transaction::Session;
 

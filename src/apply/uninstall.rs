@@ -7,8 +7,9 @@ use crate::exit::Failure;
 use crate::host;
 use crate::present::{Action, Receipt};
 
-use super::install::{PATIENCE, failure};
+use super::install::PATIENCE;
 use super::passthrough::Passthrough;
+use super::refused::failure;
 use super::request::{DryRun, UninstallRequest};
 use super::scene::Goal;
 use super::store::{Phase, State, Store};

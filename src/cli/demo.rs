@@ -23,7 +23,8 @@ pub fn command() -> Command {
 
 /// Runs it.
 pub fn run() -> Result<(), Failure> {
-    demo::run(style())
+    // What an installation notes is about a host that the reader does not know.
+    super::log::without_notes(|| demo::run(style()))
 }
 
 fn style() -> Style {

@@ -20,13 +20,7 @@ const HINT_LABEL: (&str, &str) = ("hint", "32");
 pub fn set_up() {
     let wanted = std::env::var(LEVEL_VARIABLE).ok().filter(|text| !text.is_empty());
     let level = wanted.as_deref().map(str::parse::<LevelFilter>);
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level.clone().and_then(Result::ok).unwrap_or(LevelFilter::INFO))
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .log_internal_errors(false)
-        .event_format(Lines { colour: colour() })
-        .finish();
+    let subscriber = subscriber(level.clone().and_then(Result::ok).unwrap_or(LevelFilter::INFO));
     // It can only be set already when a test runs several commands in one process.
     let _ = tracing::subscriber::set_global_default(subscriber);
     if let Some(Err(_)) = level {
@@ -35,6 +29,24 @@ pub fn set_up() {
             crate::config::text::quoted(&wanted.unwrap_or_default())
         );
     }
+}
+
+/// Does something on this thread of which only warnings and errors are told, unless more lines are asked for.
+pub fn without_notes<T>(work: impl FnOnce() -> T) -> T {
+    if std::env::var_os(LEVEL_VARIABLE).is_some() {
+        return work();
+    }
+    tracing::subscriber::with_default(subscriber(LevelFilter::WARN), work)
+}
+
+fn subscriber(level: LevelFilter) -> impl Subscriber + Send + Sync {
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .log_internal_errors(false)
+        .event_format(Lines { colour: colour() })
+        .finish()
 }
 
 /// Prints the error that ends a run, and its one next step.

@@ -1,9 +1,14 @@
 //! A kernel that lacks something: what can be left out is left out with a warning, what cannot ends the run before
 //! anything has changed.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
 use super::{assert_not_between, their_rules};
+use crate::support::command::must;
 use crate::support::firewall;
-use crate::support::lab::each_iptables_variant;
+use crate::support::lab::{self, each_iptables_variant};
 use crate::support::snapshot::Snapshot;
 use crate::support::wrappers::{Fault, Wrappers};
 use crate::support::{Family, Lab, Run, Variant};
@@ -33,6 +38,28 @@ fn lacks(text: &str, words: &str) -> Fault {
 }
 
 const FLAGS: [&str; 3] = ["--redirect-dns", "--drop-invalid-packets", "--iptables-logs"];
+
+/// Puts a script in the place of a program in `/usr/sbin`, until that is unmounted; `$real` is the program.
+fn instead_of(program: &Path, body: &str) {
+    let aside = Path::new(lab::DIR).join("sbin");
+    if !aside.exists() {
+        fs::create_dir(&aside).expect("a directory in the private /run");
+        must("mount", &["--bind", "/usr/sbin", &aside.to_string_lossy()]);
+    }
+    must("mount", &["-t", "tmpfs", "tmpfs", "/usr/sbin"]);
+    for entry in fs::read_dir(&aside).expect("the programs").flatten() {
+        let place = Path::new("/usr/sbin").join(entry.file_name());
+        if place == program {
+            let (name, real) = (entry.file_name(), entry.path());
+            let script =
+                format!("#!/bin/sh\nme={} real={}\n{body}\n", name.to_string_lossy(), real.display());
+            fs::write(&place, script).expect("a script");
+            must("chmod", &["755", &place.to_string_lossy()]);
+        } else {
+            symlink(entry.path(), place).expect("a link");
+        }
+    }
+}
 
 fn install(lab: &Lab, variant: Variant, fault: &Fault, more: &[&str]) -> Run {
     let tools = Wrappers::new(variant).every("iptables-restore", fault).every("ip6tables-restore", fault);
@@ -102,6 +129,33 @@ each_iptables_variant! {
             let run = install(lab, variant, &fault, &[]).exits(3);
             assert_not_between(&run, &before, &before);
         }
+    }
+
+    /// Unless it was asked for, or has rules of ours already, which stay where they are.
+    fn an_iptables_that_cannot_gives_way_to_the_kernels_own_interface(lab, variant) {
+        their_rules(variant);
+        let before = Snapshot::take();
+        let Fault::Instead(body) = lacks("--uid-owner", "Couldn't load match \\`owner':No such file or directory")
+        else { unreachable!() };
+        let install = |more: &[&str]| {
+            instead_of(&firewall::path(variant, Family::V4, "-restore"), &body);
+            let run = lab.program().args(["install", "--kuma-dp-user", "kuma-dp", "--strict"]).args(more).run();
+            must("umount", &["/usr/sbin"]);
+            run
+        };
+        install(&["--backend", "iptables"]).exits(3);
+        Snapshot::take().assert_unchanged_since(&before);
+
+        install(&[]).succeeds().says("iptables is of no use here").prints("nftables rules");
+        assert!(!firewall::rules(variant, Family::V4).has_ours());
+        install(&[]).succeeds().says("using nftables: it is what is installed").prints("nothing was written");
+        lab.program().arg("uninstall").run().succeeds();
+        Snapshot::take().assert_unchanged_since(&before);
+
+        lab.install(variant, &[]).succeeds();
+        let ours = Snapshot::take();
+        let run = install(&["--redirect-all-dns-traffic"]).exits(3);
+        assert_not_between(&run, &ours, &ours);
     }
 
     fn a_family_that_the_kernel_lacks_is_left_out(lab, variant) {

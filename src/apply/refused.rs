@@ -1,0 +1,53 @@
+//! What refused a change, as the end of a run.
+
+use crate::backend::iptables::commit::CommitError;
+use crate::backend::nftables::send::SendError;
+use crate::exit::{Exit, Failure};
+
+use super::degrade;
+use super::transaction::Refused;
+
+/// A refusal as the end of a run.
+pub fn failure(refused: &Refused, strict: bool) -> Failure {
+    let (variant, family, error) = match refused {
+        Refused::Iptables { place: (variant, family), error } => (variant, family, error),
+        Refused::Native(error) => return native_failure(error, strict),
+    };
+    let message = format!("the {family} rules ({variant}) could not be committed: {error}");
+    match error {
+        CommitError::Busy { .. } => {
+            Failure::new(Exit::Busy, message).hint("run the command again later, or with a longer --wait")
+        }
+        // With --wait 0 iptables waits until it is killed.
+        CommitError::Run { holder: Some(_), .. } => {
+            Failure::new(Exit::Busy, message).hint("run the command again when that process has ended")
+        }
+        CommitError::Refused { .. } if strict => Failure::new(Exit::Host, message)
+            .hint("without --strict, parts that can be left out are left out"),
+        CommitError::Refused { .. } => Failure::new(Exit::Host, message)
+            .hint("the kernel or the program lacks something that is required; its own words above say what"),
+        CommitError::Run { .. } => Failure::new(Exit::Failed, message)
+            .hint("find out what holds that program up, and run the command again"),
+    }
+}
+
+/// The same of our own table.
+pub fn native_failure(error: &SendError, strict: bool) -> Failure {
+    let exit = match error {
+        SendError::Denied
+        | SendError::TooBig { .. }
+        | SendError::NoMemory { .. }
+        | SendError::Unsupported
+        | SendError::Refused(_) => Exit::Host,
+        SendError::Owned | SendError::Io(_) => Exit::Failed,
+        SendError::Changed => Exit::Busy,
+    };
+    let failure = Failure::new(exit, format!("the nftables rules could not be committed: {error}"));
+    match error.hint() {
+        Some(hint) if strict && degrade::can_do_without(error) => {
+            failure.hint(format!("{hint}; without --strict, that part is left out"))
+        }
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
