@@ -19,7 +19,8 @@ pub fn command() -> Command {
             "Prove with packets that traffic goes through the sidecar: connections and DNS questions of an ordinary \
              user, of the sidecar's user and from outside, IPv4 and IPv6, and everything that the configuration \
              leaves alone. While the sidecar is not running, tproxy listens on its ports; when it is, connection \
-             tracking tells where packets go.\n\n\
+             tracking tells where packets go, and the rules' counters whether it was they that sent them there. What \
+             each verdict rests on is in the JSON ('-o json'), as \"evidence\".\n\n\
              No packet leaves this host. A pair of interfaces is made for a moment, with addresses of the \
              documentation ranges, and gone at the end, also when tproxy is killed.\n\n\
              It takes every configuration flag, file and variable of 'tproxy install'. Given none, it uses the \

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::config::values::Protocol;
 use crate::plan::Family;
 use crate::sidecar::Channel;
 
@@ -109,6 +110,15 @@ pub enum Probe {
         uid: u32,
         /// That address.
         source: IpAddr,
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// A TCP connection or a DNS question of a guest of a virtual network.
+    Guest {
+        /// On which interfaces its own is one, as the configuration names them.
+        interface: String,
+        /// By TCP, or with a datagram.
+        protocol: Protocol,
         /// Where to.
         to: SocketAddr,
     },

@@ -44,23 +44,30 @@ impl Field<'_> {
         }
         // A real sidecar goes on to the destination, as its own user.
         let users = if self.method == Method::Counters { vec![uid, self.sidecar] } else { vec![uid] };
-        for user in users {
-            if !self.is_led_out(user, to)? {
-                let why = "this host's routing rules lead it elsewhere than to the temporary interface";
-                return Ok(Reached::Unknown(why.to_owned()));
-            }
-        }
-        if self.method == Method::Counters {
-            let onward = begin(self.sidecar, to, Some(&self.lab()?.device), None)?;
-            if let Some(Reached::Astray(away)) = self.led_to(local(&onward)?, to)? {
-                let why = format!(
-                    "what the sidecar makes of it would leave this host: a NAT rule leads it to {away}"
-                );
-                return Ok(Reached::Unknown(why));
-            }
+        if let Some(why) = self.leaves(&users, to)? {
+            return Ok(Reached::Unknown(why));
         }
         let fd = begin(uid, to, None, None)?;
         self.meet(fd, to, Some(listener))
+    }
+
+    /// Why packets of some users to a destination would not stay on this host, if they would not.
+    pub(super) fn leaves(&self, users: &[u32], to: SocketAddr) -> io::Result<Option<String>> {
+        for user in users {
+            if !self.is_led_out(*user, to)? {
+                let why = "this host's routing rules lead it elsewhere than to the temporary interface";
+                return Ok(Some(why.to_owned()));
+            }
+        }
+        if users.contains(&self.sidecar) {
+            let onward = begin(self.sidecar, to, Some(&self.lab()?.device), None)?;
+            if let Some(Reached::Astray(away)) = self.led_to(local(&onward)?, to)? {
+                return Ok(Some(format!(
+                    "what the sidecar makes of it would leave this host: a NAT rule leads it to {away}"
+                )));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether a user's packets would take the temporary interface. Connecting a UDP socket asks for the route and
@@ -163,7 +170,12 @@ impl Field<'_> {
     }
 
     /// Who a connection under way meets.
-    fn meet(&self, fd: OwnedFd, to: SocketAddr, listener: Option<&TcpListener>) -> io::Result<Reached> {
+    pub(super) fn meet(
+        &self,
+        fd: OwnedFd,
+        to: SocketAddr,
+        listener: Option<&TcpListener>,
+    ) -> io::Result<Reached> {
         let deadline = Instant::now() + self.patience();
         let local = local(&fd)?;
         let stream = socket::connected(fd, deadline)?;

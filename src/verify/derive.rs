@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::check::{Check, Goal, Id, Probe, Way};
-use super::ground::{Dice, Ends, Ports, Taken, is_excluded, member, within};
+use super::ground::{Dice, Ends, Ports, TEMPORARY, Taken, is_excluded, member, within};
 use crate::config::Config;
 use crate::config::values::{Cidr, Port, PortRange, Protocol, UidExclusion};
 use crate::host::HostFacts;
@@ -102,9 +102,7 @@ impl Deriving<'_> {
         let outbound = &self.sources.config.redirect.outbound;
         let to = SocketAddr::new(self.ends.far, self.ports.outbound(self.dice));
         let (way, goal, expected) = if outbound.enabled {
-            let expected =
-                format!("arrives at the outbound port {}, which is told where it was to go", outbound.port);
-            (Way::Route, Goal::Port(Channel::Outbound), expected)
+            (Way::Route, Goal::Port(Channel::Outbound), arrives("outbound", outbound.port))
         } else {
             (Way::Device, Goal::Past, "is not redirected, because outbound redirection is off".to_owned())
         };
@@ -116,9 +114,7 @@ impl Deriving<'_> {
         let inbound = &self.sources.config.redirect.inbound;
         let to = SocketAddr::new(self.ends.here, self.ports.inbound(self.dice));
         let (goal, expected) = if inbound.enabled {
-            let expected =
-                format!("arrives at the inbound port {}, which is told where it was to go", inbound.port);
-            (Goal::Port(Channel::Inbound), expected)
+            (Goal::Port(Channel::Inbound), arrives("inbound", inbound.port))
         } else {
             (Goal::Past, "is not redirected, because inbound redirection is off".to_owned())
         };
@@ -141,9 +137,7 @@ impl Deriving<'_> {
         } else if is_excluded(config, uid, Protocol::Tcp, to.port()) {
             (Goal::Past, format!("is not redirected, because UID {uid} is excluded"))
         } else {
-            let port = config.redirect.inbound.port;
-            let expected = format!("arrives at the inbound port {port}, which is told where it was to go");
-            (Goal::Port(Channel::Inbound), expected)
+            (Goal::Port(Channel::Inbound), arrives("inbound", config.redirect.inbound.port))
         };
         if let Some(why) = &self.missing {
             probe = Probe::Nothing(why.clone());
@@ -170,8 +164,7 @@ impl Deriving<'_> {
         for server in self.dns_servers() {
             let to = SocketAddr::new(server, DNS);
             let probe = self.as_app(|uid| Probe::Datagram { uid, to });
-            let expected =
-                format!("arrives at the DNS port {}, and the answer comes back from {server}", dns.port);
+            let expected = answered(dns.port, server);
             self.add(Id::Dns, format!("app to DNS server {server}"), probe, Goal::Dns, expected);
 
             let then = self.sources.facts.sidecar_uid;
@@ -330,14 +323,76 @@ impl Deriving<'_> {
     }
 
     fn virtual_networks(&mut self) {
-        let networks = self.sources.config.redirect.vnet.networks.iter();
-        let own: Vec<_> = networks.filter(|vnet| self.family.holds(vnet.network.net())).cloned().collect();
+        let redirect = &self.sources.config.redirect;
+        let networks = redirect.vnet.networks.iter();
+        let own: Vec<_> = networks.filter(|vnet| self.family.holds(vnet.network.net())).collect();
+        let mut interfaces: Vec<&str> = own.iter().map(|vnet| vnet.interface.as_str()).collect();
+        interfaces.sort_unstable();
+        interfaces.dedup();
+        for interface in interfaces {
+            let to = SocketAddr::new(self.ends.far, self.ports.any(self.dice));
+            let probe = guest(interface, Protocol::Tcp, to);
+            let expected = arrives("outbound", redirect.outbound.port);
+            let target = format!("guest on {interface} to {to}");
+            self.add(Id::Outbound, target, probe, Goal::Port(Channel::Outbound), expected);
+            if redirect.dns.enabled {
+                let to = SocketAddr::new(self.ends.far, DNS);
+                let server = to.ip();
+                let probe = guest(interface, Protocol::Udp, to);
+                let expected = answered(redirect.dns.port, server);
+                self.add(
+                    Id::Dns,
+                    format!("guest on {interface} to DNS server {server}"),
+                    probe,
+                    Goal::Dns,
+                    expected,
+                );
+            }
+        }
         for vnet in own {
-            let why = format!("only a guest on {} could send what is to be seen", vnet.interface);
             let target = format!("guests on {} to {}", vnet.interface, vnet.network);
-            self.exclusion(target, Probe::Nothing(why));
+            // It is no outbound traffic, but may be inbound traffic as any that arrives.
+            let arrives = arrives("inbound", redirect.inbound.port);
+            let expected = format!("is not outbound traffic, and {arrives}");
+            let probe = match member(vnet.network.net(), self.sources.taken) {
+                None => no_member(&vnet.network),
+                Some(_) if !redirect.inbound.enabled => {
+                    Probe::Nothing("what is not redirected to this host is seen by nobody on it".to_owned())
+                }
+                Some(addr) => {
+                    let to = SocketAddr::new(addr, self.ports.inbound(self.dice));
+                    guest(vnet.interface.as_str(), Protocol::Tcp, to)
+                }
+            };
+            let goal = if redirect.inbound.enabled { Goal::Port(Channel::Inbound) } else { Goal::Past };
+            self.add(Id::Exclusion, target, probe, goal, expected);
         }
     }
+}
+
+fn arrives(name: &str, port: Port) -> String {
+    format!("arrives at the {name} port {port}, which is told where it was to go")
+}
+
+fn answered(port: Port, server: IpAddr) -> String {
+    format!("arrives at the DNS port {port}, and the answer comes back from {server}")
+}
+
+/// What a guest sends, where there can be one.
+fn guest(interface: &str, protocol: Protocol, to: SocketAddr) -> Probe {
+    if can_be_made(interface) {
+        return Probe::Guest { interface: interface.to_owned(), protocol, to };
+    }
+    Probe::Nothing(format!(
+        "only a guest on {interface} could send what is to be seen, and tproxy connects nobody to an interface of the \
+         host"
+    ))
+}
+
+/// Whether interfaces can be made for a moment that a pattern is about: it is the beginning of names, and not of all,
+/// nor of that of the interface which stands for the world outside.
+fn can_be_made(pattern: &str) -> bool {
+    pattern.strip_suffix('+').is_some_and(|prefix| !prefix.is_empty() && !TEMPORARY.starts_with(prefix))
 }
 
 fn no_member(net: &Cidr) -> Probe {

@@ -10,6 +10,9 @@ use crate::config::Config;
 use crate::config::values::{Cidr, Port, PortRange, Protocol};
 use crate::plan::Family;
 
+/// How the name of the temporary interface begins.
+pub const TEMPORARY: &str = "tpv";
+
 /// What the host has already.
 #[derive(Debug, Clone, Default)]
 pub struct Taken {

@@ -241,16 +241,21 @@ fn answered_too(held: Verdict, answered: Option<bool>) -> Verdict {
     }
 }
 
+const LOST: &str = "arrived there, but its answer got lost";
+
 fn lost() -> Verdict {
     let cause = "the answer is tracked apart from the question: rules for conntrack zones are missing or somebody \
                  else's";
-    fail("arrived there, but its answer got lost".to_owned(), cause, Next::Install)
+    fail(LOST.to_owned(), cause, Next::Install)
 }
 
 /// Where a TCP probe was sent.
 fn destination(probe: &Probe) -> Option<std::net::SocketAddr> {
     match probe {
-        Probe::Connect { to, .. } | Probe::Arrive { to, .. } | Probe::Passthrough { to, .. } => Some(*to),
+        Probe::Connect { to, .. }
+        | Probe::Arrive { to, .. }
+        | Probe::Passthrough { to, .. }
+        | Probe::Guest { to, .. } => Some(*to),
         _ => None,
     }
 }
@@ -335,6 +340,12 @@ impl Bench<'_> {
                     servers.join(", ")
                 );
                 (cause, Next::Install)
+            }
+            Rules::AsWanted if outcome.happened == LOST && self.method == Method::Counters => {
+                let cause = "all rules are there as wanted, so the DNS server answers from another address than it \
+                             was asked at; one that listens on every address has to take care of that";
+                let port = self.config.redirect.dns.port;
+                (cause.to_owned(), Next::Run(format!("ss -lnptu 'sport = :{port}'")))
             }
             Rules::AsWanted if outcome.next == installing => {
                 let cause = "all rules are there as wanted, so something else takes the packets before them";

@@ -29,18 +29,26 @@ pub struct Lab {
 /// How long the interfaces may take to get ready; it is milliseconds.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// The longest name of an interface, in bytes (`IFNAMSIZ`, without the final zero).
+const NAME_BYTES: usize = 15;
+
 /// The other end's name; it is alone there.
 const OTHER: &str = "eth0";
 
 impl Lab {
-    /// Makes it. `wanted` are the addresses, or why there are none.
+    /// Makes it, on an interface whose name begins so. `wanted` are the addresses, or why there are none.
     ///
     /// # Errors
     /// There can be no such interfaces here; the sentence says why.
-    pub fn make(wanted: BTreeMap<Family, Result<Ends, String>>, dice: &mut Dice) -> Result<Self, String> {
+    pub fn make(
+        name: &str,
+        wanted: BTreeMap<Family, Result<Ends, String>>,
+        dice: &mut Dice,
+    ) -> Result<Self, String> {
         let outside =
             Namespace::make().map_err(|error| format!("no network namespace can be made: {error}"))?;
-        let device = format!("tpv{:08x}", dice.below(u32::MAX));
+        let mut device = format!("{name}{:08x}", dice.below(u32::MAX));
+        device.truncate(NAME_BYTES);
         let mut hardware_address = [2, 0x74, 0x70, 0, 0, 0];
         for byte in &mut hardware_address[3..] {
             *byte = u8::try_from(dice.below(256)).unwrap_or_default();
@@ -97,13 +105,32 @@ impl Lab {
         })?
     }
 
+    /// The addresses of one's family.
+    pub fn ends_of(&self, family_of: IpAddr) -> Option<Ends> {
+        self.ends.values().flatten().find(|ends| ends.here.is_ipv4() == family_of.is_ipv4()).copied()
+    }
+
+    /// Whether packets to an address come to the other end by themselves.
+    pub fn is_there(&self, addr: IpAddr) -> bool {
+        self.ends.values().flatten().any(|ends| [ends.there, ends.far].contains(&addr))
+    }
+
+    /// Lets the other end send to an address by way of this host.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn reach(&self, addr: IpAddr) -> io::Result<()> {
+        let bits = if addr.is_ipv4() { 32 } else { 128 };
+        self.outside.run(|| exists_already(link::add_route(OTHER, addr, bits, 0)))?
+    }
+
     /// Lets somebody outside have this address too. Nothing changes for anybody else on this host: packets go there
     /// only from sockets that are bound to the interface.
     ///
     /// # Errors
     /// The kernel's.
     pub fn invite(&self, addr: IpAddr) -> io::Result<()> {
-        if self.ends.values().flatten().any(|ends| [ends.there, ends.far].contains(&addr)) {
+        if self.is_there(addr) {
             return Ok(());
         }
         // IPv4 takes an address for a neighbour where a bound socket has no route to it; IPv6 does not. A route as

@@ -9,6 +9,7 @@ mod connect;
 mod datagram;
 pub mod derive;
 pub mod ground;
+mod guests;
 pub mod judge;
 mod lab;
 mod probe;

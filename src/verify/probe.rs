@@ -5,7 +5,7 @@
 //! that a first one is sent that is bound, and does not get far; connection tracking tells where it was to go. Only
 //! if that is this host, the real one follows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::check::{Method, Probe, Reached};
+use super::guests;
 use super::lab::Lab;
 use crate::config::values::Protocol;
 use crate::sidecar::token::{Token, Tokens};
@@ -43,6 +44,8 @@ const APP_ZONES: [u16; 2] = [2, 0];
 pub struct Field<'a> {
     /// Where they go to, where that can be made.
     pub lab: Option<&'a Lab>,
+    /// Guests of virtual networks, by their interfaces as the configuration names them.
+    pub guests: &'a BTreeMap<String, Lab>,
     /// The loopback interface's name.
     pub loopback: &'a str,
     /// This host's addresses.
@@ -91,6 +94,7 @@ impl Field<'_> {
             Probe::Datagram { uid, to } => self.datagram(*uid, *to),
             Probe::Again { first, then, to } => self.again(*first, *then, *to),
             Probe::Passthrough { uid, source, to } => self.pass_on(*uid, *source, *to),
+            Probe::Guest { interface, protocol, to } => self.visit(interface, *protocol, *to),
             Probe::Nothing(why) => Ok(Reached::Unknown(why.clone())),
         };
         sent.unwrap_or_else(|error| failed(&error))
@@ -126,7 +130,10 @@ impl Field<'_> {
     /// Whether packets to an address stay on this host.
     pub(super) fn is_here(&self, addr: IpAddr) -> bool {
         let ends = self.lab.into_iter().flat_map(|lab| lab.ends.values().flatten());
-        addr.is_loopback() || self.own.contains(&addr) || ends.into_iter().any(|ends| ends.here == addr)
+        addr.is_loopback()
+            || self.own.contains(&addr)
+            || ends.into_iter().any(|ends| ends.here == addr)
+            || guests::addresses(self.guests).any(|here| here == addr)
     }
 
     /// Where else than to its destination a connection was led, if it was.

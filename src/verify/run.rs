@@ -12,6 +12,7 @@ use nix::ifaddrs::getifaddrs;
 use super::check::{Check, Goal, Id, Method, Outcome, Probe, Reached, Report, Status};
 use super::derive::{self, Sources};
 use super::ground::{self, Dice, Ends, Taken};
+use super::guests;
 use super::judge::Bench;
 use super::lab::Lab;
 use super::probe::{Field, NO_TIME};
@@ -51,15 +52,20 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
         (family, ground::ends(config, &in_use, family, &mut dice).ok_or_else(none))
     });
     let wanted: BTreeMap<Family, Result<Ends, String>> = wanted.collect();
-    let lab = Lab::make(wanted, &mut dice);
+    let lab = Lab::make(ground::TEMPORARY, wanted, &mut dice);
     let mut checks = checks(config, facts, &in_use, &families, &lab, &mut dice);
     if let Ok(lab) = &lab {
         invite(lab, &mut checks);
     }
+    let used = lab.iter().flat_map(|lab| lab.ends.values().flatten());
+    let used = used.flat_map(|ends| [ends.here, ends.there, ends.far]).map(ipnet::IpNet::from);
+    let and_ours =
+        Taken { networks: in_use.networks.iter().copied().chain(used).collect(), ..in_use.clone() };
+    let guests = guests::make(config, &and_ours, &families, &mut checks, &mut dice);
 
     let holders = holders(config, &families);
     let listening = if holders.is_empty() {
-        listen(config, facts.sidecar_uid, &families, lab.as_ref().ok())?
+        listen(config, facts.sidecar_uid, &families, lab.as_ref().ok(), &guests)?
     } else {
         None
     };
@@ -77,6 +83,7 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
     };
     let field = Field {
         lab: lab.as_ref().ok(),
+        guests: &guests,
         loopback: &facts.loopback,
         own: &in_use.addresses,
         token,
@@ -90,7 +97,7 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
     };
     let reached = send_all(&field, &checks);
     drop(sidecar);
-    drop(lab);
+    drop((lab, guests));
 
     let native = look.as_ref().is_some_and(Look::is_native);
     let bench = Bench { config, method, holders, sidecar: facts.sidecar_uid, native };
@@ -106,10 +113,15 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
         explain(&bench, look, &mut outcomes);
     }
     let report = Report { method, outcomes };
-    if report.count(Status::Pass) == 0 && !report.failed() {
-        let why = report.outcomes.first().map(|outcome| outcome.happened.clone()).unwrap_or_default();
-        return Err(Failure::new(Exit::Host, format!("nothing can be tested here: {why}"))
-            .hint("run it as root of the host or of the container whose traffic is redirected"));
+    // Traffic that stays on loopback proves nothing about redirection.
+    let proved = |outcome: &Outcome| outcome.status == Status::Pass && outcome.check.id != Id::Localhost;
+    if !report.failed() && !report.outcomes.iter().any(proved) {
+        let untested = report.outcomes.iter().find(|outcome| outcome.status == Status::NotTested);
+        let why = untested.map(|outcome| outcome.happened.clone()).unwrap_or_default();
+        return Err(Failure::new(Exit::Host, format!("nothing can be tested here: {why}")).hint(
+            "run it as root of the host or of the container whose traffic is redirected, with the capabilities \
+             NET_ADMIN, NET_RAW, SETUID and SYS_ADMIN",
+        ));
     }
     Ok(report)
 }
@@ -209,6 +221,7 @@ fn listen(
     uid: u32,
     families: &[Family],
     lab: Option<&Lab>,
+    guests: &BTreeMap<String, Lab>,
 ) -> Result<Option<Vec<Port>>, Failure> {
     let redirect = &config.redirect;
     let bind = || -> io::Result<Vec<Port>> {
@@ -228,6 +241,17 @@ fn listen(
                 let here = SocketAddr::new(ends.here, redirect.inbound.port.get());
                 ports.push(Port::tcp(Channel::Inbound, uid, here, Some(&lab.device))?);
             }
+            // What a guest sends is redirected to this host's address on the guest's interface.
+            for guest in guests.values() {
+                let Some(ends) = guest.ends_of(localhost) else { continue };
+                let here = |port: crate::config::values::Port| SocketAddr::new(ends.here, port.get());
+                let device = Some(guest.device.as_str());
+                ports.push(Port::tcp(Channel::Outbound, uid, here(redirect.outbound.port), device)?);
+                ports.push(Port::tcp(Channel::Inbound, uid, here(redirect.inbound.port), device)?);
+                if redirect.dns.enabled {
+                    ports.push(Port::dns(uid, here(redirect.dns.port))?);
+                }
+            }
         }
         Ok(ports)
     };
@@ -245,7 +269,10 @@ fn no_sidecar(error: &io::Error) -> Failure {
 
 fn destinations(checks: &[Check]) -> BTreeSet<IpAddr> {
     let addresses = checks.iter().filter_map(|check| match &check.probe {
-        Probe::Connect { to, .. } | Probe::Arrive { to, .. } | Probe::Passthrough { to, .. } => Some(to.ip()),
+        Probe::Connect { to, .. }
+        | Probe::Arrive { to, .. }
+        | Probe::Passthrough { to, .. }
+        | Probe::Guest { to, .. } => Some(to.ip()),
         _ => None,
     });
     addresses.collect()

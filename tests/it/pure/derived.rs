@@ -1,6 +1,6 @@
 //! What `tproxy verify` checks: everything that a configuration promises, each once, and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use proptest::prelude::*;
@@ -70,6 +70,13 @@ fn promises(config: &Config, facts: &HostFacts, family: Family) -> BTreeMap<(Id,
     for server in &servers {
         all.extend([(Id::Dns, server.to_string()), (Id::DnsSidecar, server.to_string())]);
     }
+    let own = |net: ipnet::IpNet| matches!(net, ipnet::IpNet::V4(_)) == (family == Family::V4);
+    let guests = || config.redirect.vnet.networks.iter().filter(|vnet| own(vnet.network.net()));
+    let interfaces: BTreeSet<&str> = guests().map(|vnet| vnet.interface.as_str()).collect();
+    for interface in interfaces {
+        all.push((Id::Outbound, format!("guest on {interface}")));
+        all.extend(config.redirect.dns.enabled.then(|| (Id::Dns, format!("guest on {interface}"))));
+    }
     let mut left_alone = Vec::new();
     let (out, into) = (&config.redirect.outbound, &config.redirect.inbound);
     if !servers.is_empty() && out.enabled {
@@ -80,7 +87,6 @@ fn promises(config: &Config, facts: &HostFacts, family: Family) -> BTreeMap<(Id,
     } else {
         left_alone.push("app to a port that is not included".to_owned());
     }
-    let own = |net: ipnet::IpNet| matches!(net, ipnet::IpNet::V4(_)) == (family == Family::V4);
     let nets = out.exclude_ports_for_ips.iter().filter(|net| own(net.net()));
     left_alone.extend(nets.map(|net| format!("app to excluded address {net}")));
     for exclusion in &out.exclude_ports_for_uids {
@@ -102,8 +108,7 @@ fn promises(config: &Config, facts: &HostFacts, family: Family) -> BTreeMap<(Id,
         let nets = into.exclude_ports_for_ips.iter().filter(|net| own(net.net()));
         left_alone.extend(nets.map(|net| format!("excluded address {net} to this host")));
     }
-    let guests = config.redirect.vnet.networks.iter().filter(|vnet| own(vnet.network.net()));
-    left_alone.extend(guests.map(|vnet| format!("guests on {} to {}", vnet.interface, vnet.network)));
+    left_alone.extend(guests().map(|vnet| format!("guests on {} to {}", vnet.interface, vnet.network)));
     all.extend(left_alone.into_iter().map(|words| (Id::Exclusion, words)));
     // What is configured twice is promised once.
     all.into_iter().map(|promise| (promise, 1)).collect()
@@ -112,6 +117,9 @@ fn promises(config: &Config, facts: &HostFacts, family: Family) -> BTreeMap<(Id,
 /// What a check is about, in the same words.
 fn about(check: &Check) -> (Id, String) {
     let words = match check.id {
+        _ if check.target.starts_with("guest on ") => {
+            check.target.split(" to ").next().unwrap_or_default().to_owned()
+        }
         Id::Exclusion => check.target.split(" (").next().unwrap_or_default().to_owned(),
         Id::Dns | Id::DnsSidecar => check.target.rsplit(' ').next().unwrap_or_default().to_owned(),
         _ => String::new(),
@@ -152,7 +160,7 @@ fn is_meant(check: &Check, config: &Config, facts: &HostFacts, family: Family) -
             Some((*uid, *to))
         }
         Probe::Again { then, to, .. } => Some((*then, *to)),
-        Probe::Arrive { to, .. } => Some((0, *to)),
+        Probe::Arrive { to, .. } | Probe::Guest { to, .. } => Some((0, *to)),
         Probe::Nothing(_) => None,
     };
     if let Some((_, to)) = sent {
@@ -161,6 +169,11 @@ fn is_meant(check: &Check, config: &Config, facts: &HostFacts, family: Family) -
     }
     prop_assert!(!check.target.is_empty() && !check.expected.is_empty());
     match (check.id, &check.probe) {
+        (Id::Outbound | Id::Dns, probe) if words.starts_with("guest on ") => {
+            let dns = check.id == Id::Dns;
+            prop_assert_eq!(check.goal, if dns { Goal::Dns } else { Goal::Port(Channel::Outbound) });
+            is_of_a_guest(probe, words.trim_start_matches("guest on "), ends.far)?;
+        }
         (Id::Outbound, Probe::Connect { uid, to, way }) => {
             prop_assert_eq!((*uid, to.ip()), (APP, ends.far));
             prop_assert_eq!(check.goal, if out.enabled { Goal::Port(Channel::Outbound) } else { Goal::Past });
@@ -223,6 +236,17 @@ fn is_left_alone(check: &Check, config: &Config, family: Family) -> Result<(), T
     let (_, words) = about(check);
     let (out, ends) = (&config.redirect.outbound, ends(family));
     let named = |prefix: &str| words.strip_prefix(prefix).map(str::to_owned);
+    if let Some((interface, net)) = named("guests on ").as_deref().and_then(|words| words.split_once(" to "))
+    {
+        let into = &config.redirect.inbound;
+        prop_assert_eq!(check.goal, if into.enabled { Goal::Port(Channel::Inbound) } else { Goal::Past });
+        let Probe::Guest { to, .. } = &check.probe else {
+            prop_assert!(matches!(check.probe, Probe::Nothing(_)), "{:?}", check);
+            return Ok(());
+        };
+        prop_assert!(is_within(to.ip(), net) && comes_in(config, to.port()));
+        return is_of_a_guest(&check.probe, interface, to.ip());
+    }
     prop_assert_eq!(check.goal, Goal::Past);
     match (check.id, &check.probe) {
         (Id::Exclusion, Probe::Connect { uid, to, .. }) if *uid == APP => {
@@ -266,7 +290,26 @@ fn is_left_alone(check: &Check, config: &Config, family: Family) -> Result<(), T
             });
             prop_assert!(is_it && words.starts_with(&format!("UID {uid} over {protocol} ")), "{}", words);
         }
-        (Id::Exclusion, _) => prop_assert!(words.starts_with("guests on "), "{}", words),
+        other => prop_assert!(false, "{:?}", other),
+    }
+    Ok(())
+}
+
+/// A guest sends it, exactly where there can be one.
+fn is_of_a_guest(probe: &Probe, on: &str, address: IpAddr) -> Result<(), TestCaseError> {
+    match probe {
+        Probe::Guest { interface, to, .. } => {
+            prop_assert_eq!((interface.as_str(), to.ip()), (on, address));
+            prop_assert!(on.len() > 1 && on.ends_with('+'), "{}", on);
+        }
+        Probe::Nothing(why) => {
+            prop_assert!(
+                !on.ends_with('+') || "tpv".starts_with(on.trim_end_matches('+')),
+                "{}: {}",
+                on,
+                why
+            );
+        }
         other => prop_assert!(false, "{:?}", other),
     }
     Ok(())

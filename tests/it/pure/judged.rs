@@ -129,7 +129,8 @@ fn is_seen(check: &Check, reached: &Reached, holders: &BTreeMap<u16, Vec<u32>>) 
         | Probe::Arrive { to, .. }
         | Probe::Datagram { to, .. }
         | Probe::Again { to, .. }
-        | Probe::Passthrough { to, .. } => Some(*to),
+        | Probe::Passthrough { to, .. }
+        | Probe::Guest { to, .. } => Some(*to),
         Probe::Nothing(_) => None,
     };
     let sidecar_has = |port: &u16| holders.get(port).is_some_and(|users| users.contains(&SIDECAR));

@@ -25,8 +25,13 @@ fn asked(backend: Backend) -> Vec<String> {
 
 #[track_caller]
 fn verify_asking(lab: &Lab, backend: Backend) -> Said {
+    verify_asking_more(lab, backend, &[])
+}
+
+#[track_caller]
+fn verify_asking_more(lab: &Lab, backend: Backend, more: &[&str]) -> Said {
     let flags = asked(backend);
-    verify(lab, &flags.iter().map(String::as_str).collect::<Vec<_>>())
+    verify(lab, &flags.iter().map(String::as_str).chain(more.iter().copied()).collect::<Vec<_>>())
 }
 
 /// Does the same to a chain of an installation, by whatever name it has there.
@@ -136,6 +141,16 @@ each_backend! {
         std::fs::remove_file(&servers).expect("it was there");
         let run = lab.program().arg("verify").run();
         run.exits(3).says(&format!("{}: No such file", servers.display())).says("hint:");
+    }
+
+    /// Guests do not notice that a host has rules for what it sends by itself.
+    fn no_rule_is_about_guests(lab, backend) {
+        lab.install(backend, &["--redirect-dns"]).succeeds();
+        let said = verify_asking_more(lab, backend, &["--redirect-dns", "--vnet", "br-+:172.17.0.0/16"]);
+        said.fails(&["ipv4 dns", "ipv4 outbound"]);
+        said.because("target", "guest on br-+ to ");
+        said.because("happened", "was redirected to the inbound port 15006");
+        said.because("cause", "rules are missing: '");
     }
 
     /// What an installation is, its rules tell where its record is lost.

@@ -75,11 +75,22 @@ each_backend! {
         verify(lab, &[]).all_pass();
     }
 
-    /// Guests cannot be played, and nobody says they were.
+    /// Nobody can be connected to an interface of the host, and nobody says so.
     fn bridges_are_not_tested(lab, backend) {
         lab.install(backend, &["--vnet", "docker0:172.17.0.0/16"]).succeeds();
         let said = verify(lab, &[]);
         said.run.clone().exits(0);
-        assert_eq!(said.with_status("not-tested"), ["ipv4 exclusion"]);
+        assert_eq!(said.with_status("not-tested"), ["ipv4 exclusion", "ipv4 outbound"]);
+    }
+
+    /// Where only the beginning of its name is given, one can be made.
+    fn guests_of_virtual_networks(lab, backend) {
+        let networks = ["--vnet", "br-+:172.17.0.0/16", "--vnet", "br-+:fd17::/64", "--redirect-dns"];
+        lab.install(backend, &networks).succeeds();
+        let said = verify(lab, &[]);
+        said.all_pass();
+        for id in ["outbound", "dns"] {
+            assert_eq!(said.count(id), 4, "{id}: an app and a guest, of each family");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Hosts on which not everything can be tested, and users who may not.
 
-use crate::support::{APP, Lab, command};
+use crate::support::command::{self, Program};
+use crate::support::{APP, Lab, Variant};
 
 #[test]
 fn an_ordinary_user_is_told_to_be_root() {
@@ -12,6 +13,18 @@ fn an_ordinary_user_is_told_to_be_root() {
             .run()
             .exits(3)
             .says("only root can send packets as other users");
+    });
+}
+
+/// Where next to nothing can be tested, nobody is told that all is well.
+#[test]
+fn without_its_capabilities_it_says_so() {
+    Lab::enter(|lab| {
+        lab.install(Variant::Nft, &[]).succeeds();
+        let program = lab.program_path().to_string_lossy().into_owned();
+        let without = ["--inh-caps", "-sys_admin", "--bounding-set", "-sys_admin"];
+        let run = Program::new("setpriv").args(without).args([program.as_str(), "verify"]).run();
+        run.exits(3).says("nothing can be tested here: no network namespace can be made").says("SYS_ADMIN");
     });
 }
 

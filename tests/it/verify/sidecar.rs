@@ -1,11 +1,13 @@
 //! The sidecar's ports are in use.
 
+use std::net::UdpSocket;
+
 use super::verify;
 use crate::support::firewall::{self, Family};
 use crate::support::lab::{each_backend, each_iptables_variant};
 use crate::support::listener::Listener;
 use crate::support::mesh::Mesh;
-use crate::support::{APP, as_user};
+use crate::support::{APP, Lab, SIDECAR, Variant, as_user};
 
 each_backend! {
     fn a_running_sidecar_is_left_alone(lab, backend) {
@@ -21,6 +23,16 @@ each_backend! {
         for id in ["sidecar", "localhost", "passthrough", "exclusion"] {
             assert_eq!(said.evidence(id), ["listener"], "{id}");
         }
+    }
+
+    /// It is not led to go on to somebody's network.
+    fn it_takes_what_guests_send(lab, backend) {
+        lab.install(backend, &["--redirect-dns", "--vnet", "br-+:172.17.0.0/16"]).succeeds();
+        let _sidecar = [Mesh::new(lab, Family::V4), Mesh::new(lab, Family::V6)];
+        let said = verify(lab, &[]);
+        said.run.clone().exits(0);
+        assert_eq!(said.with_status("not-tested"), ["ipv4 exclusion"]);
+        assert_eq!((said.count("outbound"), said.count("dns")), (3, 3));
     }
 
     /// Connection tracking says that packets come to the sidecar's port. Our counters know that it is not our doing.
@@ -49,6 +61,34 @@ each_backend! {
         said.because("happened", &format!("is redirected to port 15001, which UID {APP} has"));
         said.because("next", "ss -lnptu 'sport = :15001'");
     }
+}
+
+/// It listens on every address, and does not answer from the one that it was asked at.
+#[test]
+fn a_careless_dns_server_is_told_from_bad_rules() {
+    Lab::enter(|lab| {
+        lab.install(Variant::Nft, &["--redirect-dns", "--ip-family-mode", "ipv4"]).succeeds();
+        let _sidecar =
+            as_user(SIDECAR, || [15001, 15006].map(|port| Listener::tcp("sidecar", Family::V4.any(), port)));
+        let careless = as_user(SIDECAR, || UdpSocket::bind((Family::V4.any(), 15053)).expect("a socket"));
+        let answering = std::thread::spawn(move || {
+            let mut bytes = [0; 512];
+            while let Ok((size, from)) = careless.recv_from(&mut bytes) {
+                if size == 0 {
+                    break;
+                }
+                careless.send_to(&bytes[..size], from).expect("sent");
+            }
+        });
+        let said = verify(lab, &[]);
+        said.fails(&["ipv4 dns"]);
+        said.because("happened", "its answer got lost");
+        said.because("cause", "answers from another address than it was asked at");
+        said.because("next", "ss -lnptu 'sport = :15053'");
+        let bell = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        bell.send_to(&[], "127.0.0.1:15053").expect("sent");
+        answering.join().expect("it stopped");
+    });
 }
 
 each_iptables_variant! {
