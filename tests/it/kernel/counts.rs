@@ -56,7 +56,7 @@ fn the_native_backend_starts_no_program_at_all() {
             assert_eq!(trace.children, [""; 0], "{run}");
             assert_eq!(trace.legacy_writes, 0, "{run}");
         }
-        for args in [&["status"][..], &["uninstall", "--dry-run"], &["uninstall"]] {
+        for args in [&["status"][..], &["verify"], &["uninstall", "--dry-run"], &["uninstall"]] {
             let args: Vec<String> = args.iter().map(|&arg| arg.to_owned()).collect();
             let Some((run, trace)) = trace(lab, &args) else { return };
             assert_eq!(trace.children, [""; 0], "{run}");

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod counts;
+mod empty_root;
 mod faults;
 mod gap;
 mod golden;
