@@ -111,9 +111,7 @@ fn trace_here(program: &Program, mut watch: impl FnMut(&Call, When) -> Then) -> 
         | Options::PTRACE_O_EXITKILL;
     ptrace::seize(first, options).expect("a child may be traced");
     ptrace::interrupt(first).expect("it is traced");
-    let mut go = child.stdin.take().expect("a pipe");
-    go.write_all(b"go\n").expect("it reads");
-    drop(go);
+    let mut gate = child.stdin.take();
 
     let mut inside = BTreeSet::new();
     let mut executed = false;
@@ -137,8 +135,15 @@ fn trace_here(program: &Program, mut watch: impl FnMut(&Call, When) -> Then) -> 
                 (thread, None)
             }
             WaitStatus::PtraceEvent(thread, _, event) => {
-                // The shell may have been stopped anywhere; this is within the call that makes it the program.
-                if event == libc::PTRACE_EVENT_EXEC {
+                // The shell may have been seen becoming a shell. Only when it stands still is it let go on.
+                if event == libc::PTRACE_EVENT_STOP
+                    && thread == first
+                    && let Some(mut gate) = gate.take()
+                {
+                    gate.write_all(b"go\n").expect("it reads");
+                }
+                // It may have stood anywhere; this is within the call that makes it the program.
+                if event == libc::PTRACE_EVENT_EXEC && gate.is_none() {
                     executed = true;
                     inside.insert(thread);
                 }
