@@ -13,7 +13,7 @@ use crate::support::{APP, Backend, Family, Lab, as_user, firewall};
 const REINSTALLS: usize = 100;
 
 /// How often rules move there and back.
-const MOVES: usize = 15;
+const MOVES: usize = 10;
 
 /// Between two connections of each of the loads. Four loads that start twice as many leave a busy machine of two
 /// processors nothing to install with; this still puts a connection into most holes of two milliseconds, and there would
