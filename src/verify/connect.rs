@@ -179,13 +179,12 @@ impl Field<'_> {
         let deadline = Instant::now() + self.patience();
         let local = local(&fd)?;
         let stream = socket::connected(fd, deadline)?;
+        // Nobody has to say good-bye to it later, when there is no way to here any more.
+        socket::reset_on_close(&stream)?;
         if self.method == Method::Counters {
             match self.led_to(local, to) {
                 Ok(Some(reached)) => {
-                    // A real sidecar goes on to the destination. It has to get there while there is one.
-                    if let Some(listener) = listener {
-                        socket::readable(&[listener], Some(Instant::now() + BRIEFLY))?;
-                    }
+                    self.see_off(&stream, listener)?;
                     return Ok(reached);
                 }
                 // A listener of our own tells as well.
@@ -212,6 +211,34 @@ impl Field<'_> {
                 }
             }
             return Ok(self.greeting(&stream)?.unwrap_or(Reached::Somebody));
+        }
+    }
+
+    /// Lets a real sidecar finish. It goes on to the destination, perhaps a moment later, and has to get there while
+    /// there is one; and it has done what it will when it lets go of the connection.
+    fn see_off(&self, mut stream: &TcpStream, listener: Option<&TcpListener>) -> io::Result<()> {
+        let deadline = Instant::now() + self.patience();
+        loop {
+            let mut fds: Vec<&dyn AsFd> = vec![&stream];
+            if let Some(listener) = listener {
+                fds.push(listener);
+            }
+            let ready = socket::readable(&fds, Some(deadline))?;
+            if ready.is_empty() {
+                return Ok(());
+            }
+            if let (true, Some(listener)) = (ready.contains(&1), listener)
+                && let Ok((onward, _)) = listener.accept()
+            {
+                socket::reset_on_close(&onward)?;
+            }
+            if ready.contains(&0) {
+                match stream.read(&mut [0; 128]) {
+                    Ok(size) if size > 0 => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    _ => return Ok(()),
+                }
+            }
         }
     }
 

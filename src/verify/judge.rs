@@ -26,6 +26,9 @@ pub enum Rules {
     AsWanted,
 }
 
+/// The users who have ports, by family: a sidecar may listen for one alone.
+pub type Holders = BTreeMap<(Family, u16), Vec<u32>>;
+
 /// What verdicts depend on, beside the probe.
 #[derive(Debug, Clone)]
 pub struct Bench<'a> {
@@ -33,8 +36,8 @@ pub struct Bench<'a> {
     pub config: &'a Config,
     /// How it was seen.
     pub method: Method,
-    /// The users who have the sidecar's ports, by port.
-    pub holders: BTreeMap<u16, Vec<u32>>,
+    /// The users who have the sidecar's ports.
+    pub holders: Holders,
     /// The sidecar's user.
     pub sidecar: u32,
     /// Whether our rules are in an nftables table, which iptables does not show.
@@ -116,10 +119,21 @@ impl Bench<'_> {
                     }
                 }
             }
-            (Goal::Port(_), Reached::Tracked { port, .. }) if Some(*port) == wanted => self.held(*port),
-            (Goal::Dns, Reached::Tracked { port, answered }) if Some(*port) == wanted => {
-                answered_too(self.held(*port), *answered)
+            (Goal::Port(_), Reached::Tracked { port, .. }) if Some(*port) == wanted => {
+                self.held(check.family, *port)
             }
+            (Goal::Dns, Reached::Tracked { port, answered }) if Some(*port) == wanted => {
+                answered_too(self.held(check.family, *port), *answered)
+            }
+            // What tproxy listens on instead of a sidecar refuses nobody.
+            (Goal::Port(_), Reached::Refused) if self.method == Method::Counters => match wanted {
+                Some(port) if self.users(check.family, port).is_empty() => {
+                    let happened =
+                        format!("was refused, and nobody listens on port {port} for {}", check.family);
+                    fail(happened, NOBODY, listeners(port))
+                }
+                _ => self.failed(check, reached, wanted),
+            },
             (Goal::Dns, Reached::Dns { answered: true }) => pass("it did"),
             (Goal::Dns, Reached::Dns { answered: false }) => lost(),
             (Goal::Past, Reached::Tracked { port, answered }) if self.is_led_on(check, *port) => {
@@ -138,8 +152,12 @@ impl Bench<'_> {
                 pass("it arrived where it was sent; whether the answer comes back was not seen")
             }
             (Goal::Past, Reached::Somebody) => pass("a program that is not the sidecar took it"),
-            _ => (Status::Fail, self.happened(check, reached, wanted), Some(advice(check, reached))),
+            _ => self.failed(check, reached, wanted),
         }
+    }
+
+    fn failed(&self, check: &Check, reached: &Reached, wanted: Option<u16>) -> Verdict {
+        (Status::Fail, self.happened(check, reached, wanted), Some(advice(check, reached)))
     }
 
     fn happened(&self, check: &Check, reached: &Reached, wanted: Option<u16>) -> String {
@@ -194,16 +212,21 @@ impl Bench<'_> {
         check.id == Id::DnsSidecar && to.ip().is_loopback() && own.iter().all(|own| own.get() != port)
     }
 
+    /// Who listens on a port.
+    fn users(&self, family: Family, port: u16) -> &[u32] {
+        self.holders.get(&(family, port)).map(Vec::as_slice).unwrap_or_default()
+    }
+
     /// Redirected, as connection tracking says; but to whom?
-    fn held(&self, port: u16) -> Verdict {
-        let holders = self.holders.get(&port).map(Vec::as_slice).unwrap_or_default();
+    fn held(&self, family: Family, port: u16) -> Verdict {
+        let holders = self.users(family, port);
         let sidecar = self.sidecar;
         if holders.contains(&sidecar) {
             let happened =
                 format!("is redirected there, as connection tracking says; UID {sidecar} listens there");
             return (Status::Pass, happened, None);
         }
-        let look = Next::Run(format!("ss -lnptu 'sport = :{port}'"));
+        let look = listeners(port);
         match holders.first() {
             Some(other) => fail(
                 format!(
@@ -213,13 +236,18 @@ impl Bench<'_> {
                  redirected back to it",
                 look,
             ),
-            None => fail(
-                format!("is redirected to port {port}, where nobody listens"),
-                "the sidecar is not up, or listens on another port",
-                look,
-            ),
+            None => {
+                fail(format!("is redirected to port {port}, where nobody listens for {family}"), NOBODY, look)
+            }
         }
     }
+}
+
+const NOBODY: &str = "the sidecar is not up, or listens on another port, or not for this family";
+
+/// Who listens there.
+fn listeners(port: u16) -> Next {
+    Next::Run(format!("ss -lnptu 'sport = :{port}'"))
 }
 
 fn fail(happened: String, cause: &str, next: Next) -> Verdict {
@@ -316,8 +344,10 @@ impl Bench<'_> {
             Rules::NotInstalled => {
                 (format!("no redirection is installed for {} here", outcome.check.family), Next::Install)
             }
-            // An address that is missing and a port that somebody else has are no matter of rules.
-            _ if matches!(outcome.happened.as_str(), happened if happened.contains("cannot be bound") || happened.contains("is redirected to port")) =>
+            // An address that is missing and a port that nobody or somebody else has are no matter of rules.
+            _ if ["cannot be bound", "is redirected to port", "and nobody listens on port"]
+                .iter()
+                .any(|words| outcome.happened.contains(words)) =>
             {
                 return;
             }

@@ -13,7 +13,7 @@ use super::check::{Check, Goal, Id, Method, Outcome, Probe, Reached, Report, Sta
 use super::derive::{self, Sources};
 use super::ground::{self, Dice, Ends, Taken};
 use super::guests;
-use super::judge::Bench;
+use super::judge::{Bench, Holders};
 use super::lab::Lab;
 use super::probe::{Field, NO_TIME};
 use super::rules::{self, Look};
@@ -30,6 +30,9 @@ use crate::sys::user;
 
 /// When no further probe is begun. The last ones take a few seconds more, and so does looking at the rules.
 const PATIENCE: Duration = Duration::from_secs(12);
+
+/// How long connections of probes may take to end.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// Probes under way at the same time. They wait, mostly.
 const WORKERS: usize = 64;
@@ -97,6 +100,7 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
     };
     let reached = send_all(&field, &checks);
     drop(sidecar);
+    settle(lab.iter().chain(guests.values()));
     drop((lab, guests));
 
     let native = look.as_ref().is_some_and(Look::is_native);
@@ -197,16 +201,19 @@ fn invite(lab: &Lab, checks: &mut [Check]) {
     }
 }
 
-/// Users who have the sidecar's ports.
-fn holders(config: &Config, families: &[Family]) -> BTreeMap<u16, Vec<u32>> {
-    let mut holders: BTreeMap<u16, Vec<u32>> = BTreeMap::new();
+/// Users who have the sidecar's ports. A socket of IPv6 may take IPv4 as well.
+fn holders(config: &Config, families: &[Family]) -> Holders {
+    let mut holders = Holders::new();
     let wanted = derive::sidecar_ports(config);
-    for &family in families {
+    for of in Family::BOTH {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             // A kernel that cannot tell is asked by trying to listen.
-            for socket in sockets::waiting(family, protocol).unwrap_or_default() {
-                if wanted.iter().any(|(of, port)| *of == protocol && port.get() == socket.port) {
-                    holders.entry(socket.port).or_default().push(socket.uid);
+            for socket in sockets::waiting(of, protocol).unwrap_or_default() {
+                if !wanted.iter().any(|(of, port)| *of == protocol && port.get() == socket.port) {
+                    continue;
+                }
+                for &family in families.iter().filter(|family| **family == of || socket.both_families) {
+                    holders.entry((family, socket.port)).or_default().push(socket.uid);
                 }
             }
         }
@@ -306,6 +313,22 @@ fn send_all(field: &Field, checks: &[Check]) -> Vec<Reached> {
     });
     let nobody = || Reached::Unknown("nobody came to test it".to_owned());
     results.into_iter().map(|result| result.into_inner().ok().flatten().unwrap_or_else(nobody)).collect()
+}
+
+/// Waits until nobody here, such as a real sidecar, has a connection with an address of a temporary interface: what
+/// it sent then, without the interface, would leave by another one.
+fn settle<'a>(labs: impl Iterator<Item = &'a Lab>) {
+    const PAUSE: Duration = Duration::from_millis(5);
+    let ends = labs.flat_map(|lab| lab.ends.values().flatten());
+    let own: Vec<IpAddr> = ends.flat_map(|ends| [ends.here, ends.there, ends.far]).collect();
+    let deadline = Instant::now() + ENDING;
+    let is_busy = |family: &Family| {
+        let all = sockets::connections(*family).unwrap_or_default();
+        all.iter().any(|(from, to)| own.contains(from) || own.contains(to))
+    };
+    while Family::BOTH.iter().any(is_busy) && Instant::now() < deadline {
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// A dual-stack configuration on a host without IPv6.

@@ -14,8 +14,13 @@ use crate::plan::Family;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const REQUEST: usize = 56;
+const TCP_TIME_WAIT: u8 = 6;
 const TCP_CLOSE: u8 = 7;
 const TCP_LISTEN: u8 = 10;
+/// The last state, of a request for a connection (`TCP_NEW_SYN_RECV`).
+const TCP_LAST: u8 = 12;
+/// Behind family, state and timers (4), and the two ports.
+const SOURCE: usize = 8;
 /// Behind family, state and timers (4), the addresses (48) and three counters (12).
 const UID: usize = 64;
 const INODE: usize = 68;
@@ -48,20 +53,52 @@ pub fn waiting(family: Family, protocol: Protocol) -> io::Result<Vec<Waiting>> {
         Protocol::Tcp => (6, TCP_LISTEN),
         Protocol::Udp => (17, TCP_CLOSE),
     };
+    let mut found = Vec::new();
+    dump(family, protocol, 1 << state, |message| found.extend(read(message, state)))?;
+    Ok(found)
+}
+
+/// Both ends of TCP connections of a family that may still send something: begun, open, or ending.
+///
+/// # Errors
+/// The kernel's; [`io::ErrorKind::Unsupported`] where it cannot tell.
+pub fn connections(family: Family) -> io::Result<Vec<(IpAddr, IpAddr)>> {
+    let quiet = [TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN];
+    let states = (1..=TCP_LAST).filter(|state| !quiet.contains(state)).fold(0, |all, state| all | 1 << state);
+    let mut found = Vec::new();
+    dump(family, 6, states, |message| found.extend(ends(message)))?;
+    Ok(found)
+}
+
+fn dump(family: Family, protocol: u8, states: u32, mut each: impl FnMut(&Message<'_>)) -> io::Result<()> {
     let mut header = vec![0; REQUEST];
     header[..2].copy_from_slice(&[number(family), protocol]);
-    header[4..8].copy_from_slice(&(1u32 << state).to_ne_bytes());
+    header[4..8].copy_from_slice(&states.to_ne_bytes());
     let request = Request::new(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &header, &[]);
-    let mut found = Vec::new();
     let asked = Socket::open(SockProtocol::NetlinkSockDiag)
-        .and_then(|socket| socket.ask(&request, |message| found.extend(read(message, state))));
+        .and_then(|socket| socket.ask(&request, |message| each(message)));
     match asked {
-        Ok(()) => Ok(found),
+        Ok(()) => Ok(()),
         Err(errno) if absent(errno) => {
             Err(io::Error::new(io::ErrorKind::Unsupported, "this kernel does not tell of sockets"))
         }
         Err(errno) => Err(errno.into()),
     }
+}
+
+fn ends(message: &Message<'_>) -> Option<(IpAddr, IpAddr)> {
+    let bytes = message.payload;
+    if message.kind != SOCK_DIAG_BY_FAMILY {
+        return None;
+    }
+    let six = *bytes.first()? == number(Family::V6);
+    let address = |at: usize| -> Option<IpAddr> {
+        let bytes: &[u8; 16] = bytes.get(at..)?.first_chunk()?;
+        let [a, b, c, d, ..] = *bytes;
+        // An IPv6 socket may have a connection of IPv4.
+        Some(if six { IpAddr::from(*bytes).to_canonical() } else { Ipv4Addr::new(a, b, c, d).into() })
+    };
+    Some((address(SOURCE)?, address(SOURCE + 16)?))
 }
 
 fn read(message: &Message<'_>, wanted: u8) -> Option<Waiting> {
@@ -118,6 +155,26 @@ mod tests {
         let Ok(found) = waiting(Family::V6, Protocol::Tcp) else { return };
         let ours = found.iter().find(|socket| socket.port == port).expect("our own socket");
         assert_eq!((ours.address.is_unspecified(), ours.both_families), (true, true));
+    }
+
+    #[test]
+    fn connections_are_told_until_they_are_reset() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let here: IpAddr = "127.45.67.89".parse().unwrap();
+        let among = || {
+            let Ok(all) = connections(Family::V4) else { return None };
+            Some(all.iter().filter(|(from, to)| [*from, *to].contains(&here)).count())
+        };
+        let fd = crate::sys::socket::tcp(here).unwrap();
+        crate::sys::socket::bind_to(&fd, (here, 0).into()).unwrap();
+        crate::sys::socket::begin_connect(&fd, listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let Some(found) = among() else { return };
+        assert_eq!(found, 2, "each end");
+        crate::sys::socket::reset_on_close(&accepted).unwrap();
+        drop(accepted);
+        drop(fd);
+        assert_eq!(among(), Some(0));
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod resolver;
 mod server;
 mod sidecar;
 mod survival;
+mod verified;
 mod volume;
 
 use std::fmt::Display;

@@ -36,6 +36,21 @@ impl Sidecar {
     /// there is none, and the test has said so.
     #[track_caller]
     pub fn start(lab: &Lab, resolver: IpAddr) -> Option<Self> {
+        Self::start_with(lab, TEMPLATE, resolver)
+    }
+
+    /// The same without one of its listeners.
+    #[track_caller]
+    pub fn start_without(lab: &Lab, listener: &str, resolver: IpAddr) -> Option<Self> {
+        let begin = TEMPLATE.find(&format!("    - name: {listener}\n")).expect("one of the listeners");
+        let (before, it) = TEMPLATE.split_at(begin);
+        // It ends where the next one begins, or the clusters.
+        let ends = ["\n    - name: ", "\n  clusters:"].map(|next| it.find(next));
+        let end = ends.into_iter().flatten().min().expect("it is not the end of the file");
+        Self::start_with(lab, &format!("{before}{}", &it[end + 1..]), resolver)
+    }
+
+    fn start_with(lab: &Lab, template: &str, resolver: IpAddr) -> Option<Self> {
         let built = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("envoy").join("envoy");
         let Ok(built) = built.canonicalize() else {
             skip(&format!("no Envoy at {}; tests/envoy/install gets it", built.display()));
@@ -47,10 +62,10 @@ impl Sidecar {
                 return None;
             }
         }
-        Some(Self::launch(lab, &built, resolver))
+        Some(Self::launch(lab, &built, template, resolver))
     }
 
-    fn launch(lab: &Lab, built: &Path, resolver: IpAddr) -> Self {
+    fn launch(lab: &Lab, built: &Path, template: &str, resolver: IpAddr) -> Self {
         many_descriptors();
         // The user may be kept out of the directory that Envoy was built in, and has to write the log.
         let dir = lab.dir().join("envoy");
@@ -63,7 +78,7 @@ impl Sidecar {
         let log = dir.join("access.log");
         let config = dir.join("envoy.yaml");
         let text =
-            TEMPLATE.replace("@LOG@", &log.to_string_lossy()).replace("@RESOLVER@", &resolver.to_string());
+            template.replace("@LOG@", &log.to_string_lossy()).replace("@RESOLVER@", &resolver.to_string());
         fs::write(&config, text).expect("a file in the private /run");
         let running = Program::new(&program)
             .args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning"])

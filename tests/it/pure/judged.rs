@@ -1,6 +1,5 @@
 //! From where a probe arrived to a verdict: never a pass without having seen it, never a failure without advice.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
@@ -9,7 +8,7 @@ use tproxy::config::values::Port;
 use tproxy::plan::Family;
 use tproxy::sidecar::Channel;
 use tproxy::verify::check::{Check, Goal, Probe, Reached, Way};
-use tproxy::verify::judge::{Bench, Rules};
+use tproxy::verify::judge::{Bench, Holders, Rules};
 use tproxy::verify::{Id, Method, Outcome, Status};
 
 const APP: u32 = 65_534;
@@ -100,9 +99,10 @@ fn nothing() -> impl Strategy<Value = Reached> {
 }
 
 /// Who has the sidecar's ports: for each of the three nobody, the sidecar, or somebody else.
-fn holders() -> impl Strategy<Value = BTreeMap<u16, Vec<u32>>> {
+fn holders() -> impl Strategy<Value = Holders> {
     let users = prop_oneof![Just(vec![]), Just(vec![SIDECAR]), Just(vec![1000]), Just(vec![1000, SIDECAR])];
-    prop::collection::vec(users, 3).prop_map(|users| [15001, 15006, 15053].into_iter().zip(users).collect())
+    let ports = Family::BOTH.into_iter().flat_map(|family| [15001, 15006, 15053].map(|port| (family, port)));
+    prop::collection::vec(users, 6).prop_map(move |users| ports.clone().zip(users).collect())
 }
 
 fn a_check_of_any_kind() -> impl Strategy<Value = Check> {
@@ -123,7 +123,7 @@ fn port_of(goal: Goal) -> Option<u16> {
 }
 
 /// Whether this was seen to be as it should be: the one list of what may be called a pass.
-fn is_seen(check: &Check, reached: &Reached, holders: &BTreeMap<u16, Vec<u32>>) -> bool {
+fn is_seen(check: &Check, reached: &Reached, holders: &Holders) -> bool {
     let sent = match &check.probe {
         Probe::Connect { to, .. }
         | Probe::Arrive { to, .. }
@@ -133,7 +133,8 @@ fn is_seen(check: &Check, reached: &Reached, holders: &BTreeMap<u16, Vec<u32>>) 
         | Probe::Guest { to, .. } => Some(*to),
         Probe::Nothing(_) => None,
     };
-    let sidecar_has = |port: &u16| holders.get(port).is_some_and(|users| users.contains(&SIDECAR));
+    let sidecar_has =
+        |port: &u16| holders.get(&(check.family, *port)).is_some_and(|users| users.contains(&SIDECAR));
     match (check.goal, reached) {
         (Goal::Port(channel), Reached::Port(at, told)) => channel == *at && told.is_some() && *told == sent,
         (Goal::Port(_), Reached::Tracked { port, .. }) => {
@@ -153,13 +154,13 @@ fn is_seen(check: &Check, reached: &Reached, holders: &BTreeMap<u16, Vec<u32>>) 
     }
 }
 
-pub(super) fn bench(config: &Config, method: Method, holders: BTreeMap<u16, Vec<u32>>) -> Bench<'_> {
+pub(super) fn bench(config: &Config, method: Method, holders: Holders) -> Bench<'_> {
     Bench { config, method, holders, sidecar: SIDECAR, native: false }
 }
 
 /// The verdict with a sidecar that is up.
 pub(super) fn judged(check: Check, reached: &Reached) -> Outcome {
-    let holders = [15001, 15006, 15053].map(|port| (port, vec![SIDECAR])).into();
+    let holders = [15001, 15006, 15053].map(|port| ((check.family, port), vec![SIDECAR])).into();
     bench(&Config::default(), Method::Counters, holders).judge(check, reached)
 }
 
@@ -202,7 +203,7 @@ proptest! {
         let redirect = &mut config.redirect;
         (redirect.outbound.port, redirect.inbound.port, redirect.dns.port) = (out, into, dns);
         for own in [out, into, dns] {
-            let holders: BTreeMap<u16, Vec<u32>> = [(own.get(), vec![SIDECAR])].into();
+            let holders: Holders = [((Family::V4, own.get()), vec![SIDECAR])].into();
             let bench = bench(&config, Method::Counters, holders);
             for (check, wanted) in
                 [(a_check(Id::Outbound), out), (a_check(Id::Inbound), into), (a_check(Id::Dns), dns)]

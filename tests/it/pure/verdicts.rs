@@ -172,7 +172,8 @@ fn a_port_has_to_be_the_sidecars() {
     let config = Config::default();
     let reached = Reached::Tracked { port: 15001, answered: None };
     let held_by = |users: Vec<u32>| {
-        bench(&config, Method::Counters, [(15001, users)].into()).judge(a_check(Id::Outbound), &reached)
+        bench(&config, Method::Counters, [((Family::V4, 15001), users)].into())
+            .judge(a_check(Id::Outbound), &reached)
     };
     assert_eq!(held_by(vec![SIDECAR]).status, Status::Pass);
     let other = held_by(vec![1000]);
@@ -180,6 +181,38 @@ fn a_port_has_to_be_the_sidecars() {
     assert_eq!(other.next.as_deref(), Some("ss -lnptu 'sport = :15001'"));
     let nobody = held_by(vec![]);
     assert!(nobody.status == Status::Fail && nobody.happened.contains("where nobody listens"), "{nobody:?}");
+}
+
+/// That it listens for IPv4 says nothing of IPv6.
+#[test]
+fn a_sidecar_of_one_family_is_none_of_the_other() {
+    let config = Config::default();
+    let of = |id, family| {
+        all_checks().into_iter().find(|check| check.id == id && check.family == family).expect("one of each")
+    };
+    let judge = |id, family, reached: &Reached| {
+        let holders = [15006, 15053].map(|port| ((Family::V4, port), vec![SIDECAR])).into();
+        bench(&config, Method::Counters, holders).judge(of(id, family), reached)
+    };
+    let answered = Reached::Tracked { port: 15053, answered: Some(true) };
+    assert_eq!(judge(Id::Dns, Family::V4, &answered).status, Status::Pass);
+    for (id, port, reached) in [
+        (Id::Dns, 15053, answered),
+        (Id::Dns, 15053, Reached::Tracked { port: 15053, answered: None }),
+        (Id::Inbound, 15006, Reached::Refused),
+        (Id::Inbound, 15006, Reached::Tracked { port: 15006, answered: None }),
+    ] {
+        let mut outcome = judge(id, Family::V6, &reached);
+        // Rules that are missing are another matter.
+        bench(&config, Method::Counters, BTreeMap::new())
+            .explain(&mut outcome, &Rules::Missing(vec!["x".into()]));
+        assert_eq!(outcome.status, Status::Fail, "{outcome:?}");
+        assert!(outcome.happened.contains("nobody listens"), "{outcome:?}");
+        assert!(outcome.cause.is_some_and(|cause| cause.contains("the sidecar is not up")));
+        assert_eq!(outcome.next, Some(format!("ss -lnptu 'sport = :{port}'")));
+    }
+    let elsewhere = judge(Id::Inbound, Family::V4, &Reached::Refused);
+    assert!(elsewhere.cause.is_some_and(|cause| cause.contains("a firewall is in the way")));
 }
 
 /// A sidecar that does not answer what is no question has not been seen to answer.

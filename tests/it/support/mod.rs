@@ -1,6 +1,7 @@
 //! What kernel tests are written with: a machine of one's own, its neighbour, and words for what they do.
 
 pub mod backend;
+pub mod capture;
 pub mod client;
 pub mod command;
 pub mod conntrack;

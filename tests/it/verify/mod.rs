@@ -10,4 +10,4 @@ mod quiet;
 mod said;
 mod sidecar;
 
-use said::verify;
+pub use said::verify;

@@ -1,55 +1,16 @@
 //! It keeps to itself: nothing leaves the host, and nothing stays on it.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, socket};
 
 use super::verify;
+use crate::support::capture::Capture;
 use crate::support::firewall::{self, Family, Variant};
 use crate::support::lab::each_iptables_variant;
 use crate::support::mesh::Mesh;
-use crate::support::{Lab, client, command};
-
-/// What arrives at the neighbour, by whatever interface.
-struct Capture(OwnedFd);
-
-impl Capture {
-    fn begin(lab: &Lab) -> Self {
-        Self(lab.peer().run(|| {
-            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)
-                .expect("a packet socket")
-        }))
-    }
-
-    /// The packets so far, but for what neighbours say to each other by themselves.
-    fn packets(&self) -> Vec<Vec<u8>> {
-        let mut packets = Vec::new();
-        let mut bytes = [0; 2048];
-        while let Ok(size) = recv(self.0.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
-            let frame = &bytes[..size];
-            let meant = match frame.get(12..14) {
-                // IPv4 and its question who has an address.
-                Some([0x08, 0x00 | 0x06]) => true,
-                // ICMPv6, and hop-by-hop options in front of it, are multicast and router discovery, and a host that
-                // looks whether an address is free; one with an address of its own looks for somebody.
-                Some([0x86, 0xdd]) => match frame.get(20) {
-                    Some(58) => frame.get(54) == Some(&135) && frame.get(22..38) != Some(&[0; 16]),
-                    Some(0) => false,
-                    _ => true,
-                },
-                _ => false,
-            };
-            if meant {
-                packets.push(frame.to_vec());
-            }
-        }
-        packets
-    }
-}
+use crate::support::{client, command};
 
 fn interfaces() -> Vec<String> {
     let mut names: Vec<String> =
@@ -103,8 +64,7 @@ each_iptables_variant! {
         let all = ["dns", "dns-sidecar", "exclusion", "inbound", "localhost", "outbound", "passthrough", "self", "sidecar"];
         said.fails(&families(&all).iter().map(String::as_str).collect::<Vec<_>>());
         said.because("happened", "would have gone to 10.77.0.2:7 instead");
-        let sent = capture.packets();
-        assert!(sent.is_empty(), "{} packets left, the first is {:02x?}", sent.len(), sent[0]);
+        capture.assert_nothing();
     }
 
     /// With the sidecar's ports in use, too.
@@ -117,8 +77,7 @@ each_iptables_variant! {
         assert_eq!(said.with_status("not-tested"), ["ipv4 exclusion"], "a guest to the network itself");
         lead_astray(variant);
         assert_eq!(verify(lab, &[]).run.code, Some(12));
-        let sent = capture.packets();
-        assert!(sent.is_empty(), "{} packets left, the first is {:02x?}", sent.len(), sent[0]);
+        capture.assert_nothing();
     }
 
     /// Neither from a sound host nor from one without a single rule.
@@ -129,8 +88,7 @@ each_iptables_variant! {
         lab.install(variant, &FLAGS).succeeds();
         let routes = command::must("ip", &["route", "show", "table", "all"]);
         verify(lab, &[]).all_pass();
-        let sent = capture.packets();
-        assert!(sent.is_empty(), "{} packets left, the first is {:02x?}", sent.len(), sent[0]);
+        capture.assert_nothing();
         assert_eq!(interfaces(), ["eth0", "lo"]);
         assert_eq!(command::must("ip", &["route", "show", "table", "all"]), routes);
 
