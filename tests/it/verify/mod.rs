@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod broken;
+mod documented;
 mod healthy;
 mod install;
 mod native;

@@ -8,9 +8,9 @@ use nix::sys::signal::{Signal, kill};
 use super::verify;
 use crate::support::capture::Capture;
 use crate::support::firewall::{self, Family, Variant};
-use crate::support::lab::each_iptables_variant;
+use crate::support::lab::{each_backend, each_iptables_variant};
 use crate::support::mesh::Mesh;
-use crate::support::{client, command};
+use crate::support::{Backend, client, command};
 
 fn interfaces() -> Vec<String> {
     let mut names: Vec<String> =
@@ -32,6 +32,24 @@ const FLAGS: [&str; 10] = [
     "*:*:7000",
     "--drop-invalid-packets",
 ];
+
+/// Empties chains of a table: of ours, where it is our own.
+fn flush(backend: Backend, table: &str) {
+    match (backend, table) {
+        (Backend::Iptables(variant), _) => {
+            for family in Family::BOTH {
+                firewall::restore(variant, family, &format!("*{table}\n-F\nCOMMIT\n"));
+            }
+        }
+        (Backend::Nftables, "raw") => firewall::nft(
+            "flush chain inet kuma_mesh zones_output\nflush chain inet kuma_mesh zones_prerouting\n",
+        ),
+        (Backend::Nftables, _) => firewall::nft(
+            "flush chain inet kuma_mesh prerouting\nflush chain inet kuma_mesh output\n\
+             flush chain inet kuma_mesh output_first\n",
+        ),
+    }
+}
 
 /// Somebody sends everything to the neighbour.
 fn lead_astray(variant: Variant) {
@@ -66,26 +84,28 @@ each_iptables_variant! {
         said.because("happened", "would have gone to 10.77.0.2:7 instead");
         capture.assert_nothing();
     }
+}
 
+each_backend! {
     /// With the sidecar's ports in use, too.
-    fn nothing_leaves_past_a_running_sidecar(lab, variant) {
-        lab.install(variant, &FLAGS).succeeds();
+    fn nothing_leaves_past_a_running_sidecar(lab, backend) {
+        lab.install(backend, &FLAGS).succeeds();
         let _sidecar = [Mesh::new(lab, Family::V4), Mesh::new(lab, Family::V6)];
         let capture = Capture::begin(lab);
         let said = verify(lab, &[]);
         assert_eq!((said.run.code, said.method()), (Some(0), "counters"), "{}", said.run.stderr);
         assert_eq!(said.with_status("not-tested"), ["ipv4 exclusion"], "a guest to the network itself");
-        lead_astray(variant);
+        lead_astray(backend.tools());
         assert_eq!(verify(lab, &[]).run.code, Some(12));
         capture.assert_nothing();
     }
 
     /// Neither from a sound host nor from one without a single rule.
-    fn nothing_leaves(lab, variant) {
+    fn nothing_leaves(lab, backend) {
         let capture = Capture::begin(lab);
         let given: Vec<&str> = [&["--kuma-dp-user", "kuma-dp"], &FLAGS[..]].concat();
         assert_eq!(verify(lab, &given).run.code, Some(12));
-        lab.install(variant, &FLAGS).succeeds();
+        lab.install(backend, &FLAGS).succeeds();
         let routes = command::must("ip", &["route", "show", "table", "all"]);
         verify(lab, &[]).all_pass();
         capture.assert_nothing();
@@ -93,22 +113,40 @@ each_iptables_variant! {
         assert_eq!(command::must("ip", &["route", "show", "table", "all"]), routes);
 
         // What does leave is seen.
-        lab.uninstall(variant, &[]).succeeds();
+        lab.uninstall(backend, &[]).succeeds();
         let _ = client::connect_to(SocketAddr::new(Family::V4.outside(), 80));
         let _ = client::connect_to(SocketAddr::new(Family::V6.outside(), 80));
         assert!(capture.packets().len() >= 2);
     }
 
     /// The interface goes with the process, however that ends.
-    fn a_kill_leaves_nothing(lab, variant) {
-        lab.install(variant, &[]).succeeds();
+    fn a_kill_leaves_nothing(lab, backend) {
+        lab.install(backend, &[]).succeeds();
         let drop = "*filter\n-A INPUT -p tcp --dport 15006 -j DROP\nCOMMIT\n";
-        firewall::restore(variant, Family::V4, drop);
+        firewall::restore(backend.tools(), Family::V4, drop);
         let running = lab.program().arg("verify").start();
         until(|| interfaces().len() == 3);
         kill(command::pid(running.pid), Signal::SIGKILL).unwrap();
         assert_eq!(running.finish().signal, Some(9));
         until(|| interfaces() == ["eth0", "lo"]);
+    }
+
+    /// Whatever is left of the rules, by each method.
+    fn nothing_leaves_past_what_is_left_of_the_rules(lab, backend) {
+        let capture = Capture::begin(lab);
+        let what = [&["nat"][..], &["raw"], &["nat", "raw"]];
+        for (gone, with_sidecar) in what.into_iter().flat_map(|gone| [(gone, false), (gone, true)]) {
+            lab.install(backend, &FLAGS).succeeds();
+            for table in gone {
+                flush(backend, table);
+            }
+            let sidecar = with_sidecar.then(|| [Mesh::new(lab, Family::V4), Mesh::new(lab, Family::V6)]);
+            let said = verify(lab, &[]);
+            assert_eq!(said.run.code, Some(12), "{gone:?}: {:#}", said.json);
+            assert_eq!(said.method(), if with_sidecar { "counters" } else { "listeners" });
+            drop(sidecar);
+            capture.assert_nothing();
+        }
     }
 }
 
