@@ -55,6 +55,28 @@ fn an_install_says_what_it_chose_and_why() {
 }
 
 #[test]
+fn its_dry_run_is_such_a_file_without_ipv6_and_with_every_note_too() {
+    Lab::enter(|lab| {
+        must(
+            "sysctl",
+            &["-q", "-w", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.default.disable_ipv6=1"],
+        );
+        let native =
+            || lab.program().args(FLAGS).args(["--backend=nftables", "--verbose", "--iptables-logs"]);
+        let run = native().arg("--dry-run").run().succeeds().says("IPv6");
+        assert!(!run.stdout.contains("warning"), "{run}");
+        firewall::nft(&run.stdout);
+        native().run().succeeds().prints("nothing was written");
+        // Over what is there, whatever it is.
+        firewall::nft(
+            "add chain inet kuma_mesh outbound { comment \"of another\"; }\nadd counter inet kuma_mesh theirs\n",
+        );
+        firewall::nft(&run.stdout);
+        native().run().succeeds().prints("nothing was written");
+    });
+}
+
+#[test]
 fn its_dry_run_is_a_file_that_nft_loads_to_the_same() {
     Lab::enter(|lab| {
         let native = || lab.program().args(FLAGS).args(["--backend", "nftables"]);

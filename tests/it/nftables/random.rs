@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use tproxy::attribute::{Attributes, attributes};
 use tproxy::backend::nftables::change::Change;
 use tproxy::backend::nftables::decode::decode;
 use tproxy::backend::nftables::encode;
@@ -14,6 +15,7 @@ use tproxy::backend::nftables::model::{
 use tproxy::backend::nftables::observe::observe;
 use tproxy::backend::nftables::send::send;
 use tproxy::backend::nftables::set::{Interval, Key, Set};
+use tproxy::backend::nftables::wire::Message;
 use tproxy::config::values::{Port, PortRange, Protocol, UidRange};
 use tproxy::plan::Family;
 use tproxy::sys::netlink::nftables::Door;
@@ -168,6 +170,54 @@ fn what_is_encoded_decodes_to_the_same() {
     TestRunner::new(Config { cases: 500, failure_persistence: None, ..Config::default() })
         .run(&table(), |table| {
             let observed = decode(&encode::create(&table));
+            prop_assert_eq!(&observed.table, &table);
+            prop_assert!(observed.is(&table));
+            Ok(())
+        })
+        .expect("every table");
+}
+
+/// With an attribute of a kernel to come at the end of this level and, for expressions and elements, of each below.
+fn of_a_newer_kernel(message: &Message) -> Message {
+    const NEW: u16 = 200;
+    let more = |attributes: Attributes| attributes.bytes(NEW, &[7; 5]);
+    let each = |bytes: &[u8], with: &dyn Fn(u16, &[u8]) -> Attributes| {
+        more(
+            attributes(bytes)
+                .fold(Attributes::new(), |all, (kind, value)| all.nested(kind, &with(kind, value))),
+        )
+    };
+    let same = |_: u16, value: &[u8]| Attributes::from(value);
+    // NFTA_RULE_EXPRESSIONS and NFTA_SET_ELEM_LIST_ELEMENTS.
+    let list = match message.kind {
+        6 => 4,
+        12 => 3,
+        _ => 0,
+    };
+    let body = attributes(&message.body).fold(Attributes::new(), |body, (kind, value)| {
+        if kind != list {
+            return body.bytes(kind, value);
+        }
+        let items = attributes(value).fold(Attributes::new(), |items, (of, item)| {
+            // NFTA_EXPR_DATA holds what an expression says.
+            let deeper = |kind: u16, value: &[u8]| {
+                if message.kind == 6 && kind == 2 { each(value, &same) } else { same(kind, value) }
+            };
+            items.nested(of, &each(item, &deeper))
+        });
+        body.nested(kind, &items)
+    });
+    Message { body: more(body).into(), ..message.clone() }
+}
+
+#[test]
+fn what_newer_kernels_tell_besides_is_passed_over() {
+    TestRunner::new(Config { cases: 200, failure_persistence: None, ..Config::default() })
+        .run(&table(), |table| {
+            let messages = encode::create(&table);
+            let newer: Vec<_> = messages.iter().map(of_a_newer_kernel).collect();
+            prop_assert_ne!(&newer, &messages);
+            let observed = decode(&newer);
             prop_assert_eq!(&observed.table, &table);
             prop_assert!(observed.is(&table));
             Ok(())

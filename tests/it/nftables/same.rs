@@ -14,6 +14,7 @@ use tproxy::sys::netlink::nftables::Door;
 
 use super::sample;
 use crate::pure::golden;
+use crate::support::command::{Program, must};
 use crate::support::{Lab, firewall};
 
 /// What the kernel tells, without what differs each time.
@@ -47,9 +48,19 @@ pub fn without_handles(message: &Message) -> Vec<u8> {
         .into()
 }
 
+/// The expressions of all rules as `nft` shows them that it sends, or is told by the kernel.
+fn expressions(args: &[&str], stdin: &str) -> Vec<String> {
+    let shown = Program::new("nft").arg("--debug=netlink").args(args).stdin(stdin).run().succeeds().stdout;
+    let lines = shown.lines().map(str::trim).filter(|line| line.starts_with('[') && line.ends_with(']'));
+    // The kernel tells of what is not given too.
+    lines.map(|line| line.replace(" 0x0 ]", " ]").replace(" proto_max reg 1", "")).collect()
+}
+
 /// Fails where what is there after `text` and after the batch are not the same bytes.
 #[track_caller]
 fn assert_same(door: &mut Door, name: &str, table: &Table, text: &str) {
+    let sent_by_nft = expressions(&["-c", "-f", "-"], text);
+    assert!(sent_by_nft.len() > table.rule_count(), "{name}: {sent_by_nft:?}");
     firewall::nft(text);
     let theirs = told(door);
     let seen = observe(door).expect("an answer");
@@ -61,6 +72,12 @@ fn assert_same(door: &mut Door, name: &str, table: &Table, text: &str) {
         assert_eq!(theirs, ours, "{name}: nft's:\n{:?}\nours:\n{:?}", read(theirs), read(ours));
     }
     assert_eq!(theirs.len(), ours.len(), "{name}");
+    assert_eq!(expressions(&["list", "table", "inet", "kuma_mesh"], ""), sent_by_nft, "{name}");
+
+    // What nft shows of it, it loads again.
+    let listed = must("nft", &["list", "table", "inet", "kuma_mesh"]);
+    firewall::nft(&format!("delete table inet kuma_mesh\n{listed}"));
+    assert_eq!(told(door), ours, "{name}: loaded from what nft shows:\n{listed}");
     let seen = observe(door).expect("an answer");
     assert!(seen.table.expect("a table").is(table), "{name}");
     send(door, &encode::remove(), seen.generation).expect("no table");
@@ -78,7 +95,8 @@ fn the_kernel_has_the_same_as_after_nft() {
 
 #[test]
 fn every_golden_loads_by_nft_as_by_ourselves() {
-    Lab::enter(|_| {
+    Lab::enter(|lab| {
+        lab.silence();
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
         let mut door = Door::open().expect("a door");
         let mut cases = 0;
