@@ -9,7 +9,7 @@ use super::sidecar::Sidecar;
 use crate::support::capture::Capture;
 use crate::support::lab::each_backend;
 use crate::support::{APP, Backend, Family, Lab, command, docker, firewall};
-use crate::verify::verify;
+use crate::verify::{Said, verify};
 
 const FLAGS: &[&str] = &[
     "--redirect-dns",
@@ -63,6 +63,16 @@ fn in_a_container(lab: &Lab, backend: Backend) -> Resolver {
     Resolver::start(DOCKER, docker::UDP_PORT, NUMBER)
 }
 
+/// Verifies. Neither it nor Envoy, which passes its probes on, lets anything out.
+#[track_caller]
+fn verify_quietly(lab: &Lab, sidecar: &Sidecar) -> Said {
+    let capture = Capture::begin(lab);
+    let said = verify(lab, &[]);
+    sidecar.at_rest();
+    capture.assert_nothing();
+    said
+}
+
 each_backend! {
     /// Envoy passes probes on, to where they were sent and no farther, and no connection stays.
     fn all_is_well(lab, backend) {
@@ -87,10 +97,10 @@ each_backend! {
     }
 
     fn the_jump_is_gone(lab, backend) {
-        let Some(_sidecar) = Sidecar::start(lab, Family::V4.resolver()) else { return };
+        let Some(sidecar) = Sidecar::start(lab, Family::V4.resolver()) else { return };
         lab.install(backend, FLAGS).succeeds();
         remove(backend, "OUTPUT", "-j KUMA_MESH_OUTBOUND", "output", "jump outbound");
-        let said = verify(lab, &[]);
+        let said = verify_quietly(lab, &sidecar);
         let four = ["ipv4 outbound", "ipv4 self"];
         match backend {
             Backend::Iptables(_) => said.fails(&four),
@@ -123,12 +133,12 @@ each_backend! {
 
     /// Envoy's own question from an app's port would come back to Envoy.
     fn zones_are_gone(lab, backend) {
-        let Some(_sidecar) = Sidecar::start(lab, Family::V4.resolver()) else { return };
+        let Some(sidecar) = Sidecar::start(lab, Family::V4.resolver()) else { return };
         lab.install(backend, FLAGS).succeeds();
         for (chain, native) in [("raw OUTPUT", "zones_output"), ("raw PREROUTING", "zones_prerouting")] {
             remove(backend, chain, "--zone", native, "ct zone set");
         }
-        let said = verify(lab, &[]);
+        let said = verify_quietly(lab, &sidecar);
         match backend {
             Backend::Iptables(_) => said.fails(&["ipv4 dns-sidecar"]),
             Backend::Nftables => said.fails(&["ipv4 dns-sidecar", "ipv6 dns-sidecar"]),
@@ -140,9 +150,9 @@ each_backend! {
     /// Its questions to Docker's server come from Envoy, and Envoy's own reach it.
     fn in_a_container_all_is_well(lab, backend) {
         let _embedded = in_a_container(lab, backend);
-        let Some(_sidecar) = Sidecar::start(lab, DOCKER) else { return };
+        let Some(sidecar) = Sidecar::start(lab, DOCKER) else { return };
         lab.install(backend, &["--redirect-dns"]).succeeds();
-        let said = verify(lab, &[]);
+        let said = verify_quietly(lab, &sidecar);
         said.all_pass();
         assert_eq!((said.count("dns"), said.count("dns-sidecar")), (1, 1));
         assert_eq!(ask(APP, DOCKER, "svc.mesh", "A"), "240.0.0.7");
@@ -150,7 +160,7 @@ each_backend! {
 
     fn dockers_rules_come_first(lab, backend) {
         let _embedded = in_a_container(lab, backend);
-        let Some(_sidecar) = Sidecar::start(lab, DOCKER) else { return };
+        let Some(sidecar) = Sidecar::start(lab, DOCKER) else { return };
         lab.install(backend, &["--redirect-dns"]).succeeds();
         match backend {
             Backend::Iptables(variant) => {
@@ -164,7 +174,7 @@ each_backend! {
                 docker::UDP_PORT
             )),
         }
-        let said = verify(lab, &[]);
+        let said = verify_quietly(lab, &sidecar);
         said.fails(&["ipv4 dns"]);
         said.because("happened", &format!("was redirected to port {}", docker::UDP_PORT));
         said.because("cause", "rules of somebody else stand before them");
@@ -174,11 +184,11 @@ each_backend! {
     /// Envoy would ask itself.
     fn envoys_question_to_docker_comes_back(lab, backend) {
         let _embedded = in_a_container(lab, backend);
-        let Some(_sidecar) = Sidecar::start(lab, DOCKER) else { return };
+        let Some(sidecar) = Sidecar::start(lab, DOCKER) else { return };
         lab.install(backend, &["--redirect-dns"]).succeeds();
         let questions = "-m udp --dport 53 -m owner --uid-owner 5678";
         remove(backend, "OUTPUT", questions, "output_first", "return early");
-        let said = verify(lab, &[]);
+        let said = verify_quietly(lab, &sidecar);
         said.fails(&["ipv4 dns-sidecar"]);
         said.because("happened", "was redirected to the DNS port 15053");
         said.because("cause", "rules are missing: '");

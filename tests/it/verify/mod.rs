@@ -11,4 +11,4 @@ mod quiet;
 mod said;
 mod sidecar;
 
-pub use said::verify;
+pub use said::{Said, verify};
