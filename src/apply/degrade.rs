@@ -2,28 +2,77 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::backend::iptables::refusal::Refusal;
 use crate::backend::nftables::model::Statement;
 use crate::backend::nftables::send::SendError;
 use crate::config::Config;
-use crate::plan::{Family, Table};
+use crate::config::values::IpFamilyMode;
+use crate::host::HostFacts;
+use crate::plan::{self, Family, Plan, Table};
 
 /// Every family's configuration, less what this host turned out not to be able to do.
 #[derive(Debug, Clone)]
 pub struct Degraded {
     configs: BTreeMap<Family, Config>,
+    left_out: Vec<LeftOut>,
+}
+
+/// What was left out, as the state file keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftOut {
+    /// Which part.
+    pub part: Part,
+    /// Of which family, by its name; empty: of both.
+    pub family: String,
+    /// Why, in the words of whoever refused it.
+    pub why: String,
+}
+
+impl LeftOut {
+    fn concerns(&self, family: Family) -> bool {
+        self.family.is_empty() || self.family == family.to_string()
+    }
+}
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if !self.family.is_empty() && self.part != Part::Ipv6 {
+            write!(f, "{} ", self.family)?;
+        }
+        write!(f, "{}: {}", self.part.name(), self.why)
+    }
 }
 
 /// A part that is left out rather than the whole installation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// Conntrack zones.
     Zones,
+    /// The drop of packets in the state INVALID.
     Invalid,
+    /// LOG rules.
     Log,
+    /// Comments.
     Comments,
+    /// All of IPv6.
+    Ipv6,
 }
 
 impl Part {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Zones => "conntrack zones",
+            Self::Invalid => "the rule that drops packets in the INVALID state",
+            Self::Log => "LOG rules",
+            Self::Comments => "comments",
+            Self::Ipv6 => "IPv6",
+        }
+    }
+
     fn describe(self) -> &'static str {
         match self {
             Self::Zones => {
@@ -33,6 +82,7 @@ impl Part {
             Self::Invalid => "without the rule that drops packets in the INVALID state",
             Self::Log => "without LOG rules",
             Self::Comments => "without comments, so that the rules are known as ours by the state file alone",
+            Self::Ipv6 => "without IPv6",
         }
     }
 
@@ -43,6 +93,7 @@ impl Part {
             Self::Invalid => config.drop_invalid_packets,
             Self::Log => config.log.enabled,
             Self::Comments => !config.comments.disabled,
+            Self::Ipv6 => config.ip_family_mode == IpFamilyMode::DualStack,
         }
     }
 
@@ -52,6 +103,7 @@ impl Part {
             Self::Invalid => config.drop_invalid_packets = false,
             Self::Log => config.log.enabled = false,
             Self::Comments => config.comments.disabled = true,
+            Self::Ipv6 => config.ip_family_mode = IpFamilyMode::Ipv4,
         }
     }
 }
@@ -59,7 +111,51 @@ impl Part {
 impl Degraded {
     /// Nothing left out yet.
     pub fn new(config: &Config) -> Self {
-        Self { configs: Family::BOTH.into_iter().map(|family| (family, config.clone())).collect() }
+        let configs = Family::BOTH.into_iter().map(|family| (family, config.clone())).collect();
+        Self { configs, left_out: Vec::new() }
+    }
+
+    /// Without what an installation left out, as far as this configuration asks for it.
+    pub fn as_recorded(config: &Config, left_out: &[LeftOut]) -> Self {
+        let mut degraded = Self::new(config);
+        for left in left_out {
+            let mut was_on = false;
+            for (family, config) in &mut degraded.configs {
+                if left.concerns(*family) && left.part.is_on(config) {
+                    was_on = true;
+                    left.part.turn_off(config);
+                }
+            }
+            if was_on {
+                degraded.left_out.push(left.clone());
+            }
+        }
+        degraded
+    }
+
+    /// What was left out.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
+
+    /// What is wanted of every family, less that.
+    pub fn plan(&self, facts: &HostFacts) -> Plan {
+        // Long lists make large plans; there is no more than one at a time.
+        let Plan { families, notes } = plan::build(self.config(Family::V4), facts);
+        let families: Vec<Family> = families.into_iter().map(|family| family.family).collect();
+        let less = |family| plan::family_plan(self.config(family), facts, family);
+        Plan { families: families.into_iter().map(less).collect(), notes }
+    }
+
+    /// Goes on without IPv6.
+    pub fn lose_ipv6(&mut self, why: &str) {
+        self.configs.values_mut().for_each(|config| Part::Ipv6.turn_off(config));
+        self.note(Part::Ipv6, None, why);
+    }
+
+    fn note(&mut self, part: Part, family: Option<Family>, why: &str) {
+        let family = family.map_or(String::new(), |family| family.to_string());
+        self.left_out.push(LeftOut { part, family, why: why.to_owned() });
     }
 
     /// What is still wanted of a family.
@@ -73,6 +169,7 @@ impl Degraded {
         let config = self.configs.get_mut(&family)?;
         let part = suspects(refusal).into_iter().find(|part| part.is_on(config))?;
         part.turn_off(config);
+        self.note(part, Some(family), &refusal.words);
         Some(part.describe())
     }
 
@@ -84,7 +181,10 @@ impl Degraded {
             was_on = true;
             part.turn_off(config);
         }
-        was_on.then(|| part.describe())
+        was_on.then(|| {
+            self.note(part, None, &error.to_string());
+            part.describe()
+        })
     }
 }
 

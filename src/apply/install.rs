@@ -117,14 +117,6 @@ impl<'a> Install<'a> {
         plan::build(&self.request.config, &self.facts)
     }
 
-    /// What is wanted of every family, less what was left out.
-    fn possible(&self) -> plan::Plan {
-        // Long lists make large plans; there is no more than one at a time.
-        let families: Vec<Family> = self.plan().families.iter().map(|plan| plan.family).collect();
-        let less = |family| plan::family_plan(self.degraded.config(family), &self.facts, family);
-        plan::Plan { families: families.into_iter().map(less).collect(), notes: Vec::new() }
-    }
-
     fn apply(mut self, mut scene: Scene, old: Option<&State>) -> Result<(), Failure> {
         let undo = Undo::new(&scene, &self.interfaces, old);
         let first = scene.clone();
@@ -132,7 +124,7 @@ impl<'a> Install<'a> {
         let mut passthrough =
             Passthrough::new(&self.interfaces, old.is_some_and(|state| state.added_passthrough));
         loop {
-            let plan = self.possible();
+            let plan = self.degraded.plan(&self.facts);
             let commented = |family| !self.degraded.config(family).comments.disabled;
             let goal = Goal::of(&plan, self.backend, commented);
             let six = plan.families.iter().any(|plan| plan.family == Family::V6);
@@ -288,6 +280,7 @@ impl<'a> Install<'a> {
             return Err(no_ipv6(&why));
         }
         tracing::warn!("IPv6 traffic is not redirected: {why}");
+        self.degraded.lose_ipv6(&why);
         self.facts.ipv6 = Ipv6Support::Unavailable(why);
         Ok(())
     }
@@ -297,6 +290,7 @@ impl<'a> Install<'a> {
         let mut state = State::new(&self.request.config, self.backend, self.facts.sidecar_uid);
         state.phase = Phase::Installed;
         state.added_passthrough = added_passthrough;
+        state.left_out = self.degraded.left_out().to_vec();
         for (place, wanted) in &goal.iptables {
             if self.degraded.config(place.1).comments.disabled {
                 *state.uncommented_mut(place.1) = scene.iptables.records(*place, wanted);

@@ -1,7 +1,7 @@
 //! Brings the host from what is there to what is wanted.
 
 pub mod confirm;
-mod degrade;
+pub(crate) mod degrade;
 pub(crate) mod facts;
 mod install;
 pub(crate) mod look;

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use super::degrade::LeftOut;
 use crate::backend::Backend;
 use crate::backend::iptables::owned::RecordedRule;
 use crate::backend::iptables::situation::Recorded;
@@ -61,6 +62,8 @@ pub struct State {
     pub sidecar_uid: u32,
     /// The configuration, as the text of a configuration file.
     pub config: String,
+    /// What of the configuration this host turned out not to be able to do.
+    pub left_out: Vec<LeftOut>,
     /// Whether the sidecar's IPv6 source address on the loopback interface is our doing.
     pub added_passthrough: bool,
     /// Rules of ours in shared chains that carry no comment, IPv4.

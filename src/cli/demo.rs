@@ -50,8 +50,13 @@ mod tests {
     #[test]
     fn what_is_shown_is_what_is_installed() {
         let guest = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-        for (guest, ssh_excluded) in [(None, false), (None, true), (Some(guest), true)] {
-            let families = Family::BOTH.to_vec();
+        let (both, one) = (Family::BOTH.to_vec(), vec![Family::V4]);
+        for (guest, ssh_excluded, families) in [
+            (None, false, both.clone()),
+            (None, true, one.clone()),
+            (Some(guest.clone()), true, both),
+            (Some(guest), false, one),
+        ] {
             let cast = Cast { app: 1000, sidecar: 5678, near: vec![], far: vec![], guest, families };
             let Wanted { config, flags } = Wanted::new(&cast, ssh_excluded).unwrap();
             let words =

@@ -2,7 +2,7 @@
 //! there is only one user, a container of host A too.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
@@ -60,8 +60,10 @@ impl Stage {
         link::bring_up("lo")?;
         lay(OUTSIDE, &other)?;
         connect(OUTSIDE, &other, Ends { here: near(Family::V4), there: far(Family::V4) })?;
-        // A kernel can be without IPv6, and most of this can be shown all the same.
-        if connect(OUTSIDE, &other, Ends { here: near(Family::V6), there: far(Family::V6) }).is_ok() {
+        // A machine can be without IPv6, or keep its sockets from us, and most of this can be shown all the same.
+        let sockets = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+        let ends = Ends { here: near(Family::V6), there: far(Family::V6) };
+        if sockets && connect(OUTSIDE, &other, ends).is_ok() {
             families.push(Family::V6);
         }
         // Rules tell the sidecar by its user. Where there is but one, the app's traffic has to come from elsewhere.

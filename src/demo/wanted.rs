@@ -1,7 +1,8 @@
 //! The configurations that are installed, and the flags that say the same. Pure.
 
 use crate::config::Config;
-use crate::config::values::{InvalidValue, Port};
+use crate::config::values::{InvalidValue, IpFamilyMode, Port};
+use crate::plan::Family;
 use crate::present::demo::Cast;
 
 use super::addresses::guests;
@@ -31,6 +32,10 @@ impl Wanted {
         let mut flags = vec![format!("--kuma-dp-user {}", cast.sidecar)];
         config.redirect.dns.enabled = true;
         flags.push("--redirect-dns".to_owned());
+        if !cast.families.contains(&Family::V6) {
+            config.ip_family_mode = IpFamilyMode::Ipv4;
+            flags.push("--ip-family-mode ipv4".to_owned());
+        }
         if cast.guest.is_some() {
             for &family in &cast.families {
                 let network = guests(family);

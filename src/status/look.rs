@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::apply::confirm::{self, Trial};
+use crate::apply::degrade::Degraded;
 use crate::apply::store::{Phase, State, Store};
 use crate::backend::iptables::infer::{self, Inferred};
 use crate::backend::iptables::situation::{Place, Recorded, Situation};
 use crate::backend::iptables::tools::{self, Tools, Variant};
 use crate::backend::iptables::transition::Wanted;
 use crate::backend::iptables::typed::{Purpose, TypedRule};
-use crate::config::values::BackendChoice;
+use crate::config::values::{BackendChoice, IpFamilyMode};
 use crate::config::{Config, Executables, Resolved};
 use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Ipv6Support, Resolver};
@@ -22,7 +23,7 @@ use crate::plan::{self, Family};
 use crate::sys::netlink::ruleset;
 
 use super::ahead::{Dns, Ours};
-use super::model::{Compared, Finding, Hits, Installer, Ports, Report, Resolvers};
+use super::model::{Ahead, Compared, Finding, Hits, Installer, Ports, Report, Resolvers};
 use super::{ahead, compare, source, words};
 pub(crate) use native::table as native_table;
 use parts::{families, listeners, sidecar};
@@ -174,7 +175,8 @@ impl Look {
         report.listeners = listeners(report.ports, &planned, facts.sidecar_uid);
         let native = self.ruleset();
         report.ahead = ahead::of_ours(&situation, variant, &native, &self.ours(&facts));
-        self.say_more(&situation, variant, &plan);
+        self.say_what_is_elsewhere(&native, &report.ahead, |_| Some(ahead::IPTABLES));
+        self.say_more(&situation, variant);
         self.say_what_is_unread(&unreadable, Some(variant));
         report.problems = self.problems;
         report.notes = self.notes;
@@ -314,7 +316,16 @@ impl Look {
     }
 
     fn plan(&mut self, facts: &HostFacts) -> plan::Plan {
-        let plan = plan::build(&self.config, facts);
+        let record = self.state.as_ref().filter(|_| self.compared != Compared::Inferred);
+        let left_out = record.map(|state| state.left_out.as_slice()).unwrap_or_default();
+        let degraded = Degraded::as_recorded(&self.config, left_out);
+        for left in degraded.left_out() {
+            self.notes.push(Finding::new(
+                format!("left out at installation, because it was refused: {left}"),
+                "run 'tproxy install' again when this host can do it",
+            ));
+        }
+        let plan = degraded.plan(facts);
         self.notes.extend(plan.notes.iter().map(Finding::note));
         plan
     }
@@ -364,6 +375,15 @@ impl Look {
         }
     }
 
+    fn say_what_is_elsewhere(
+        &mut self,
+        native: &ruleset::Ruleset,
+        taking: &[Ahead],
+        ours: impl Fn(&'static str) -> Option<i32>,
+    ) {
+        self.notes.extend(ahead::elsewhere(native, taking, ours).into_iter().map(Finding::note));
+    }
+
     fn say_if_unfinished(&mut self) {
         if self.state.as_ref().is_some_and(|state| state.phase == Phase::Changing) {
             self.problems.push(Finding::new(
@@ -373,7 +393,7 @@ impl Look {
         }
     }
 
-    fn say_more(&mut self, situation: &Situation, variant: Variant, plan: &plan::Plan) {
+    fn say_more(&mut self, situation: &Situation, variant: Variant) {
         let reinstall = "run 'tproxy install' again: it brings everything to one variant";
         for ((of, family), own) in situation.ownership() {
             if of != variant && !own.is_empty() {
@@ -395,7 +415,7 @@ impl Look {
             self.notes
                 .push(Finding::note(format!("somebody else's {family} rule leads to our chains: {text}")));
         }
-        if plan.families.len() < 2 && self.compared != Compared::Inferred && plan.notes.is_empty() {
+        if self.config.ip_family_mode == IpFamilyMode::Ipv4 && self.compared != Compared::Inferred {
             self.notes.push(Finding::note("IPv6 is not redirected, as configured (ip-family-mode ipv4)"));
         }
     }

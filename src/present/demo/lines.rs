@@ -17,7 +17,9 @@ pub fn title(style: Style) -> String {
     let mut text = style.ink(Ink::Bold, "tproxy demo");
     text.push_str(
         ": two hosts with a cable between them, inside this process alone.\n\
-         Nothing on this machine is changed, and nothing stays.\n\n",
+         Nothing on this machine is changed, and nothing stays.\n\n\
+         An app talks to a shop, a customer to the app. After an installation, all of it\n\
+         goes through a proxy beside the app, the sidecar, and neither end can tell.\n\n",
     );
     text
 }
@@ -62,7 +64,7 @@ pub fn picture(style: Style, cast: &Cast, strangers: usize) -> String {
         );
     }
     if cast.families.len() < Family::BOTH.len() {
-        text.push_str("\nThis kernel has no IPv6.\n");
+        text.push_str("\nThis machine has no IPv6, so all of this is shown with IPv4 alone.\n");
     }
     if strangers > 0 {
         let _ = writeln!(text, "\nHost A has {strangers} firewall rules of somebody else.");

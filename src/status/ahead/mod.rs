@@ -16,7 +16,7 @@ use crate::sys::netlink::ruleset::Ruleset;
 
 use super::model::Ahead;
 use native::Stand;
-pub use native::may_be_ahead;
+pub use native::{IPTABLES, elsewhere, may_be_ahead};
 
 /// The traffic that is ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,8 @@ pub enum Traffic {
 }
 
 impl Traffic {
-    const ALL: [Self; 3] = [Self::Outbound, Self::Inbound, Self::Dns];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Outbound, Self::Inbound, Self::Dns];
 
     /// The hook at which it is redirected.
     pub const fn hook(self) -> &'static str {

@@ -74,6 +74,53 @@ pub fn ahead(ruleset: &Ruleset, family: Family, traffic: Traffic, ours: &Ours, s
         .collect()
 }
 
+/// A sentence about each chain that translates addresses at another priority than the usual one and takes nothing of
+/// ours; `taking` are those that do, and `ours` the priority of ours at a hook.
+pub fn elsewhere(
+    ruleset: &Ruleset,
+    taking: &[Ahead],
+    ours: impl Fn(&'static str) -> Option<i32>,
+) -> Vec<String> {
+    let at = |chain: &HookedChain| match chain.hook {
+        PREROUTING => Some("prerouting"),
+        OUTPUT => Some("output"),
+        _ => None,
+    };
+    let unusual = |chain: &&HookedChain| {
+        chain.kind == ChainType::Nat && chain.priority != IPTABLES && chain.table != TABLE
+    };
+    let sentence = |chain: &HookedChain| {
+        let ours = ours(at(chain)?)?;
+        let (place, rule) = (place(chain), rule(chain));
+        if taking.iter().any(|ahead| ahead.place == place && ahead.rule == rule) {
+            return None;
+        }
+        let order = if chain.priority > ours {
+            "after ours, so it sees only what ours let pass"
+        } else {
+            "before ours, and takes nothing that ours redirect"
+        };
+        Some(format!("somebody else translates addresses too, {order}: {place}, {rule}"))
+    };
+    ruleset.hooked.iter().chain(&ruleset.others).filter(unusual).filter_map(sentence).collect()
+}
+
+fn place(chain: &HookedChain) -> String {
+    format!("nftables table {} {}", family_name(chain), chain.table)
+}
+
+fn rule(chain: &HookedChain) -> String {
+    format!("chain {} at priority {}", chain.name, chain.priority)
+}
+
+const fn family_name(chain: &HookedChain) -> &'static str {
+    match chain.family {
+        BOTH => "inet",
+        2 => "ip",
+        _ => "ip6",
+    }
+}
+
 /// Family, table and chain.
 type Place<'a> = (FamilyNumber, &'a str, &'a str);
 
@@ -102,21 +149,17 @@ impl Search<'_> {
         if taken.part == Part::None || self.traffic == Traffic::Inbound && whose == "Docker" {
             return None;
         }
-        let family = match chain.family {
-            BOTH => "inet",
-            2 => "ip",
-            _ => "ip6",
-        };
+        let family = family_name(chain);
         let place = if !self.stand.own_table && is_compat(chain) {
             format!("{} {} ({})", chain.table, chain.name, Variant::Nft)
         } else {
-            format!("nftables table {family} {}", chain.table)
+            self::place(chain)
         };
         Some(Ahead {
             whose,
             family: self.family,
             hook: self.traffic.hook(),
-            rule: format!("chain {} at priority {}", chain.name, chain.priority),
+            rule: self::rule(chain),
             traffic: self.traffic.name(),
             all: taken.part == Part::All,
             packets: taken.packets,
@@ -240,7 +283,7 @@ mod tests {
         let hooked =
             HookedChain { kind, family: BOTH, table: table.into(), name: "out".into(), hook: 3, priority };
         let ours = Ours { sidecar: 5678, outbound: true, inbound: true, dns: Dns::All };
-        ahead(&Ruleset { hooked: vec![hooked], rules }, Family::V4, traffic, &ours, stand)
+        ahead(&Ruleset { hooked: vec![hooked], others: vec![], rules }, Family::V4, traffic, &ours, stand)
     }
 
     #[test]
@@ -270,6 +313,32 @@ mod tests {
         let redirect = vec![rule("out", &[], Action::Redirect)];
         assert_eq!(found_by(BESIDE, ChainType::Untracked, "t", -300, redirect, Traffic::Outbound), []);
         assert_eq!(found(-100, untrack(), Traffic::Outbound), []);
+    }
+
+    #[test]
+    fn translation_at_other_priorities_is_named_whatever_it_does() {
+        let chain = |table: &str, hook, priority| HookedChain {
+            kind: ChainType::Nat,
+            family: BOTH,
+            table: table.into(),
+            name: "c".into(),
+            hook,
+            priority,
+        };
+        let ruleset = Ruleset {
+            hooked: vec![chain("t", 3, -101), chain("usual", 3, -100), chain(TABLE, 3, -105)],
+            others: vec![chain("late", 3, -50), chain("postrouting", 4, 100)],
+            rules: vec![],
+        };
+        let said = |taking: &[Ahead]| elsewhere(&ruleset, taking, |hook| (hook == "output").then_some(-95));
+        let all = said(&[]);
+        assert!(all.len() == 2 && all[0].contains("before ours") && all[1].contains("after ours"), "{all:?}");
+        let taking = found(-101, vec![rule("out", &[], Action::Redirect)], Traffic::Outbound);
+        let named: Vec<_> = taking
+            .into_iter()
+            .map(|ahead| Ahead { rule: "chain c at priority -101".into(), ..ahead })
+            .collect();
+        assert_eq!(said(&named).len(), 1);
     }
 
     #[test]

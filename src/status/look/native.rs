@@ -92,7 +92,7 @@ impl Look {
             inbound: report.ports.inbound.is_some(),
             dns,
         };
-        report.ahead = ahead::of_own_table(&situation, &native, &installed, &ours, |traffic| match traffic {
+        let priority = |traffic| match traffic {
             Traffic::Outbound => {
                 own_table::priority(table, HookPoint::Output, Some(own_name(OwnChain::Outbound)))
             }
@@ -100,6 +100,11 @@ impl Look {
                 own_table::priority(table, HookPoint::Prerouting, Some(own_name(OwnChain::Inbound)))
             }
             Traffic::Dns => own_table::priority(table, HookPoint::Output, None),
+        };
+        report.ahead = ahead::of_own_table(&situation, &native, &installed, &ours, priority);
+        self.say_what_is_elsewhere(&native, &report.ahead, |hook| {
+            let at_hook = Traffic::ALL.into_iter().filter(|traffic| traffic.hook() == hook);
+            at_hook.filter_map(priority).max()
         });
         self.say_more_of(observed, &situation);
         self.say_what_is_unread(&unread, None);

@@ -30,7 +30,9 @@ const CONNTRACK: i32 = -200;
 pub struct Ruleset {
     /// Chains that a hook calls, as far as they were wanted.
     pub hooked: Vec<HookedChain>,
-    /// Their rules, and those of the chains that they lead to.
+    /// All other chains that a hook calls; their rules are not read.
+    pub others: Vec<HookedChain>,
+    /// The rules of those that were wanted, and of the chains that they lead to.
     pub rules: Vec<NativeRule>,
 }
 
@@ -122,8 +124,8 @@ pub enum Action {
 /// The kernel's.
 pub fn read(wanted: impl Fn(&HookedChain) -> bool) -> io::Result<Ruleset> {
     let header = [AF_UNSPEC, 0, 0, 0];
-    let mut hooked = list(&Request::new(GETCHAIN, NLM_F_DUMP, &header, &[]), hooked_chain)?;
-    hooked.retain(wanted);
+    let all = list(&Request::new(GETCHAIN, NLM_F_DUMP, &header, &[]), hooked_chain)?;
+    let (hooked, others): (Vec<_>, Vec<_>) = all.into_iter().partition(wanted);
     let mut rules: Vec<NativeRule> = Vec::new();
     let mut asked: BTreeSet<(FamilyNumber, String, String)> = BTreeSet::new();
     let mut next: Vec<_> = hooked.iter().map(|c| (c.family, c.table.clone(), c.name.clone())).collect();
@@ -142,7 +144,7 @@ pub fn read(wanted: impl Fn(&HookedChain) -> bool) -> io::Result<Ruleset> {
         }));
         rules.extend(found);
     }
-    Ok(Ruleset { hooked, rules })
+    Ok(Ruleset { hooked, others, rules })
 }
 
 /// Whether it is a chain of iptables, which its own programs read.

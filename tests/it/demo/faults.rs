@@ -3,6 +3,8 @@
 use super::room::{Demo, Who};
 use super::shown::assert_whole;
 use crate::support::Lab;
+use crate::support::command::find;
+use crate::support::lab::skip;
 
 /// Does something on host A.
 fn on_host_a(what: &str) -> String {
@@ -90,5 +92,45 @@ fn a_reader_that_goes_away_is_no_failure() {
         let head = ["sh", "-c", "\"$@\" | head -n 1", "sh"];
         let run = Demo::by(Who::Root).through(&head).run(lab).expect("root may").exits(0);
         assert_eq!((run.stdout.lines().count(), run.stderr.as_str()), (1, ""), "{run}");
+    });
+}
+
+/// Starts a program to which the kernel gives no IPv6 sockets, as one without IPv6 does: a filter of system calls
+/// lets `socket(AF_INET6, ...)` fail with EAFNOSUPPORT.
+const NO_IPV6: &str = "
+import ctypes, os, platform, struct, sys
+socket = {'x86_64': 41, 'aarch64': 198}[platform.machine()]
+load, equal, end = 0x20, 0x15, 0x06
+steps = [(load, 0, 0, 0), (equal, 0, 3, socket), (load, 0, 0, 16), (equal, 0, 1, 10),
+         (end, 0, 0, 0x00050000 | 97), (end, 0, 0, 0x7fff0000)]
+code = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *step) for step in steps))
+libc = ctypes.CDLL(None, use_errno=True)
+program = struct.pack('HxxxxxxP', len(steps), ctypes.addressof(code))
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.create_string_buffer(program)):
+    sys.exit(os.strerror(ctypes.get_errno()))
+os.execvp(sys.argv[1], sys.argv[1:])
+";
+
+#[test]
+fn without_ipv6_it_is_shown_with_ipv4_and_says_so() {
+    Lab::enter(|lab| {
+        if find("python3").is_none() {
+            return skip("no python3, which takes IPv6 away from a process");
+        }
+        let run =
+            Demo::by(Who::Root).through(&["python3", "-c", NO_IPV6]).run(lab).expect("root may").exits(0);
+        let run = run.prints("This machine has no IPv6").prints("--ip-family-mode ipv4");
+        let run = run.prints("The firewall is as it was before, byte for byte").prints("0 of ");
+        assert!(!run.stdout.contains("and IPv6"), "{run}");
+        assert_eq!(run.stderr, "", "{run}");
+        assert!(run.stdout.lines().all(|line| line.chars().count() <= 80), "{run}");
+    });
+}
+
+#[test]
+fn what_it_does_not_know_is_refused() {
+    Lab::enter(|lab| {
+        let run = lab.program().args(["demo", "-o", "json"]).run().exits(2);
+        let _ = run.says("unexpected argument '-o'");
     });
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::lab::each_iptables_variant;
+use crate::support::lab::{each_backend, each_iptables_variant};
 use crate::support::mesh::Mesh;
 use crate::support::{APP, Family, firewall};
 
@@ -35,32 +35,6 @@ fn whose(report: &Value) -> Vec<&str> {
 }
 
 each_iptables_variant! {
-    fn docker_that_keeps_to_itself_does_not_count(lab, variant) {
-        firewall::restore(variant, Family::V4, DOCKER);
-        install(lab, variant);
-        let found = report(lab, 0, &[]);
-        assert_eq!(whose(&found), [""; 0], "{found:#}");
-    }
-
-    fn kube_proxy_takes_services(lab, variant) {
-        firewall::restore(variant, Family::V4, KUBE);
-        install(lab, variant);
-        let mesh = Mesh::new(lab, Family::V4);
-        // That it is really so:
-        assert_eq!(mesh.connect(APP, Family::V4.outside(), 443), "world");
-        assert_eq!(mesh.connect(APP, Family::V4.outside(), 444), "outbound");
-        let found = report(lab, 11, &[]);
-        assert_eq!(whose(&found), ["kube-proxy"], "{found:#}");
-        let ahead = &found["ahead"][0];
-        assert_eq!((ahead["traffic"].as_str(), ahead["takes"].as_str()), (Some("outbound"), Some("part")));
-        assert_eq!(ahead["packets"], 1);
-        let _ = status(lab, &[]).exits(11).prints("kube-proxy takes some IPv4 outgoing TCP").prints("to come first");
-        // The way out that is named is one.
-        let _ = lab.install(variant, &["--redirect-dns", "--redirect-outbound-insert-instead-of-append"]).succeeds();
-        assert_eq!(mesh.connect(APP, Family::V4.outside(), 443), "outbound");
-        report(lab, 0, &[]);
-    }
-
     fn what_arrives_for_the_host_is_ours(lab, variant) {
         install(lab, variant);
         let first = "-t nat -I PREROUTING 1 -p tcp --dport 8080 -m addrtype --dst-type LOCAL -j REDIRECT --to-ports 1";
@@ -114,5 +88,33 @@ each_iptables_variant! {
         firewall::restore(variant, Family::V4, rule);
         let found = report(lab, 11, &[]);
         assert_eq!(found["ahead"][0]["place"], format!("raw OUTPUT ({})", variant.name()), "{found:#}");
+    }
+}
+
+each_backend! {
+    fn docker_that_keeps_to_itself_does_not_count(lab, backend) {
+        firewall::restore(backend.tools(), Family::V4, DOCKER);
+        install(lab, backend);
+        let found = report(lab, 0, &[]);
+        assert_eq!(whose(&found), [""; 0], "{found:#}");
+    }
+
+    fn kube_proxy_takes_services(lab, backend) {
+        firewall::restore(backend.tools(), Family::V4, KUBE);
+        install(lab, backend);
+        let mesh = Mesh::new(lab, Family::V4);
+        // That it is really so:
+        assert_eq!(mesh.connect(APP, Family::V4.outside(), 443), "world");
+        assert_eq!(mesh.connect(APP, Family::V4.outside(), 444), "outbound");
+        let found = report(lab, 11, &[]);
+        assert_eq!(whose(&found), ["kube-proxy"], "{found:#}");
+        let ahead = &found["ahead"][0];
+        assert_eq!((ahead["traffic"].as_str(), ahead["takes"].as_str()), (Some("outbound"), Some("part")));
+        assert_eq!(ahead["packets"], 1);
+        let _ = status(lab, &[]).exits(11).prints("kube-proxy takes some IPv4 outgoing TCP").prints("to come first");
+        // The way out that is named is one.
+        let _ = lab.install(backend, &["--redirect-dns", "--redirect-outbound-insert-instead-of-append"]).succeeds();
+        assert_eq!(mesh.connect(APP, Family::V4.outside(), 443), "outbound");
+        report(lab, 0, &[]);
     }
 }

@@ -9,7 +9,7 @@ mod watch;
 
 use serde_json::Value;
 
-use crate::support::{Backend, Lab, Run};
+use crate::support::{Backend, Family, Lab, Run, firewall};
 
 /// `tproxy status` with flags.
 fn status(lab: &Lab, flags: &[&str]) -> Run {
@@ -30,6 +30,24 @@ fn differences(report: &Value) -> Vec<(String, String)> {
     let all = report["differences"].as_array().expect("a list");
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     all.iter().map(|difference| (text(&difference["kind"]), text(&difference["chain"]))).collect()
+}
+
+/// The chain in which it is decided what of the traffic that leaves is redirected.
+fn outbound(backend: Backend) -> &'static str {
+    match backend {
+        Backend::Nftables => "outbound",
+        Backend::Iptables(_) => "KUMA_MESH_OUTBOUND",
+    }
+}
+
+/// Removes the rules about IPv4 that arrives, which in a native table are those about IPv6 too.
+fn flush_inbound(backend: Backend) {
+    match backend {
+        Backend::Nftables => firewall::nft("flush chain inet kuma_mesh inbound\n"),
+        Backend::Iptables(variant) => {
+            let _ = firewall::iptables(variant, Family::V4, "-t nat -F KUMA_MESH_INBOUND").succeeds();
+        }
+    }
 }
 
 /// Installs with DNS.

@@ -241,6 +241,62 @@ fn what_comes_first_is_named() {
     });
 }
 
+/// Translation of addresses by others: of each family, at each hook, before, at and after ours.
+#[test]
+fn translation_at_other_priorities_is_named() {
+    Lab::enter(|lab| {
+        let given = install(lab, WANTED);
+        let mine = |family: &str, hook: &str, priority: &str, rule: &str| {
+            firewall::nft(&format!(
+                "table {family} mine {{}}\ndelete table {family} mine\ntable {family} mine {{\n chain c {{\n \
+                 type nat hook {hook} priority {priority}\n {rule}\n }}\n}}\n"
+            ));
+        };
+        let texts = |found: &serde_json::Value, list: &str, key: &str| -> String {
+            let all = found[list].as_array().expect("a list").iter();
+            all.map(|item| item[key].as_str().expect("a text").to_owned() + "\n").collect()
+        };
+        for family in ["inet", "ip", "ip6"] {
+            let place = format!("nftables table {family} mine");
+            for (hook, priority, number) in
+                [("output", "-101", -101), ("output", "-99", -99), ("prerouting", "dstnat - 20", -120)]
+            {
+                mine(family, hook, priority, "tcp dport 9999 counter redirect to :1");
+                let found = report(lab, 11, &flags(&given));
+                assert!(texts(&found, "ahead", "place").contains(&place), "{found:#}");
+                let chain = format!("chain c at priority {number}");
+                assert!(texts(&found, "ahead", "rule").contains(&chain), "{found:#}");
+                // What only touches addresses, users or protocols that are no business of ours.
+                let harmless: &[&str] = match hook {
+                    "prerouting" => &["udp dport 9 redirect to :1"],
+                    _ => &[
+                        "fib daddr type local tcp dport 9 redirect to :1",
+                        "meta skuid 5678 meta l4proto tcp redirect to :1",
+                    ],
+                };
+                for rule in harmless {
+                    mine(family, hook, priority, rule);
+                    let found = report(lab, 0, &flags(&given));
+                    let notes = texts(&found, "notes", "what");
+                    assert!(
+                        notes.contains(&format!("{place}, {chain}")) && notes.contains("before ours"),
+                        "{found:#}"
+                    );
+                }
+            }
+            mine(family, "output", "-50", "tcp dport 9999 redirect to :1");
+            let notes = texts(&report(lab, 0, &flags(&given)), "notes", "what");
+            assert!(notes.contains("after ours") && notes.contains("chain c at priority -50"), "{notes}");
+            // At the usual priority it is as usual: named only if it takes something.
+            mine(family, "prerouting", "dstnat", "udp dport 9 redirect to :1");
+            assert_eq!(texts(&report(lab, 0, &flags(&given)), "notes", "what"), "");
+            mine(family, "prerouting", "dstnat", "tcp dport 9 redirect to :1");
+            report(lab, 11, &flags(&given));
+            firewall::nft(&format!("delete table {family} mine\n"));
+        }
+    });
+}
+
 #[test]
 fn docker_that_keeps_to_itself_does_not_count_and_kube_proxy_does() {
     for variant in Variant::BOTH {

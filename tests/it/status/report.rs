@@ -1,51 +1,14 @@
 //! What a report says of an installation.
 
 use crate::support::kumactl::{Kumactl, Version};
-use crate::support::lab::{each_iptables_stack, each_iptables_variant};
+use crate::support::lab::{each_backend, each_iptables_variant, each_stack};
 use crate::support::listener::Listener;
 use crate::support::mesh::Mesh;
-use crate::support::{APP, SIDECAR, as_user, client, firewall};
+use crate::support::{APP, Backend, SIDECAR, as_user, client, firewall};
 
-use super::{differences, install, report, status};
+use super::{differences, install, outbound, report, status};
 
 each_iptables_variant! {
-    fn an_installation_is_as_wanted(lab, variant) {
-        install(lab, variant);
-        let found = report(lab, 0, &[]);
-        assert_eq!(found["status"], "installed");
-        assert_eq!(found["backend"], "iptables");
-        assert_eq!(found["variant"], variant.name());
-        assert_eq!(found["comparedWith"], "recorded");
-        assert_eq!(found["installedBy"]["program"], "tproxy");
-        assert_eq!(found["installedBy"]["version"], env!("CARGO_PKG_VERSION"));
-        assert!(found["installedBy"]["since"].as_str().expect("a time").ends_with('Z'));
-        assert_eq!(found["sidecar"]["uid"], SIDECAR);
-        assert_eq!(found["sidecar"]["name"], "kuma-dp");
-        assert_eq!(found["ports"]["outbound"], 15001);
-        assert_eq!(found["ports"]["inbound"], 15006);
-        assert_eq!(found["ports"]["dns"], 15053);
-        assert_eq!(found["families"].as_array().expect("a list").len(), 2);
-        assert_eq!(found["resolvers"]["asCaptured"], true);
-        for list in ["differences", "ahead", "problems"] {
-            assert_eq!(found[list].as_array().expect("a list").len(), 0, "{list}: {found:#}");
-        }
-        let text = status(lab, &[]).exits(0).prints("installed, as wanted").prints("nobody listens");
-        assert!(text.stdout.lines().all(|line| line.chars().count() <= 80), "{text}");
-    }
-
-    fn what_was_given_counts_more_than_what_was_recorded(lab, variant) {
-        install(lab, variant);
-        let user = ["--kuma-dp-user", "kuma-dp"];
-        let tools = firewall::executables(variant);
-        let named = ["--iptables-executables", tools.as_str()];
-        let same = report(lab, 0, &[&user[..], &named, &["--redirect-dns"]].concat());
-        assert_eq!(same["comparedWith"], "given");
-        let other = report(lab, 11, &[&user[..], &named, &["--redirect-dns", "--exclude-outbound-ports", "7"]].concat());
-        assert!(differences(&other).contains(&("missing".into(), "KUMA_MESH_OUTBOUND".into())), "{other:#}");
-        // Where to look is not what is wanted.
-        assert_eq!(report(lab, 0, &named)["comparedWith"], "recorded");
-    }
-
     fn half_removed_rules_are_missing_one_by_one(lab, variant) {
         install(lab, variant);
         for family in [firewall::Family::V4, firewall::Family::V6] {
@@ -104,19 +67,6 @@ each_iptables_variant! {
         assert!(differences(&report(lab, 11, &[])).contains(&("missing".into(), "KUMA_MESH_OUTBOUND".into())));
     }
 
-    fn everything_that_can_be_configured_is_as_wanted(lab, variant) {
-        let flags = [
-            "--redirect-all-dns-traffic", "--vnet", "docker0:172.17.0.0/16", "--drop-invalid-packets",
-            "--exclude-outbound-ports-for-uids", "tcp:80,90-99:106-108", "--exclude-outbound-ips", "10.0.0.1",
-            "--exclude-inbound-ports", "22", "--exclude-inbound-ips", "192.168.0.1,fe80::/10", "--iptables-logs",
-        ];
-        let _ = lab.install(variant, &flags).succeeds();
-        assert_eq!(report(lab, 0, &[])["comparedWith"], "recorded");
-        // Without the record, the rules tell the same.
-        std::fs::remove_dir_all("/run/tproxy").expect("a record");
-        assert_eq!(report(lab, 0, &[])["comparedWith"], "inferred");
-    }
-
     fn older_kumactls_are_told_apart(lab, variant) {
         let _ = lab;
         for (version, dns, said) in [
@@ -139,9 +89,64 @@ each_iptables_variant! {
     }
 }
 
-each_iptables_stack! {
-    fn hits_and_listeners(lab, variant, family) {
-        let _ = lab.install(variant, &["--redirect-dns", "--exclude-outbound-ports", "7777"]).succeeds();
+each_backend! {
+    fn an_installation_is_as_wanted(lab, backend) {
+        install(lab, backend);
+        let found = report(lab, 0, &[]);
+        assert_eq!(found["status"], "installed");
+        let (name, variant) = match backend {
+            Backend::Nftables => ("nftables", None),
+            Backend::Iptables(variant) => ("iptables", Some(variant.name())),
+        };
+        assert_eq!((found["backend"].as_str(), found["variant"].as_str()), (Some(name), variant));
+        assert_eq!(found["comparedWith"], "recorded");
+        assert_eq!(found["installedBy"]["program"], "tproxy");
+        assert_eq!(found["installedBy"]["version"], env!("CARGO_PKG_VERSION"));
+        assert!(found["installedBy"]["since"].as_str().expect("a time").ends_with('Z'));
+        assert_eq!(found["sidecar"]["uid"], SIDECAR);
+        assert_eq!(found["sidecar"]["name"], "kuma-dp");
+        assert_eq!(found["ports"]["outbound"], 15001);
+        assert_eq!(found["ports"]["inbound"], 15006);
+        assert_eq!(found["ports"]["dns"], 15053);
+        assert_eq!(found["families"].as_array().expect("a list").len(), 2);
+        assert_eq!(found["resolvers"]["asCaptured"], true);
+        for list in ["differences", "ahead", "problems"] {
+            assert_eq!(found[list].as_array().expect("a list").len(), 0, "{list}: {found:#}");
+        }
+        let text = status(lab, &[]).exits(0).prints("installed, as wanted").prints("nobody listens");
+        assert!(text.stdout.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    fn what_was_given_counts_more_than_what_was_recorded(lab, backend) {
+        install(lab, backend);
+        let user = ["--kuma-dp-user", "kuma-dp"];
+        let tools = firewall::executables(backend.tools());
+        let named = ["--iptables-executables", tools.as_str()];
+        let same = report(lab, 0, &[&user[..], &named, &["--redirect-dns"]].concat());
+        assert_eq!(same["comparedWith"], "given");
+        let other = report(lab, 11, &[&user[..], &named, &["--redirect-dns", "--exclude-outbound-ports", "7"]].concat());
+        assert!(differences(&other).contains(&("missing".into(), outbound(backend).into())), "{other:#}");
+        // Where to look is not what is wanted.
+        assert_eq!(report(lab, 0, &named)["comparedWith"], "recorded");
+    }
+
+    fn everything_that_can_be_configured_is_as_wanted(lab, backend) {
+        let flags = [
+            "--redirect-all-dns-traffic", "--vnet", "docker0:172.17.0.0/16", "--drop-invalid-packets",
+            "--exclude-outbound-ports-for-uids", "tcp:80,90-99:106-108", "--exclude-outbound-ips", "10.0.0.1",
+            "--exclude-inbound-ports", "22", "--exclude-inbound-ips", "192.168.0.1,fe80::/10", "--iptables-logs",
+        ];
+        let _ = lab.install(backend, &flags).succeeds();
+        assert_eq!(report(lab, 0, &[])["comparedWith"], "recorded");
+        // Without the record, the rules tell the same.
+        std::fs::remove_dir_all("/run/tproxy").expect("a record");
+        assert_eq!(report(lab, 0, &[])["comparedWith"], "inferred");
+    }
+}
+
+each_stack! {
+    fn hits_and_listeners(lab, backend, family) {
+        let _ = lab.install(backend, &["--redirect-dns", "--exclude-outbound-ports", "7777"]).succeeds();
         let mesh = Mesh::new(lab, family);
         assert_eq!(mesh.connect(APP, family.outside(), 80), "outbound");
         assert_eq!(mesh.connect(APP, family.elsewhere(), 81), "outbound");
@@ -160,8 +165,8 @@ each_iptables_stack! {
         }
     }
 
-    fn a_port_taken_by_somebody_else(lab, variant, family) {
-        install(lab, variant);
+    fn a_port_taken_by_somebody_else(lab, backend, family) {
+        install(lab, backend);
         let _taken = as_user(APP, move || Listener::tcp("app", family.any(), 15001));
         let name = format!("ip{}", if family == Family::V4 { "v4" } else { "v6" });
         let found = report(lab, 0, &[]);

@@ -4,12 +4,12 @@ use std::fs;
 
 use crate::support::command::{Program, find};
 use crate::support::generation::nft_generation;
-use crate::support::lab::{Lab, each_iptables_variant, everywhere, skip};
+use crate::support::lab::{Lab, each_backend, everywhere, skip};
 use crate::support::snapshot::Snapshot;
 use crate::support::{Backend, Family, Variant, firewall};
 
 use super::ahead::DOCKER;
-use super::{install, report, status};
+use super::{flush_inbound, install, report, status};
 
 fn legacy_tables() -> Vec<String> {
     let names = ["ip_tables_names", "ip6_tables_names"];
@@ -32,14 +32,14 @@ fn a_clean_host_stays_clean() {
     });
 }
 
-each_iptables_variant! {
-    fn an_installation_stays_as_it_is(lab, variant) {
-        install(lab, variant);
+each_backend! {
+    fn an_installation_stays_as_it_is(lab, backend) {
+        install(lab, backend);
         lab.silence();
         let before = Snapshot::take();
         look(lab, 0);
         Snapshot::take().assert_unchanged_since(&before);
-        let _ = firewall::iptables(variant, Family::V4, "-t nat -F KUMA_MESH_INBOUND").succeeds();
+        flush_inbound(backend);
         let before = Snapshot::take();
         look(lab, 11);
         Snapshot::take().assert_unchanged_since(&before);

@@ -7,7 +7,7 @@ use nix::sys::signal::{Signal, kill};
 
 use crate::support::command::{self, pid};
 use crate::support::lab::{Lab, in_a_namespace_of_our_own, skip};
-use crate::support::{Family, Variant, firewall};
+use crate::support::{Backend, Family, Variant, firewall};
 
 use super::install;
 
@@ -77,6 +77,38 @@ fn the_flusher_is_named() {
 }
 
 #[test]
+fn who_changes_our_own_table_is_named() {
+    Lab::enter(|lab| {
+        install(lab, Backend::Nftables);
+        let (mut watch, first) = Watch::start(lab, &[]);
+        assert!(first.ends_with("now: installed, as wanted"), "{first}");
+        let flusher =
+            command::Program::new("nft").args(["flush", "chain", "inet", "kuma_mesh", "inbound"]).start();
+        let pid = flusher.pid;
+        let _ = flusher.finish().succeeds();
+        let line = watch.line_with("removed");
+        assert!(line.contains(" nft: nft (pid ") && line.contains("in inet kuma_mesh"), "{line}");
+        assert!(line.contains("of them ours") || line.contains("of ours"), "{line}");
+        if !is_nested() {
+            assert!(line.contains(&format!("(pid {pid})")), "{line}");
+        }
+        assert!(watch.line_with("now:").contains("missing"));
+        firewall::nft("add element inet kuma_mesh resolvers_ipv4 { 10.9.9.9 }\n");
+        let line = watch.line_with("inet kuma_mesh");
+        assert!(line.contains(" nft: nft (pid "), "{line}");
+        firewall::nft("delete table inet kuma_mesh\n");
+        assert!(watch.line_with("NOT INSTALLED").contains("now:"));
+        watch.end(Signal::SIGTERM);
+    });
+}
+
+/// The kernel tells the number of the first PID namespace, which is this one unless tests run in a container.
+fn is_nested() -> bool {
+    let outside = std::fs::read_to_string("/proc/self/status").expect("proc");
+    outside.lines().any(|l| l.starts_with("NSpid:") && l.split_whitespace().count() > 2)
+}
+
+#[test]
 fn the_pid_is_the_flushers() {
     Lab::enter(|lab| {
         install(lab, Variant::Nft);
@@ -88,10 +120,7 @@ fn the_pid_is_the_flushers() {
         let _ = flusher.finish().succeeds();
         let line: serde_json::Value = serde_json::from_str(&watch.line()).expect("JSON");
         assert_eq!((line["event"].as_str(), line["program"].as_str()), (Some("change"), Some("nft")));
-        // The kernel tells the number of the first PID namespace, which is this one unless tests run in a container.
-        let outside = std::fs::read_to_string("/proc/self/status").expect("proc");
-        let nested = outside.lines().any(|l| l.starts_with("NSpid:") && l.split_whitespace().count() > 2);
-        if !nested && std::path::Path::new("/proc/1/comm").exists() {
+        if !is_nested() && std::path::Path::new("/proc/1/comm").exists() {
             assert_eq!(line["pid"], flusher_pid);
         }
         assert!(line["rules"]["oursRemoved"].as_u64().expect("a number") > 20, "{line}");

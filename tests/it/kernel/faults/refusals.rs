@@ -92,6 +92,10 @@ fn is_left_out(lab: &Lab, variant: Variant, fault: &Fault, part: &str, warning: 
         assert!(ours(&rules).iter().any(|rule| rule.contains("--to-ports 15053")), "{rules}");
         assert!(ours(&rules).iter().any(|rule| rule.contains("-j KUMA_MESH_OUTBOUND")), "{rules}");
     }
+    // It is on record, and so not missing.
+    let status = lab.program().arg("status").run().prints("left out at installation, because it was refused");
+    // Their rules come first, which is another matter.
+    assert!(!status.stdout.contains("not as wanted:") && !status.stdout.contains("Problems:"), "{status}");
     // The same again is the same, and it goes away as everything else does.
     let now = Snapshot::take();
     install(lab, variant, fault, &[]).succeeds();

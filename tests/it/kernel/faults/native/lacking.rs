@@ -59,6 +59,9 @@ fn is_left_out(lab: &Lab, kernel: &(impl Fn(&mut [u8]) + Sync), words: &str, par
     assert_eq!(nft_generation(), generation + 1, "a trial is no change: {run}");
     let table = own_table().expect("a table");
     assert!(!table.contains(words) && table.contains("redirect to :15053"), "{table}");
+    // It is on record, and so not missing.
+    let status = lab.program().arg("status").run().exits(0).prints("installed, as wanted");
+    let _ = status.prints("left out at installation, because it was refused");
     // Again is the same, and it goes as it does elsewhere.
     install_saying(lab, &FLAGS, kernel).succeeds().says("warning: ");
     assert_eq!(own_table().expect("a table"), table);
