@@ -1,6 +1,7 @@
 //! Measuring everything in turn, over and over, and what comes out of it.
 
-/// Samples of so many things, round by round. Each round begins with another one.
+/// Samples of so many things, round by round. Each round has another order, because what a thing finds in caches and
+/// queues is what the one before it left.
 pub struct Rounds<T>(Vec<Vec<T>>);
 
 impl<T: Clone + Default> Rounds<T> {
@@ -11,10 +12,10 @@ impl<T: Clone + Default> Rounds<T> {
         mut measure: impl FnMut(usize) -> Result<T, String>,
     ) -> Result<Self, String> {
         let mut rounds = Vec::new();
-        for number in 0..=runs {
+        let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+        for _ in 0..=runs {
             let mut samples = vec![T::default(); things];
-            for step in 0..things {
-                let index = (number + step) % things;
+            for index in dice.order(things) {
                 samples[index] = measure(index)?;
             }
             rounds.push(samples);
@@ -29,6 +30,25 @@ impl<T: Clone + Default> Rounds<T> {
             median: quarter(self.0.iter().map(|round| seconds(&round[index])).collect(), 2),
             ratios: self.0.iter().map(|round| seconds(&round[index]) / seconds(&round[0])).collect(),
         }
+    }
+}
+
+/// Numbers without a pattern, the same in every run (Marsaglia's xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// All numbers below `count`.
+    fn order(&mut self, count: usize) -> Vec<usize> {
+        let mut order: Vec<(u64, usize)> = (0..count).map(|index| (self.roll(), index)).collect();
+        order.sort_unstable();
+        order.into_iter().map(|(_, index)| index).collect()
     }
 }
 
