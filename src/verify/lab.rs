@@ -2,13 +2,14 @@
 //! its own that leads nowhere. What is sent there stays on this host, and when this process ends, however it ends,
 //! the namespace ends with it, and the interface with the namespace.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use super::ground::{Dice, Ends};
+use super::probe::NO_TIME;
 use crate::plan::Family;
 use crate::sys::netlink::link;
 use crate::sys::netns::Namespace;
@@ -124,23 +125,47 @@ impl Lab {
         self.outside.run(|| exists_already(link::add_route(OTHER, addr, bits, 0)))?
     }
 
-    /// Lets somebody outside have this address too. Nothing changes for anybody else on this host: packets go there
-    /// only from sockets that are bound to the interface.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn invite(&self, addr: IpAddr) -> io::Result<()> {
-        if self.is_there(addr) {
+    /// Lets somebody outside have these addresses too; for those that cannot be had, why. Nothing changes for anybody
+    /// else on this host: packets go there only from sockets that are bound to the interface.
+    pub fn invite(
+        &self,
+        addresses: &BTreeSet<IpAddr>,
+        until: Instant,
+    ) -> BTreeMap<IpAddr, Result<(), String>> {
+        let wanted = addresses.iter().filter(|addr| !self.is_there(**addr));
+        let routes = wanted.clone().map(|&addr| {
+            let in_time = || if Instant::now() < until { self.add_worse_route(addr) } else { Err(late()) };
+            (addr, in_time())
+        });
+        let routes: Vec<(IpAddr, io::Result<()>)> = routes.collect();
+        // Entering the namespace takes a thread, so it is done once.
+        let invited = self.outside.run(|| {
+            let have = |(addr, route): (IpAddr, io::Result<()>)| {
+                let in_time = || if Instant::now() < until { Ok(()) } else { Err(late()) };
+                let had = route
+                    .and_then(|()| in_time())
+                    .and_then(|()| exists_already(link::add_address(OTHER, addr)));
+                (addr, had.map_err(|error| error.to_string()))
+            };
+            routes.into_iter().map(have).collect()
+        });
+        let no_thread = |error: io::Error| wanted.map(|addr| (*addr, Err(error.to_string()))).collect();
+        invited.unwrap_or_else(no_thread)
+    }
+
+    /// IPv4 takes an address for a neighbour where a bound socket has no route to it; IPv6 does not. A route as long as
+    /// the one that leads there now, and worse, is taken by bound sockets alone.
+    fn add_worse_route(&self, addr: IpAddr) -> io::Result<()> {
+        if addr.is_ipv4() {
             return Ok(());
         }
-        // IPv4 takes an address for a neighbour where a bound socket has no route to it; IPv6 does not. A route as
-        // long as the one that leads there now, and worse, is taken by bound sockets alone.
-        if addr.is_ipv6() {
-            let prefix = link::route_to(addr)?.unwrap_or(128);
-            exists_already(link::add_route(&self.device, addr, prefix, link::LAST_RESORT))?;
-        }
-        self.outside.run(|| exists_already(link::add_address(OTHER, addr)))?
+        let prefix = link::route_to(addr)?.unwrap_or(128);
+        exists_already(link::add_route(&self.device, addr, prefix, link::LAST_RESORT))
     }
+}
+
+fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::QuotaExceeded, NO_TIME)
 }
 
 fn exists_already(result: io::Result<()>) -> io::Result<()> {

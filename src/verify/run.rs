@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
 
-use super::check::{Check, Goal, Id, Method, Outcome, Probe, Reached, Report, Status};
+use super::check::{Check, Goal, Id, Method, Outcome, Probe, Reached, Report, Status, Way};
 use super::derive::{self, Sources};
 use super::ground::{self, Dice, Ends, Taken};
 use super::guests;
@@ -29,7 +29,14 @@ use crate::sys::netlink::sockets;
 use crate::sys::user;
 
 /// When no further probe is begun. The last ones take a few seconds more, and so does looking at the rules.
-const PATIENCE: Duration = Duration::from_secs(12);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// When preparations have to be done, of which there are many where a thousand addresses are excluded.
+const PREPARATION: Duration = Duration::from_secs(4);
+
+/// What it takes to make a pair of interfaces, and to be other users.
+const CAPABILITIES: &str = "run it as root of the host or of the container whose traffic is redirected, with the \
+    capabilities NET_ADMIN, NET_RAW, SETUID and SYS_ADMIN";
 
 /// How long connections of probes may take to end.
 const ENDING: Duration = Duration::from_secs(1);
@@ -58,7 +65,7 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
     let lab = Lab::make(ground::TEMPORARY, wanted, &mut dice);
     let mut checks = checks(config, facts, &in_use, &families, &lab, &mut dice);
     if let Ok(lab) = &lab {
-        invite(lab, &mut checks);
+        invite(lab, &mut checks, begun + PREPARATION);
     }
     let used = lab.iter().flat_map(|lab| lab.ends.values().flatten());
     let used = used.flat_map(|ends| [ends.here, ends.there, ends.far]).map(ipnet::IpNet::from);
@@ -73,12 +80,12 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
         None
     };
     let method = if listening.is_some() { Method::Listeners } else { Method::Counters };
-    let look = rules::look(config)
-        .inspect_err(|failure| tracing::debug!("the rules could not be looked at: {failure}"))
-        .ok();
-    for complaint in look.iter().flat_map(Look::complaints) {
-        tracing::warn!("{complaint}");
-    }
+    let look = || {
+        rules::look(config)
+            .inspect_err(|failure| tracing::debug!("the rules could not be looked at: {failure}"))
+            .ok()
+    };
+    let before = if method == Method::Counters { look() } else { None };
     let tokens = Arc::new(Tokens::new(token, destinations(&checks)));
     let sidecar = match listening {
         Some(ports) => Some(Sidecar::start(ports, tokens.clone()).map_err(|error| no_sidecar(&error))?),
@@ -93,7 +100,7 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
         sidecar: facts.sidecar_uid,
         tokens: &tokens,
         method,
-        sound: look.as_ref().is_some_and(Look::is_sound),
+        sound: before.as_ref().is_some_and(Look::is_sound),
         until: begun + PATIENCE,
         busy: Mutex::default(),
         lost: AtomicUsize::new(0),
@@ -101,33 +108,34 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
     let reached = send_all(&field, &checks);
     drop(sidecar);
     settle(lab.iter().chain(guests.values()));
+    let is_missing = lab.is_err();
     drop((lab, guests));
 
-    let native = look.as_ref().is_some_and(Look::is_native);
+    let after = look();
+    for complaint in after.iter().flat_map(Look::complaints) {
+        tracing::warn!("{complaint}");
+    }
+    let native = after.as_ref().is_some_and(Look::is_native);
     let bench = Bench { config, method, holders, sidecar: facts.sidecar_uid, native };
     let judged = checks.into_iter().zip(reached);
     let mut outcomes: Vec<Outcome> = judged.map(|(check, reached)| bench.judge(check, &reached)).collect();
     outcomes.extend(ipv6_left_out(config, facts));
-    if let Some(look) = &look {
-        if method == Method::Counters
-            && let Ok(after) = rules::look(config)
-        {
-            witness::confirm(&look.counted(), &after.counted(), &mut outcomes);
+    if let Some(after) = &after {
+        if let Some(before) = &before {
+            witness::confirm(&before.counted(), &after.counted(), &mut outcomes);
         }
-        explain(&bench, look, &mut outcomes);
+        explain(&bench, after, &mut outcomes);
     }
     let report = Report { method, outcomes };
     // Traffic that stays on loopback proves nothing about redirection.
     let proved = |outcome: &Outcome| outcome.status == Status::Pass && outcome.check.id != Id::Localhost;
-    if !report.failed() && !report.outcomes.iter().any(proved) {
-        let untested = report.outcomes.iter().find(|outcome| outcome.status == Status::NotTested);
-        let why = untested.map(|outcome| outcome.happened.clone()).unwrap_or_default();
-        return Err(Failure::new(Exit::Host, format!("nothing can be tested here: {why}")).hint(
-            "run it as root of the host or of the container whose traffic is redirected, with the capabilities \
-             NET_ADMIN, NET_RAW, SETUID and SYS_ADMIN",
-        ));
+    if report.failed() || report.outcomes.iter().any(proved) {
+        return Ok(report);
     }
-    Ok(report)
+    let untested = report.outcomes.into_iter().find(|outcome| outcome.status == Status::NotTested);
+    let why = untested.map(|outcome| outcome.happened).unwrap_or_default();
+    let nothing = Failure::new(Exit::Host, format!("nothing can be tested here: {why}"));
+    Err(if is_missing { nothing.hint(CAPABILITIES) } else { nothing })
 }
 
 fn in_use() -> Taken {
@@ -180,22 +188,18 @@ fn checks(
 }
 
 /// Puts somebody at the destinations that are not ours to choose.
-fn invite(lab: &Lab, checks: &mut [Check]) {
-    let mut known: BTreeMap<IpAddr, Result<(), String>> = BTreeMap::new();
+fn invite(lab: &Lab, checks: &mut [Check], until: Instant) {
+    let addr = |check: &Check| match &check.probe {
+        Probe::Connect { to, way: Way::Device, .. }
+        | Probe::Datagram { to, .. }
+        | Probe::Again { to, .. } => Some(to.ip()),
+        Probe::Arrive { from, .. } => Some(*from),
+        _ => None,
+    };
+    let wanted = checks.iter().filter_map(addr).filter(|addr| !addr.is_loopback());
+    let invited = lab.invite(&wanted.collect(), until);
     for check in checks {
-        let addr = match &check.probe {
-            Probe::Connect { to, way: super::check::Way::Device, .. }
-            | Probe::Datagram { to, .. }
-            | Probe::Again { to, .. } => to.ip(),
-            Probe::Arrive { from, .. } => *from,
-            _ => continue,
-        };
-        if addr.is_loopback() {
-            continue;
-        }
-        let invited =
-            known.entry(addr).or_insert_with(|| lab.invite(addr).map_err(|error| error.to_string()));
-        if let Err(why) = invited {
+        if let Some((addr, Err(why))) = addr(check).and_then(|addr| invited.get_key_value(&addr)) {
             check.probe = Probe::Nothing(format!("nobody can be put at {addr}: {why}"));
         }
     }

@@ -51,6 +51,7 @@ const PURE: &[&str] = &[
     "src/verify/derive.rs",
     "src/verify/ground.rs",
     "src/verify/judge.rs",
+    "src/verify/witness.rs",
 ];
 
 const DOORS: [&str; 8] =
