@@ -286,12 +286,14 @@ impl Look {
     }
 
     fn sidecar_uid(&mut self, inferred: Option<u32>) -> Result<u32, Failure> {
+        // Whom the rules name need not be looked up, which can take a program.
+        if let (Compared::Inferred | Compared::Nothing, Some(uid)) = (self.compared, inferred) {
+            return Ok(uid);
+        }
         let found = host::sidecar_user(self.config.kuma_dp_user.as_ref(), self.config.cni_mode);
         match self.compared {
             Compared::Given => found.map(|user| user.uid),
-            Compared::Inferred | Compared::Nothing => {
-                Ok(inferred.or(found.ok().map(|user| user.uid)).unwrap_or_default())
-            }
+            Compared::Inferred | Compared::Nothing => Ok(found.map(|user| user.uid).unwrap_or_default()),
             Compared::Recorded => {
                 let recorded = self.state.as_ref().map(|state| state.sidecar_uid).unwrap_or_default();
                 let fix =

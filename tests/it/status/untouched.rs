@@ -85,7 +85,8 @@ fn no_host_takes_more_than_four_children() {
             firewall::restore(variant, family, "*filter\n-A OUTPUT -p udp -j ACCEPT\nCOMMIT\n");
         }
     };
-    let hosts: [(&str, Prepare, i32, usize); 12] = [
+    let hosts: [(&str, Prepare, i32, usize); 13] = [
+        ("native without a record, for a user without a name", native_without_record, 0, 0),
         ("nothing", |_| {}, 10, 0),
         ("others' nft rules", |_| firewall::restore(Variant::Nft, Family::V4, DOCKER), 10, 0),
         ("others' legacy rules", |_| legacy_rules(), 10, 2),
@@ -150,6 +151,13 @@ fn no_host_takes_more_than_four_children() {
             assert_eq!((legacy_tables(), nft_generation()), before, "{host}");
         });
     }
+}
+
+fn native_without_record(lab: &Lab) {
+    lab.replace("/etc/passwd", "root:x:0:0::/root:/bin/sh\n");
+    let flags = ["install", "--kuma-dp-user", "4321", "--redirect-dns", "--backend", "nftables"];
+    let _ = lab.program().args(flags).run().succeeds();
+    fs::remove_dir_all("/run/tproxy").expect("a record");
 }
 
 /// The same rules in both variants.
