@@ -228,7 +228,9 @@ impl Store {
         }
         self.usable = false;
         // Another run may make either again at once; what is still in use is simply not removed.
-        let _ = fs::remove_file(self.state_path());
+        let path = self.state_path();
+        let _ = fs::remove_file(unfinished(&path));
+        let _ = fs::remove_file(path);
         if let Some(lock) = self.lock.take() {
             let _ = lock.remove();
         }
@@ -282,8 +284,13 @@ fn private_directory(path: &Path) -> io::Result<()> {
     }
 }
 
+/// What a file is written as before it takes its name; a run that is killed meanwhile leaves it.
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
 fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
-    let temporary = path.with_extension("new");
+    let temporary = unfinished(path);
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     let written = file.write_all(text).and_then(|()| fs::rename(&temporary, path));

@@ -7,7 +7,7 @@ use super::resolver::{Resolver, address};
 use super::server::{Server, seen};
 use super::sidecar::Sidecar;
 use super::{curl, dig};
-use crate::support::lab::each_iptables_stack;
+use crate::support::lab::each_stack;
 use crate::support::{APP, Family, SIDECAR};
 
 /// Numbers of the resolver that resolv.conf lists, and of the other one.
@@ -54,10 +54,10 @@ pub fn assert_counted(sidecar: &Sidecar, family: Family, questions: u64, own: u6
     assert_eq!(get("unanswered_queries"), 0);
 }
 
-each_iptables_stack! {
-    fn questions_to_the_listed_servers(lab, variant, family) {
+each_stack! {
+    fn questions_to_the_listed_servers(lab, backend, family) {
         let Some(sidecar) = Sidecar::start(lab, family.resolver()) else { return };
-        lab.install(variant, &["--redirect-dns"]).succeeds();
+        lab.install(backend, &["--redirect-dns"]).succeeds();
         let listed = lab.peer().run(move || Resolver::start(family.resolver(), 53, LISTED));
         let other = lab.peer().run(move || Resolver::start(family.other_resolver(), 53, OTHER));
 
@@ -83,9 +83,9 @@ each_iptables_stack! {
         assert_counted(&sidecar, family, 4, 2, 2);
     }
 
-    fn questions_to_anybody(lab, variant, family) {
+    fn questions_to_anybody(lab, backend, family) {
         let Some(sidecar) = Sidecar::start(lab, family.resolver()) else { return };
-        lab.install(variant, &["--redirect-all-dns-traffic"]).succeeds();
+        lab.install(backend, &["--redirect-all-dns-traffic"]).succeeds();
         let listed = lab.peer().run(move || Resolver::start(family.resolver(), 53, LISTED));
         let other = lab.peer().run(move || Resolver::start(family.other_resolver(), 53, OTHER));
 
@@ -104,10 +104,10 @@ each_iptables_stack! {
     }
 
     /// The whole way of a mesh: a name, an address that exists for the mesh alone, and a connection to it.
-    fn a_request_by_name(lab, variant, family) {
+    fn a_request_by_name(lab, backend, family) {
         let Some(sidecar) = Sidecar::start(lab, family.resolver()) else { return };
         lab.resolv_conf(&format!("nameserver {}\noptions attempts:1\n", family.resolver()));
-        lab.install(variant, &["--redirect-dns"]).succeeds();
+        lab.install(backend, &["--redirect-dns"]).succeeds();
         let resolver = lab.peer().run(move || Resolver::start(family.resolver(), 53, LISTED));
         lab.peer().ip(&match family {
             Family::V4 => format!("addr add {}/32 dev lo\n", service(family)),

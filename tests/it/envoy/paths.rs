@@ -6,7 +6,7 @@ use super::curl;
 use super::evidence::Way;
 use super::server::{Seen, Server, seen};
 use super::sidecar::Sidecar;
-use crate::support::lab::each_iptables_stack;
+use crate::support::lab::each_stack;
 use crate::support::mesh::APP_PORT;
 use crate::support::{APP, Family, Lab, SIDECAR, as_user};
 
@@ -28,10 +28,10 @@ fn world(lab: &Lab, family: Family, port: u16) -> Server {
     lab.peer().run(move || Server::start("world", family.any(), port))
 }
 
-each_iptables_stack! {
-    fn an_applications_request_goes_out_through_envoy(lab, variant, family) {
+each_stack! {
+    fn an_applications_request_goes_out_through_envoy(lab, backend, family) {
         let Some(sidecar) = Sidecar::start(lab, family.resolver()) else { return };
-        lab.install(variant, &[]).succeeds();
+        lab.install(backend, &[]).succeeds();
         let (_world, _other) = (world(lab, family, 80), world(lab, family, 8443));
         for (count, port) in [80, 8443].into_iter().enumerate() {
             let to = SocketAddr::new(family.outside(), port);
@@ -47,9 +47,9 @@ each_iptables_stack! {
         }
     }
 
-    fn a_strangers_request_comes_in_through_envoy(lab, variant, family) {
+    fn a_strangers_request_comes_in_through_envoy(lab, backend, family) {
         let Some(sidecar) = Sidecar::start(lab, family.resolver()) else { return };
-        lab.install(variant, &[]).succeeds();
+        lab.install(backend, &[]).succeeds();
         let _app = app(family);
         let to = SocketAddr::new(family.host(), APP_PORT);
         let (name, at, from) = visit_from_outside(lab, to);
@@ -63,9 +63,9 @@ each_iptables_stack! {
     }
 
     /// From one sidecar to the other and back: nothing of it passes Envoy twice.
-    fn what_the_sidecar_sends_does_not_come_round(lab, variant, family) {
+    fn what_the_sidecar_sends_does_not_come_round(lab, backend, family) {
         let Some(sidecar) = Sidecar::start(lab, family.resolver()) else { return };
-        lab.install(variant, &["--redirect-all-dns-traffic"]).succeeds();
+        lab.install(backend, &["--redirect-all-dns-traffic"]).succeeds();
         let (_world, _app) = (world(lab, family, 80), app(family));
         let outside = SocketAddr::new(family.outside(), 80);
         let (name, _, from) = visit(SIDECAR, outside);
@@ -83,9 +83,9 @@ each_iptables_stack! {
         log[0].assert_went(Way::In.name(family), host);
     }
 
-    fn an_application_reaches_its_own_machine_without_envoy(lab, variant, family) {
+    fn an_application_reaches_its_own_machine_without_envoy(lab, backend, family) {
         let Some(sidecar) = Sidecar::start(lab, family.resolver()) else { return };
-        lab.install(variant, &[]).succeeds();
+        lab.install(backend, &[]).succeeds();
         let _app = app(family);
         for ip in [family.host(), family.localhost()] {
             let (name, at, from) = visit(APP, SocketAddr::new(ip, APP_PORT));
@@ -95,9 +95,9 @@ each_iptables_stack! {
         assert_eq!(sidecar.stop(), []);
     }
 
-    fn what_is_excluded_passes_by_and_after_uninstall_everything(lab, variant, family) {
+    fn what_is_excluded_passes_by_and_after_uninstall_everything(lab, backend, family) {
         let Some(sidecar) = Sidecar::start(lab, family.resolver()) else { return };
-        lab.install(variant, &["--exclude-outbound-ports", "8443", "--exclude-inbound-ports", "8080"]).succeeds();
+        lab.install(backend, &["--exclude-outbound-ports", "8443", "--exclude-inbound-ports", "8080"]).succeeds();
         let (_world, _other, _app) = (world(lab, family, 80), world(lab, family, 8443), app(family));
         let host = SocketAddr::new(family.host(), APP_PORT);
         assert_eq!(visit(APP, SocketAddr::new(family.outside(), 8443)).0, "world");
@@ -106,7 +106,7 @@ each_iptables_stack! {
         assert_eq!(visit(APP, SocketAddr::new(family.outside(), 80)).0, "world");
         sidecar.at_rest().assert_only(&[(Way::Out, family, 1)]);
 
-        lab.uninstall(variant, &[]).succeeds();
+        lab.uninstall(backend, &[]).succeeds();
         assert_eq!(visit(APP, SocketAddr::new(family.outside(), 80)).0, "world");
         assert_eq!(visit_from_outside(lab, host).2.ip(), family.peer());
         sidecar.at_rest().assert_only(&[(Way::Out, family, 1)]);

@@ -11,7 +11,7 @@ use super::evidence::{Way, assert_all_went};
 use super::server::{Server, head, write_bytes};
 use super::sidecar::Sidecar;
 use crate::support::command::Program;
-use crate::support::lab::each_iptables_stack;
+use crate::support::lab::each_stack;
 use crate::support::mesh::APP_PORT;
 use crate::support::{APP, as_user};
 
@@ -46,10 +46,10 @@ fn receive(from: SocketAddr, bytes: u64) -> Program {
     Program::new("bash").args(["-c", "set -o pipefail; curl \"$@\" | cksum", "receive"]).args(CURL).arg(url)
 }
 
-each_iptables_stack! {
-    fn a_gibibyte_each_way(lab, variant, family) {
+each_stack! {
+    fn a_gibibyte_each_way(lab, backend, family) {
         let Some(sidecar) = Sidecar::start(lab, family.resolver()) else { return };
-        lab.install(variant, &[]).succeeds();
+        lab.install(backend, &[]).succeeds();
         let _world = lab.peer().run(move || Server::start("world", family.any(), 80));
         let _app = as_user(APP, move || Server::start("app", family.any(), APP_PORT));
         let outside = SocketAddr::new(family.outside(), 80);
@@ -72,9 +72,9 @@ each_iptables_stack! {
         }
     }
 
-    fn two_thousand_connections_each_way(lab, variant, family) {
+    fn two_thousand_connections_each_way(lab, backend, family) {
         let Some(sidecar) = Sidecar::start(lab, family.resolver()) else { return };
-        lab.install(variant, &[]).succeeds();
+        lab.install(backend, &[]).succeeds();
         let _world = lab.peer().run(move || Server::start("world", family.any(), 80));
         let _app = as_user(APP, move || Server::start("app", family.any(), APP_PORT));
         let outside = SocketAddr::new(family.outside(), 80);

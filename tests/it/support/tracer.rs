@@ -33,7 +33,8 @@ pub enum When {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Then {
     GoOn,
-    Kill,
+    /// Gets this signal first.
+    Signal(Signal),
 }
 
 /// A system call at which the program stands.
@@ -128,9 +129,9 @@ fn trace_here(program: &Program, mut watch: impl FnMut(&Call, When) -> Then) -> 
                 }
                 if executed
                     && let Some(call) = Call::of(thread)
-                    && watch(&call, when) == Then::Kill
+                    && let Then::Signal(signal) = watch(&call, when)
                 {
-                    kill(first, Signal::SIGKILL).expect("it is there");
+                    kill(first, signal).expect("it is there");
                 }
                 (thread, None)
             }

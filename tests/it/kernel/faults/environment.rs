@@ -1,53 +1,55 @@
 //! Machines that are not what they should be.
 
 use crate::support::command::must;
-use crate::support::lab::each_iptables_variant;
+use crate::support::lab::{each_backend, each_iptables_variant};
 use crate::support::snapshot::{Snapshot, loopback};
 use crate::support::wrappers::Wrappers;
 use crate::support::{Family, Lab, Variant, firewall};
 
-each_iptables_variant! {
-    fn a_run_that_cannot_be_written_costs_a_note(lab, variant) {
+each_backend! {
+    fn a_run_that_cannot_be_written_costs_a_note(lab, backend) {
         must("mount", &["-o", "remount,ro", "/run"]);
-        lab.install(variant, &["--redirect-dns"]).succeeds().says("/run/tproxy");
+        lab.install(backend, &["--redirect-dns"]).succeeds().says("/run/tproxy");
         for family in Family::BOTH {
-            assert!(firewall::rules(variant, family).has_ours());
+            assert!(backend.has_ours(family));
         }
-        lab.install(variant, &["--redirect-all-dns-traffic"]).succeeds();
-        lab.uninstall(variant, &[]).succeeds();
+        lab.install(backend, &["--redirect-all-dns-traffic"]).succeeds();
+        lab.uninstall(backend, &[]).succeeds();
         for family in Family::BOTH {
-            assert!(!firewall::rules(variant, family).has_ours());
+            assert!(!backend.has_ours(family));
         }
     }
 
-    fn a_record_that_cannot_be_renewed_costs_a_warning(lab, variant) {
+    fn a_record_that_cannot_be_renewed_costs_a_warning(lab, backend) {
         std::fs::create_dir("/run/tproxy").expect("a directory in the private /run");
         // Room for one version of the record, and each new one is written beside the old.
         must("mount", &["-t", "tmpfs", "-o", "size=4k,mode=0700", "tmpfs", "/run/tproxy"]);
-        lab.install(variant, &["--redirect-dns"]).succeeds().says("No space left");
+        lab.install(backend, &["--redirect-dns"]).succeeds().says("No space left");
         for family in Family::BOTH {
-            assert!(firewall::rules(variant, family).has_ours());
+            assert!(backend.has_ours(family));
         }
-        lab.uninstall(variant, &[]).succeeds().says("No space left");
+        lab.uninstall(backend, &[]).succeeds().says("No space left");
         for family in Family::BOTH {
-            assert!(!firewall::rules(variant, family).has_ours());
+            assert!(!backend.has_ours(family));
         }
     }
 
-    fn without_ipv6_it_says_so_every_time(lab, variant) {
+    fn without_ipv6_it_says_so_every_time(lab, backend) {
         must("ip", &["-6", "addr", "flush", "dev", "eth0"]);
         let addresses = loopback();
         for _ in 0..2 {
-            lab.install(variant, &[]).succeeds().says("IPv6");
+            lab.install(backend, &[]).succeeds().says("IPv6");
         }
-        assert!(!firewall::rules(variant, Family::V6).has_ours());
+        assert!(!backend.has_ours(Family::V6));
         assert_eq!(loopback(), addresses);
-        lab.uninstall(variant, &[]).succeeds();
-        lab.install(variant, &["--strict"]).exits(3).says("IPv6");
-        assert!(!firewall::rules(variant, Family::V4).has_ours());
-        lab.install(variant, &["--strict", "--ip-family-mode", "ipv4"]).succeeds();
+        lab.uninstall(backend, &[]).succeeds();
+        lab.install(backend, &["--strict"]).exits(3).says("IPv6");
+        assert!(!backend.has_ours(Family::V4));
+        lab.install(backend, &["--strict", "--ip-family-mode", "ipv4"]).succeeds();
     }
+}
 
+each_iptables_variant! {
     fn named_tools_that_cannot_be_used_are_an_error(lab, variant) {
         let before = Snapshot::take();
         let good = firewall::executables(variant);

@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 
 use super::{FIRST, SECOND, their_rules};
 use crate::support::command::pid;
-use crate::support::lab::each_iptables_variant;
+use crate::support::lab::{each_backend, each_iptables_variant};
 use crate::support::snapshot::Snapshot;
 use crate::support::wrappers::{Fault, Wrappers};
 use crate::support::{Lab, Variant};
@@ -96,16 +96,16 @@ fn the_nft_variant_does_not_mind_the_xtables_lock() {
     });
 }
 
-each_iptables_variant! {
-    fn many_installs_at_once_end_as_one_of_them(lab, variant) {
-        their_rules(variant);
+each_backend! {
+    fn many_installs_at_once_end_as_one_of_them(lab, backend) {
+        their_rules(backend.tools());
         let wanted = [&FIRST[..], &SECOND].map(|flags| {
-            lab.install(variant, flags).succeeds();
+            lab.install(backend, flags).succeeds();
             Snapshot::take().without_counters()
         });
-        lab.uninstall(variant, &[]).succeeds();
+        lab.uninstall(backend, &[]).succeeds();
         let runs: Vec<_> = (0..8)
-            .map(|number| lab.installing(variant, if number % 2 == 0 { &FIRST } else { &SECOND }).start())
+            .map(|number| lab.installing(backend, if number % 2 == 0 { &FIRST } else { &SECOND }).start())
             .collect();
         for run in runs {
             run.finish().succeeds();
@@ -114,13 +114,13 @@ each_iptables_variant! {
         assert!(wanted.contains(&now), "{now}");
     }
 
-    fn an_install_and_an_uninstall_at_once_do_not_mix(lab, variant) {
-        their_rules(variant);
+    fn an_install_and_an_uninstall_at_once_do_not_mix(lab, backend) {
+        their_rules(backend.tools());
         let before = Snapshot::take().without_counters();
-        lab.install(variant, &SECOND).succeeds();
+        lab.install(backend, &SECOND).succeeds();
         let wanted = Snapshot::take().without_counters();
         for _ in 0..5 {
-            let runs = [lab.uninstalling(variant, &[]).start(), lab.installing(variant, &SECOND).start()];
+            let runs = [lab.uninstalling(backend, &[]).start(), lab.installing(backend, &SECOND).start()];
             for run in runs {
                 run.finish().succeeds();
             }
@@ -130,7 +130,9 @@ each_iptables_variant! {
             }
         }
     }
+}
 
+each_iptables_variant! {
     /// The second one works only when the first one is done, and a third one need not wait for that.
     fn a_second_install_waits_for_the_first(lab, variant) {
         let gate = Path::new("/run/lab/gate");

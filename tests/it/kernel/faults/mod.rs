@@ -11,7 +11,7 @@ mod tools;
 use crate::support::firewall;
 use crate::support::snapshot::Snapshot;
 use crate::support::wrappers::{Call, Fault, Wrappers};
-use crate::support::{Family, Lab, Run, Variant};
+use crate::support::{Backend, Family, Lab, Run, Variant};
 
 /// What is there before, and what is meant to be there then.
 const FIRST: [&str; 3] = ["--redirect-dns", "--exclude-outbound-ports", "7001"];
@@ -32,10 +32,11 @@ impl Start {
 
     /// Brings the machine there, wherever it is.
     #[track_caller]
-    fn prepare(self, lab: &Lab, variant: Variant) {
-        lab.uninstall(variant, &[]).succeeds();
+    fn prepare(self, lab: &Lab, backend: impl Into<Backend>) {
+        let backend = backend.into();
+        lab.uninstall(backend, &[]).succeeds();
         if self == Self::Installed {
-            lab.install(variant, &FIRST).succeeds();
+            lab.install(backend, &FIRST).succeeds();
         }
     }
 }

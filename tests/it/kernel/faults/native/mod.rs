@@ -1,6 +1,7 @@
 //! The same of the native backend, which has no program that could fail: what can go wrong is the kernel, the rights
 //! that it grants, its other users, and the program's own end.
 
+mod kills;
 mod lacking;
 mod others;
 mod rights;
