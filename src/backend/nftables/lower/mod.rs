@@ -255,15 +255,17 @@ fn shortened(why: &str) -> String {
     format!("{}{MORE}", cut.trim_end_matches([',', ' ']))
 }
 
-/// The order of conditions within a rule: the cheapest first, and each where nft would put what it implies.
+/// The order of conditions within a rule: the cheapest first, and each where nft would put what it implies. The rules
+/// about zones see every packet, and to most of them the protocol says at once that they are about others; looking up
+/// an address first took a twentieth of the new connections that a host can make.
 fn rank(statement: &Statement) -> u8 {
     match statement {
         Statement::Interface(..) => 0,
-        Statement::Family(_) => 1,
-        Statement::Address(End::Source, _) => 2,
-        Statement::Address(End::Destination, _) => 3,
-        Statement::Protocol(_) => 4,
-        Statement::Port(..) => 5,
+        Statement::Protocol(_) => 1,
+        Statement::Port(..) => 2,
+        Statement::Family(_) => 3,
+        Statement::Address(End::Source, _) => 4,
+        Statement::Address(End::Destination, _) => 5,
         Statement::Owner(_) => 6,
         _ => 7,
     }
