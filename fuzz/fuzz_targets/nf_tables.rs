@@ -7,8 +7,10 @@ use libfuzzer_sys::fuzz_target;
 use tproxy::attribute::Attributes;
 use tproxy::backend::nftables::decode::decode;
 use tproxy::backend::nftables::encode;
+use tproxy::backend::nftables::foreign::intruders;
 use tproxy::backend::nftables::model::{Statement, TABLE};
 use tproxy::backend::nftables::refusal::Refused;
+use tproxy::backend::nftables::replay::again;
 use tproxy::backend::nftables::wire::{INET, Message};
 
 /// Messages one after the other: a kind, a length of two bytes, attributes behind the table's name.
@@ -19,7 +21,7 @@ fn messages(mut bytes: &[u8]) -> Vec<Message> {
         let (attributes, behind) = rest.split_at(length);
         let mut body: Vec<u8> = Attributes::new().text(1, TABLE).into();
         body.extend(attributes);
-        messages.push(Message { kind: u16::from(kind % 16), flags: 0, family: INET, body });
+        messages.push(Message { kind: u16::from(kind % 24), flags: 0, family: INET, body });
         bytes = behind;
     }
     messages
@@ -32,6 +34,10 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(set.intervals.iter().all(|interval| interval.first <= interval.last));
         assert!(set.intervals.windows(2).all(|pair| pair[0].last < pair[1].first));
     }
+    let _ = intruders(&observed);
+    // What is sent for a way back is told again as the same; a second way back sends the same bytes.
+    let sent = again(&messages);
+    assert_eq!(again(&sent), sent);
     for (place, message) in messages.iter().enumerate() {
         let refused = Refused::new(Some(message), Some(place * 8), 2, None);
         let _ = (refused.to_string(), refused.hint());
