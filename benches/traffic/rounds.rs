@@ -67,7 +67,16 @@ impl Seconds {
 
     /// The ratio of what is done in the same time.
     pub fn as_rate(&self) -> String {
-        spread(&self.ratios.iter().map(|ratio| 1.0 / ratio).collect::<Vec<_>>())
+        spread(&self.rates())
+    }
+
+    /// Its median.
+    pub fn rate(&self) -> f64 {
+        quarter(self.rates(), 2)
+    }
+
+    fn rates(&self) -> Vec<f64> {
+        self.ratios.iter().map(|ratio| 1.0 / ratio).collect()
     }
 }
 

@@ -109,6 +109,7 @@ pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
     if let Backend::Iptables(variant) = backend {
         facts::check_ipv6_tools(&mut facts, variant, tools.of(variant));
     }
+    stop::if_owned(&scene)?;
     stop::if_unclaimed(&scene.iptables)?;
     warn_of_intruders(&scene);
     let plan = plan::build(config, &facts);
@@ -119,6 +120,7 @@ pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
 /// `uninstall --dry-run`: what would be removed.
 pub fn uninstall_diff(request: &UninstallRequest) -> Result<(), Failure> {
     let (scene, session) = look(&request.config, request.adopt, request.force)?;
+    stop::if_owned(&scene)?;
     stop::if_no_tools(&scene, &session)?;
     stop::if_unclaimed(&scene.iptables)?;
     stop::if_chains_in_use(&scene.iptables)?;

@@ -62,7 +62,11 @@ fn a_table_that_somebody_owns_has_its_own_sentence() {
             let theirs = own_table().expect("a table");
             assert!(theirs.contains("flags owner"), "{theirs}");
             let generation = nft_generation();
-            for run in [lab.install(backend, &FIRST), lab.uninstall(backend, &[])] {
+            let shown = [&FIRST[..], &["--dry-run=diff"]].concat();
+            let runs = [lab.install(backend, &FIRST), lab.install(backend, &shown)];
+            for run in
+                runs.into_iter().chain([&[][..], &["--dry-run"]].map(|more| lab.uninstall(backend, more)))
+            {
                 let run = one_hint(run.exits(1));
                 let _ = run
                     .says("the table inet kuma_mesh belongs to another process")
