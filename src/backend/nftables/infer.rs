@@ -342,9 +342,14 @@ impl Inferred {
             return;
         }
         let interface = rule.statements.iter().find_map(|statement| match statement {
-            Statement::Interface(End::Source, Test::Is(interface)) => pattern(interface),
+            Statement::Interface(_, test) => Some(test),
             _ => None,
         });
+        let interface = match interface {
+            Some(Test::Is(interface)) => pattern(interface),
+            Some(_) => None,
+            None => pattern(&Interface { name: String::new(), prefix: true }),
+        };
         let outside = rule.statements.iter().find_map(|statement| match statement {
             Statement::Address(End::Destination, Test::NotIn(set)) => Some(set),
             _ => None,

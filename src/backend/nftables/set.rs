@@ -63,6 +63,11 @@ impl Set {
     pub fn new(key: Key, intervals: impl IntoIterator<Item = Interval>) -> Self {
         Self { key, intervals: merged(intervals) }
     }
+
+    /// Whether every value is in it, so that looking one up tells nothing.
+    pub fn holds_everything(&self) -> bool {
+        self.intervals == [Interval { first: 0, last: self.key.max() }]
+    }
 }
 
 /// The same values in as few intervals as can be, sorted.

@@ -146,7 +146,8 @@ impl Pool {
         for vnet in &redirect.vnet.networks {
             let pattern = vnet.interface.as_str();
             let name = pattern.strip_suffix('+').unwrap_or(pattern);
-            interfaces.extend([name.to_owned(), format!("{name}0")]);
+            interfaces
+                .extend([name.to_owned(), format!("{name}0")].into_iter().filter(|name| name.len() > 1));
         }
         let (v4, v6) = addresses.into_iter().partition(IpAddr::is_ipv4);
         Self { v4, v6, ports, owners, interfaces, sidecar: facts.sidecar_uid, docker: facts.docker_dns }

@@ -91,6 +91,24 @@ fn its_dry_run_is_a_file_that_nft_loads_to_the_same() {
     });
 }
 
+#[test]
+fn every_interface_is_no_condition_and_no_set() {
+    Lab::enter(|lab| {
+        let native = || {
+            let vnets = ["--vnet", "+:10.0.0.0/8", "--vnet", "docker0:172.17.0.0/16", "--vnet", "+:fd00::/8"];
+            lab.program().args(FLAGS).args(vnets).args(["--backend", "nftables"])
+        };
+        native().run().succeeds();
+        let ours = table();
+        assert!(ours.contains("10.0.0.0/8") && ours.contains("\"docker0\""), "{ours}");
+        assert!(!ours.contains("vnet_interfaces") && !ours.contains("\"*\""), "{ours}");
+        firewall::nft(&native().arg("--dry-run").run().succeeds().stdout);
+        assert_eq!(table(), ours);
+        native().run().succeeds().prints("nothing was written");
+        lab.program().arg("status").run().succeeds();
+    });
+}
+
 // From the programs of iptables to the native table.
 each_iptables_variant! {
     fn rules_move_to_it_and_back(lab, variant) {

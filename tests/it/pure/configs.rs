@@ -55,6 +55,8 @@ const VNETS: &[&str] = &[
     "docker+:172.17.128.0/17",
     "br+:fd18::/64",
     "br+:fd19::/64",
+    "+:172.16.0.0/12",
+    "+:fd20::/64",
 ];
 
 /// Any configuration that is valid.

@@ -266,7 +266,11 @@ impl Condition {
                     (Dimension::Owner, _) => Key::Uid,
                     (Dimension::Interface, _) => Key::Interface,
                 };
-                let name = name_for(sets, name, Set::new(key, values));
+                let set = Set::new(key, values);
+                if of == Dimension::Interface && !negated && set.holds_everything() {
+                    return Lowered::Nothing;
+                }
+                let name = name_for(sets, name, set);
                 match of {
                     Dimension::Address(end) => Statement::Address(end, among(name, negated)),
                     Dimension::Port(end) => Statement::Port(end, among(name, negated)),
@@ -362,6 +366,10 @@ fn plain(planned: Match) -> Lowered {
         // Address translation has not happened where this is asked, so the destination is still the first one.
         Match::NotOriginalDestination(net) => {
             Statement::Address(End::Destination, Test::IsNot(net.net().trunc()))
+        }
+        // Every name begins with nothing, and to the kernel a comparison with nothing is a mistake.
+        Match::InInterface(pattern) | Match::OutInterface(pattern) if pattern == "+" => {
+            return Lowered::Nothing;
         }
         Match::InInterface(pattern) => Statement::Interface(End::Source, Test::Is(interface(&pattern))),
         Match::OutInterface(pattern) => Statement::Interface(End::Destination, Test::Is(interface(&pattern))),
