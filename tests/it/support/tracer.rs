@@ -136,14 +136,8 @@ fn trace_here(program: &Program, mut watch: impl FnMut(&Call, When) -> Then) -> 
                 (thread, None)
             }
             WaitStatus::PtraceEvent(thread, _, event) => {
-                // The shell may have been seen becoming a shell. Only when it stands still is it let go on.
-                if event == libc::PTRACE_EVENT_STOP
-                    && thread == first
-                    && let Some(mut gate) = gate.take()
-                {
-                    gate.write_all(b"go\n").expect("it reads");
-                }
-                // It may have stood anywhere; this is within the call that makes it the program.
+                // The shell may have been seen becoming a shell, before it was let go on. This is within the call that
+                // makes it the program.
                 if event == libc::PTRACE_EVENT_EXEC && gate.is_none() {
                     executed = true;
                     inside.insert(thread);
@@ -153,6 +147,13 @@ fn trace_here(program: &Program, mut watch: impl FnMut(&Call, When) -> Then) -> 
             WaitStatus::Stopped(thread, signal) => (thread, Some(signal)),
             _ => continue,
         };
+        // Whatever it stands at for the first time: an interruption can coincide with another reason to stop, and is
+        // not told of then.
+        if thread == first
+            && let Some(mut gate) = gate.take()
+        {
+            gate.write_all(b"go\n").expect("it reads");
+        }
         // It may have been killed meanwhile.
         let _ = ptrace::syscall(thread, deliver);
     };
