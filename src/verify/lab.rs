@@ -126,7 +126,8 @@ impl Lab {
     }
 
     /// Lets somebody outside have these addresses too; for those that cannot be had, why. Nothing changes for anybody
-    /// else on this host: packets go there only from sockets that are bound to the interface.
+    /// else on this host: packets go there only from sockets that are bound to the interface, or where until now they
+    /// could not go at all.
     pub fn invite(
         &self,
         addresses: &BTreeSet<IpAddr>,
@@ -153,13 +154,18 @@ impl Lab {
         invited.unwrap_or_else(no_thread)
     }
 
-    /// IPv4 takes an address for a neighbour where a bound socket has no route to it; IPv6 does not. A route as long as
-    /// the one that leads there now, and worse, is taken by bound sockets alone.
+    /// Lets bound sockets get to an address, and its answers come back.
+    ///
+    /// IPv6 needs a route for the one: as long as the one that leads there now, and worse, it is taken by bound sockets
+    /// alone. IPv4 takes an address for a neighbour then, but drops what comes from an address that no route at all
+    /// leads to, on a host without a default route; where there is one, any will do.
     fn add_worse_route(&self, addr: IpAddr) -> io::Result<()> {
-        if addr.is_ipv4() {
-            return Ok(());
-        }
-        let prefix = link::route_to(addr)?.unwrap_or(128);
+        let present = link::route_to(addr)?;
+        let prefix = match (addr, present) {
+            (IpAddr::V4(_), Some(_)) => return Ok(()),
+            (IpAddr::V4(_), None) => 32,
+            (IpAddr::V6(_), present) => present.unwrap_or(128),
+        };
         exists_already(link::add_route(&self.device, addr, prefix, link::LAST_RESORT))
     }
 }

@@ -1,6 +1,7 @@
 //! A host that is as it should be.
 
 use super::verify;
+use crate::support::command;
 use crate::support::lab::each_backend;
 
 each_backend! {
@@ -53,6 +54,21 @@ each_backend! {
         said.all_pass();
         // Of each family: TCP to port 53, two ports, two in, a network, one in, three for users; one more of IPv4.
         assert_eq!(said.count("exclusion"), 2 * 10 + 1);
+    }
+
+    /// Addresses that no route leads to are tested as any.
+    fn no_default_route(lab, backend) {
+        command::must("ip", &["route", "del", "default"]);
+        command::must("ip", &["-6", "route", "del", "default"]);
+        let flags = [
+            "--redirect-dns",
+            "--exclude-outbound-ips",
+            "10.100.0.0/24,fd10::/64",
+            "--exclude-inbound-ips",
+            "10.200.0.0/24,fd20::/64",
+        ];
+        lab.install(backend, &flags).succeeds();
+        verify(lab, &[]).all_pass();
     }
 
     fn only_some_ports(lab, backend) {
