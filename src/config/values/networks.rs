@@ -100,7 +100,8 @@ impl fmt::Display for IpFamilyMode {
 }
 
 /// An interface name, or a prefix of names when it ends in `+`: 1 to 15 bytes, no space, no slash
-/// (`dev_valid_name` in the kernel's `net/core/dev.c`).
+/// (`dev_valid_name` in the kernel's `net/core/dev.c`). The kernel takes a name with `*` in it too, but to nft that is
+/// the beginning of a name, so what `--dry-run` prints would not be what is installed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfacePattern(String);
 
@@ -120,6 +121,11 @@ impl FromStr for InterfacePattern {
         if text.is_empty() || text.len() > 15 || text == "." || text == ".." || text.contains(bad) {
             return invalid(
                 "an interface is a name of 1 to 15 characters, or the beginning of one and a '+'",
+            );
+        }
+        if text.contains('*') {
+            return invalid(
+                "an interface has no '*' in its name; the beginning of a name is written with '+': docker+",
             );
         }
         Ok(Self(text.to_owned()))
@@ -229,9 +235,15 @@ mod tests {
             "eth0/1:10.0.0.0/8",
             "docker0:10.0.0.0/8,br0:10.1.0.0/16",
             "\"x:10.0.0.0/8",
+            "*:10.0.0.0/8",
+            "docker*:10.0.0.0/8",
+            "a*b+:10.0.0.0/8",
         ] {
             assert!(text.parse::<VirtualNetwork>().is_err(), "{text}");
         }
+        let star = "docker*".parse::<InterfacePattern>().unwrap_err().to_string();
+        assert!(star.contains("docker+"), "{star}");
+        assert_eq!("+".parse::<InterfacePattern>().map(|every| every.to_string()), Ok("+".to_owned()));
         let six = "br+:fd00::/64".parse::<VirtualNetwork>().unwrap();
         assert_eq!((six.interface.as_str(), six.network.to_string().as_str()), ("br+", "fd00::/64"));
     }
