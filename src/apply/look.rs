@@ -8,7 +8,7 @@ use crate::backend::iptables::tools::{Tools, Variant};
 use crate::backend::nftables::decode::Observed;
 use crate::backend::nftables::observe::observe as observe_native;
 use crate::exit::{Exit, Failure};
-use crate::plan::{Family, OWNER_TAG, OwnChain};
+use crate::plan::{Family, OWNER_TAG, OwnChain, Table};
 use crate::sys::netlink;
 use crate::sys::netlink::nftables::Door;
 
@@ -50,13 +50,21 @@ pub fn may_be_ours(variant: Variant, family: Family, recorded: &Recorded) -> Res
     if known || variant == Variant::Legacy { Ok(true) } else { mentions_us(family) }
 }
 
-/// Whether there is a chain of ours, or a rule with our tag.
+/// Whether there is a chain of ours, or a rule with our tag in a table that can have one. Other tables are not read:
+/// they can be long.
 fn mentions_us(family: Family) -> Result<bool, Failure> {
     let chains = netlink::nft_chain_names(family).map_err(|error| unreadable(&error))?;
     if chains.iter().any(|(_, chain)| OwnChain::named(chain).is_some()) {
         return Ok(true);
     }
-    netlink::nft_rules_mention(family, OWNER_TAG.as_bytes()).map_err(|error| unreadable(&error))
+    for table in Table::ALL.map(Table::name) {
+        let exists = chains.iter().any(|(of, _)| of == table);
+        let mentioned = || netlink::nft_rules_mention(family, table, OWNER_TAG.as_bytes());
+        if exists && mentioned().map_err(|error| unreadable(&error))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn unreadable(error: &io::Error) -> Failure {

@@ -64,16 +64,17 @@ pub fn nft_chain_names(family: Family) -> io::Result<Vec<(String, String)>> {
     list(&message::list_chains(family), |message| message::chain_name(message, family))
 }
 
-/// Whether any rule of the `nf_tables` tables of the family `ip` or `ip6` has these bytes somewhere: a comment is
-/// in a rule as it is typed.
+/// Whether any rule of this `nf_tables` table of the family `ip` or `ip6` has these bytes somewhere: a comment is
+/// in a rule as it is typed. Other tables are not read, which may be long.
 ///
 /// # Errors
 /// As those of [`nft_table_names`].
-pub fn nft_rules_mention(family: Family, bytes: &[u8]) -> io::Result<bool> {
+pub fn nft_rules_mention(family: Family, table: &str, bytes: &[u8]) -> io::Result<bool> {
     let holds = |message: &Message<'_>| {
-        message.payload.windows(bytes.len()).any(|window| window == bytes).then_some(())
+        let mentioned = || message.payload.windows(bytes.len()).any(|window| window == bytes);
+        (message::is_rule_of(message, family, table) && mentioned()).then_some(())
     };
-    Ok(!list(&message::list_rules(family), holds)?.is_empty())
+    Ok(!list(&message::list_rules_of(family, table), holds)?.is_empty())
 }
 
 /// The names of the `nf_tables` tables of the family `ip` or `ip6` that have a rule with an expression such as the

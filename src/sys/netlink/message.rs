@@ -28,8 +28,10 @@ const NFTA_TABLE_NAME: u16 = 1;
 const NFT_MSG_NEWCHAIN: u16 = NFT_MSG_NEWTABLE | 3;
 const NFT_MSG_GETCHAIN: u16 = NFT_MSG_NEWTABLE | 4;
 const NFT_MSG_GETRULE: u16 = NFT_MSG_NEWTABLE | 7;
+const NFT_MSG_NEWRULE: u16 = NFT_MSG_NEWTABLE | 6;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_RULE_TABLE: u16 = 1;
 /// `struct nfgenmsg`: family, version, two bytes of resource ID.
 const NFGENMSG: usize = 4;
 
@@ -108,6 +110,13 @@ pub(super) fn list_tables(family: u8) -> Request {
 /// Asks for all rules of all `nf_tables` tables of a family.
 pub(super) fn list_rules(family: Family) -> Request {
     Request::new(NFT_MSG_GETRULE, NLM_F_DUMP, &[number(family), 0, 0, 0], &[])
+}
+
+/// Asks for the rules of one `nf_tables` table; an old kernel may tell those of all tables all the same.
+pub(super) fn list_rules_of(family: Family, table: &str) -> Request {
+    let name = [table.as_bytes(), &[0]].concat();
+    let header = [number(family), 0, 0, 0];
+    Request::new(NFT_MSG_GETRULE, NLM_F_DUMP, &header, &[(NFTA_RULE_TABLE, &name)])
 }
 
 /// Asks for all chains of all `nf_tables` tables of a family.
@@ -200,6 +209,13 @@ pub(super) fn chain_name(message: &Message<'_>, family: Family) -> Option<(Strin
         return None;
     }
     Some((text(message, NFTA_CHAIN_TABLE)?, text(message, NFTA_CHAIN_NAME)?))
+}
+
+/// Whether a message tells of a rule of that table.
+pub(super) fn is_rule_of(message: &Message<'_>, family: Family, table: &str) -> bool {
+    message.kind == NFT_MSG_NEWRULE
+        && message.payload.first() == Some(&number(family))
+        && text(message, NFTA_RULE_TABLE).is_some_and(|name| name == table)
 }
 
 /// The attribute of that kind behind the `struct nfgenmsg` of a message, as text.

@@ -42,6 +42,32 @@ fn tables_are_listed_by_family() {
 }
 
 #[test]
+fn rules_are_read_of_one_table_alone() {
+    in_namespace(|| {
+        for table in ["ip nat", "ip filter", "ip6 nat"] {
+            tool("nft", &format!("add table {table}"));
+            tool("nft", &format!("add chain {table} c"));
+            for _ in 0..3 {
+                tool(
+                    "nft",
+                    &format!("add rule {table} c counter comment \"of_{}\"", table.replace(' ', "_")),
+                );
+            }
+        }
+        let told = |table| list(&message::list_rules_of(Family::V4, table), |_| Some(())).unwrap().len();
+        assert_eq!([told("nat"), told("filter"), told("raw")], [3, 3, 0]);
+        let mentioned = |table, text: &str| nft_rules_mention(Family::V4, table, text.as_bytes()).unwrap();
+        assert!(mentioned("nat", "of_ip_nat") && mentioned("filter", "of_ip_filter"));
+        assert!(!mentioned("nat", "of_ip_filter") && !mentioned("nat", "of_ip6_nat"));
+        // A kernel that does not know the filter tells of others too.
+        let everything = list(&message::list_rules(Family::V4), |message| {
+            Some(message::is_rule_of(message, Family::V4, "filter"))
+        });
+        assert_eq!(everything.unwrap().into_iter().filter(|of| *of).count(), 3);
+    });
+}
+
+#[test]
 fn a_list_longer_than_one_answer_is_complete() {
     in_namespace(|| {
         let names = (0..2000).map(|i| format!("table_with_a_long_name_{i:04}")).collect::<Vec<_>>();
