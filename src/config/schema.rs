@@ -26,7 +26,7 @@ pub struct Config {
     pub verbose: bool,
     /// Show what would be done and change nothing.
     pub dry_run: bool,
-    /// LOG rules at the head of nat PREROUTING and OUTPUT.
+    /// LOG rules: first in nat OUTPUT, appended to nat PREROUTING.
     pub log: LogRules,
     /// Seconds to wait for the xtables lock; 0 leaves it to iptables.
     pub wait: u32,

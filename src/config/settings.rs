@@ -340,7 +340,7 @@ pub const SETTINGS: &[Setting] = &[
         alternate: None,
         group: Group::Output,
         field: Field::Switch(|c| &mut c.log.enabled),
-        doc: "Add LOG rules, which write packets at the head of nat PREROUTING and OUTPUT to the kernel log",
+        doc: "Add LOG rules, one first in nat OUTPUT, one appended to nat PREROUTING: packets go to the kernel log",
     },
     Setting {
         key: "log.level",

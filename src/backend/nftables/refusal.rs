@@ -71,7 +71,7 @@ impl Refused {
             }
             (Some(Statement::Log { .. }), _) if missing => lacks(
                 "log lines",
-                "the modules nft_log and nf_log_syslog",
+                "the modules nft_log and nf_log_syslog, before Linux 5.13 nf_log_ipv4 and nf_log_ipv6",
                 "CONFIG_NFT_LOG and CONFIG_NF_LOG_SYSLOG",
             ),
             (Some(Statement::Counter), _) if missing => {

@@ -23,11 +23,6 @@ pub fn replace(table: &Table) -> String {
     format!("table inet {TABLE}\ndelete table inet {TABLE}\n{}", block(table))
 }
 
-/// What removes the table.
-pub fn remove() -> String {
-    format!("delete table inet {TABLE}\n")
-}
-
 fn block(table: &Table) -> impl Display {
     let mut text = format!("table inet {TABLE} {{\n");
     let mut between = "";

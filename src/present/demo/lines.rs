@@ -224,6 +224,10 @@ pub fn tally(style: Style, tally: &Tally) -> String {
 
 /// Whether the firewall is as it was.
 pub fn firewall(style: Style, changes: &[String], size: usize) -> String {
+    if changes.is_empty() && size == 0 {
+        let empty = style.ink(Ink::Good, "The firewall is empty, as it was before.");
+        return format!("\n{INDENT}{empty}\n");
+    }
     if changes.is_empty() {
         let same = style.ink(Ink::Good, "The firewall is as it was before, byte for byte");
         return format!("\n{INDENT}{same} ({size} bytes compared).\n");
@@ -322,6 +326,13 @@ mod tests {
             |line: &str| line.chars().collect::<String>().split("shop").next().map(|l| l.chars().count());
         let columns: Vec<_> = text.lines().map(column).collect();
         assert_eq!(columns[0], columns[1], "{text}");
+    }
+
+    #[test]
+    fn an_empty_firewall_is_not_compared_byte_for_byte() {
+        assert_eq!(firewall(PLAIN, &[], 0).trim(), "The firewall is empty, as it was before.");
+        assert!(firewall(PLAIN, &[], 12).contains("byte for byte (12 bytes compared)."));
+        assert!(firewall(PLAIN, &["- a rule".to_owned()], 0).contains("is not as it was before"));
     }
 
     #[test]
