@@ -47,6 +47,30 @@ fn trace(lab: &Lab, args: &[String]) -> Option<(Run, Trace)> {
 }
 
 #[test]
+fn a_native_install_does_not_read_long_tables_of_others() {
+    Lab::enter(|lab| {
+        if find("strace").is_none() {
+            skip("this machine has no strace");
+            return;
+        }
+        let rules: Vec<String> = (1..=2000).map(|port| format!("tcp dport {port} counter accept")).collect();
+        firewall::nft(&format!(
+            "table ip filter {{\nchain c {{\n{}\n}}\n}}\ntable ip nat {{\nchain c {{\ntcp dport 80 counter\n}}\n}}\n",
+            rules.join("\n")
+        ));
+        let log = lab.dir().join("received.log");
+        let program = Program::new("strace").args(["-f", "-qq", "-e", "trace=recvfrom", "-o"]).arg(&log);
+        let install = ["install", "--kuma-dp-user", "kuma-dp", "--backend", "nftables"];
+        program.arg(lab.program_path()).args(install).run().succeeds();
+        let log = fs::read_to_string(&log).expect("strace wrote its log");
+        let sizes = log.lines().filter_map(|line| line.rsplit_once(" = ")?.1.trim().parse::<usize>().ok());
+        let received: usize = sizes.sum();
+        // A rule is more than 100 bytes in an answer of the kernel.
+        assert!((1..50_000).contains(&received), "{received} bytes:\n{log}");
+    });
+}
+
+#[test]
 fn the_native_backend_starts_no_program_at_all() {
     Lab::enter(|lab| {
         let [clean, same, replaced, list] =
