@@ -1,7 +1,11 @@
 //! Rules of iptables ahead of ours.
 
+use std::collections::HashSet;
+
 use ipnet::IpNet;
 
+use crate::backend::iptables::decode::Canonical;
+use crate::backend::iptables::owned::SharedRule;
 use crate::backend::iptables::save::{Saved, SavedChain, SavedRule, SavedTable};
 use crate::backend::iptables::situation::{Place, Situation};
 use crate::backend::iptables::tools::Variant;
@@ -76,14 +80,14 @@ pub fn legacy(situation: &Situation, family: Family, traffic: Traffic, ours: &Ou
 fn our_place(situation: &Situation, place: Place, traffic: Traffic) -> Option<usize> {
     let own = situation.ownership().find(|(of, _)| *of == place)?.1;
     let here = own.shared.iter().filter(|rule| rule.table == Table::Nat && rule.chain == traffic.chain());
-    let reaches = |rule: &&crate::backend::iptables::owned::SharedRule| match traffic {
+    // There can be thousands of rules, so those that redirect questions are found once and not for each of them.
+    let typed = if traffic == Traffic::Dns { situation.own_rules(place) } else { Vec::new() };
+    let questions: HashSet<&Canonical> =
+        typed.iter().filter(|rule| rule.purpose() == Some(Purpose::Dns)).map(|rule| &rule.rule).collect();
+    let reaches = |rule: &&SharedRule| match traffic {
         Traffic::Outbound => rule.rule.leads_to(OwnChain::Outbound.name()),
         Traffic::Inbound => rule.rule.leads_to(OwnChain::Inbound.name()),
-        Traffic::Dns => {
-            let typed = situation.own_rules(place);
-            let canonical = crate::backend::iptables::decode::Canonical::read(&rule.rule);
-            typed.iter().any(|t| t.purpose() == Some(Purpose::Dns) && Some(&t.rule) == canonical.as_ref())
-        }
+        Traffic::Dns => Canonical::read(&rule.rule).is_some_and(|canonical| questions.contains(&canonical)),
     };
     here.filter(reaches).map(|rule| rule.index).max()
 }
@@ -107,20 +111,18 @@ struct Taken {
 impl Search<'_> {
     fn run(&self, situation: &Situation, place: Place, end: Option<usize>, fix: &str) -> Vec<Ahead> {
         let own = situation.ownership().find(|(of, _)| *of == place).map(|(_, own)| own);
-        let is_ours = |index: usize| {
-            own.is_some_and(|own| {
-                own.shared.iter().any(|rule| {
-                    rule.table == self.table && rule.chain == self.traffic.chain() && rule.index == index
-                })
-            })
-        };
+        let shared = own.map(|own| own.shared.as_slice()).unwrap_or_default().iter();
+        let ours: HashSet<usize> = shared
+            .filter(|rule| rule.table == self.table && rule.chain == self.traffic.chain())
+            .map(|rule| rule.index)
+            .collect();
         let Some(table) = situation.saved(place).and_then(|saved: &Saved| saved.table(self.table.name()))
         else {
             return Vec::new();
         };
         let Some(chain) = table.chain(self.traffic.chain()) else { return Vec::new() };
         let end = end.unwrap_or(chain.rules.len()).min(chain.rules.len());
-        let foreign = (0..end).filter(|index| !is_ours(*index)).map(|index| &chain.rules[index]);
+        let foreign = (0..end).filter(|index| !ours.contains(index)).map(|index| &chain.rules[index]);
         foreign
             .filter_map(|rule| {
                 let taken = self.taken(table, chain, rule, 0);
