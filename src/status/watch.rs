@@ -1,12 +1,14 @@
 //! `tproxy status --watch`: a line whenever something changes the firewall, until a signal ends it.
 //!
 //! Of nftables the kernel tells by itself. Of legacy tables it does not, so they are read every two seconds, where
-//! there are any.
+//! there are any. A run of tproxy ends with its record, after its last change; while the record says that a run is
+//! under way, it is read again and again.
 
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::apply::Format;
+use crate::apply::store::{Phase, State, Store};
 use crate::backend::iptables::observe::{self, Observation};
 use crate::backend::iptables::tools::{Tools, Variant};
 use crate::exit::{Exit, Failure};
@@ -21,6 +23,8 @@ use super::{StatusRequest, look};
 
 /// Between two looks at the legacy tables.
 const POLL: Duration = Duration::from_secs(2);
+/// Between two looks at the record of a run that has not ended.
+const POLL_RECORD: Duration = Duration::from_millis(200);
 
 /// Prints how things stand, and from then on what changes.
 ///
@@ -35,9 +39,12 @@ pub fn watch(request: &StatusRequest) -> Result<(), Failure> {
     let events = Events::open().map_err(|error| failed("the kernel does not tell of changes", &error))?;
     let named = &request.resolved.config.iptables_executables;
     let tools = Tools::find_to_read(named, std::env::var_os("PATH").as_ref(), None)?;
+    let store = Store::unlocked()?;
+    let record = store.load();
     let report = look::report(&request.resolved)?;
     let legacy = legacy_rules(&tools).unwrap_or_default();
-    let mut watch = Watch { request, tools, legacy, said: present::in_short(&report), ended: false };
+    let said = present::in_short(&report);
+    let mut watch = Watch { request, tools, store, record, legacy, said, ended: false };
     watch.state(&report)?;
     watch.run(events)
 }
@@ -45,6 +52,9 @@ pub fn watch(request: &StatusRequest) -> Result<(), Failure> {
 struct Watch<'a> {
     request: &'a StatusRequest,
     tools: Tools,
+    store: Store,
+    /// From just before the last look.
+    record: Option<State>,
     legacy: Observation,
     /// How things stood when that was printed last.
     said: String,
@@ -56,7 +66,10 @@ impl Watch<'_> {
     fn run(&mut self, mut events: Option<Events>) -> Result<(), Failure> {
         let mut next_poll = Instant::now() + POLL;
         while !self.ended {
-            let rest = next_poll.saturating_duration_since(Instant::now());
+            let mut rest = next_poll.saturating_duration_since(Instant::now());
+            if self.is_unfinished() {
+                rest = rest.min(POLL_RECORD);
+            }
             let waited = match &mut events {
                 Some(events) => events.wait(rest),
                 None => signal::sleep(rest).map(|()| Vec::new()).map_err(Stopped::Interrupted),
@@ -68,12 +81,21 @@ impl Watch<'_> {
                     return Err(Failure::new(Exit::Failed, format!("watching failed: {error}")));
                 }
             }
+            if self.is_unfinished() && self.store.load() != self.record {
+                self.look_again()?;
+            }
             if Instant::now() >= next_poll {
                 self.poll_legacy()?;
                 next_poll = Instant::now() + POLL;
             }
         }
         Ok(())
+    }
+
+    /// Whether a run was under way when things were looked at last, so that the end of it may change how they stand
+    /// without another change of rules.
+    fn is_unfinished(&self) -> bool {
+        self.record.as_ref().is_some_and(|record| record.phase == Phase::Changing)
     }
 
     fn tell(&mut self, transactions: &[Transaction]) -> Result<(), Failure> {
@@ -104,6 +126,8 @@ impl Watch<'_> {
 
     /// Says how things stand when they stand otherwise than before.
     fn look_again(&mut self) -> Result<(), Failure> {
+        // Before the look: what is recorded meanwhile is found to be new the next time.
+        self.record = self.store.load();
         match look::report(&self.request.resolved) {
             Ok(report) => {
                 let now = present::in_short(&report);

@@ -175,6 +175,31 @@ fn nftables_is_not_polled() {
     });
 }
 
+/// The record is written after the last rule, so no change of rules tells that a run has ended.
+#[test]
+fn the_end_of_a_run_is_seen() {
+    Lab::enter(|lab| {
+        install(lab, Variant::Nft);
+        let files = std::fs::read_dir("/run/tproxy").expect("a directory").flatten().map(|file| file.path());
+        let record = { files }.find(|path| path.extension().is_some_and(|e| e == "json")).expect("a record");
+        let installed = std::fs::read_to_string(&record).expect("readable");
+        let replace = |text: &str| {
+            let new = record.with_extension("new");
+            std::fs::write(&new, text).expect("writable");
+            std::fs::rename(&new, &record).expect("a record");
+        };
+        let changing = installed.replace("\"phase\": \"installed\"", "\"phase\": \"changing\"");
+        assert_ne!(changing, installed);
+        replace(&changing);
+        let (mut watch, first) = Watch::start(lab, &[]);
+        assert!(first.ends_with("now: NOT AS WANTED"), "{first}");
+        replace(&installed);
+        let line = watch.line();
+        assert!(line.ends_with("now: installed, as wanted"), "{line}");
+        watch.end(Signal::SIGTERM);
+    });
+}
+
 #[test]
 fn a_reader_that_goes_away_ends_it() {
     Lab::enter(|lab| {
