@@ -8,7 +8,7 @@ use crate::backend::iptables::tools::{self, Tools};
 use crate::backend::{Backend, firewalld};
 use crate::config::values::{BackendChoice, IpFamilyMode};
 use crate::exit::{Exit, Failure, HINT};
-use crate::host::{self, HostFacts, Interfaces, Ipv6Support};
+use crate::host::{self, HostFacts, Interfaces, Ipv6Support, PASSTHROUGH};
 use crate::plan::{self, Family};
 use crate::present::{Action, Receipt, RuleCounts};
 
@@ -120,7 +120,9 @@ impl<'a> Install<'a> {
     fn apply(mut self, mut scene: Scene, old: Option<&State>) -> Result<(), Failure> {
         let undo = Undo::new(&scene, &self.interfaces, old);
         let first = scene.clone();
-        let mut guard = None;
+        let mut guard: Option<Guard> = None;
+        // Whether the state file says that a change is under way.
+        let mut intended = false;
         let mut passthrough =
             Passthrough::new(&self.interfaces, old.is_some_and(|state| state.added_passthrough));
         loop {
@@ -131,16 +133,24 @@ impl<'a> Install<'a> {
             let done = self.state(&first, &goal, passthrough.ours(six));
             if scene.steps(&goal).is_empty() && !passthrough.differs(six) {
                 self.persist(&plan)?;
-                if old.is_none_or(|old| !old.says_the_same(&done)) {
-                    self.store.note(&done);
+                let same = old.filter(|old| old.says_the_same(&done));
+                if intended || same.is_none() {
+                    self.store.note(same.unwrap_or(&done));
                 }
-                return self.finish(&undo, &first, &goal, None, false);
+                // An earlier try may have done all of it before it was refused a part.
+                let address_changed = passthrough.is_there() != self.interfaces.has(PASSTHROUGH);
+                let changed = address_changed || !first.steps(&goal).is_empty();
+                if let Some(guard) = guard.take_if(|_| !changed) {
+                    guard.cancel();
+                }
+                return self.finish(&undo, &first, &goal, guard, changed);
             }
             // A run that is killed from here on has to be found by the next one, so what may come is written first.
             if let (Some(Trial { time, .. }), None) = (self.request.confirm, &guard) {
                 guard = Some(Guard::start(&mut self.store, &self.session, &undo, time)?);
             }
             let intent = Self::intent(&done, old);
+            intended = true;
             let next = match self.step(&intent, &mut passthrough, &scene, &plan, &goal) {
                 Ok(true) => {
                     self.store.note(&done);

@@ -34,6 +34,11 @@ impl Passthrough {
         if wanted { !self.present } else { self.present && (self.recorded || self.added_now) }
     }
 
+    /// Whether it is there now.
+    pub fn is_there(&self) -> bool {
+        self.present
+    }
+
     /// Whether, with this wanted, its being there is our doing.
     pub fn ours(&self, wanted: bool) -> bool {
         wanted && (self.recorded || self.added_now || !self.present)

@@ -93,13 +93,24 @@ fn is_left_out(lab: &Lab, variant: Variant, fault: &Fault, part: &str, warning: 
         assert!(ours(&rules).iter().any(|rule| rule.contains("-j KUMA_MESH_OUTBOUND")), "{rules}");
     }
     // It is on record, and so not missing.
-    let status = lab.program().arg("status").run().prints("left out at installation, because it was refused");
-    // Their rules come first, which is another matter.
-    assert!(!status.stdout.contains("not as wanted:") && !status.stdout.contains("Problems:"), "{status}");
-    // The same again is the same, and it goes away as everything else does.
-    let now = Snapshot::take();
-    install(lab, variant, fault, &[]).succeeds();
-    Snapshot::take().without_counters().assert_unchanged_since(&now.without_counters());
+    let recorded = || {
+        let status =
+            lab.program().arg("status").run().prints("left out at installation, because it was refused");
+        // Their rules come first, which is another matter.
+        assert!(
+            !status.stdout.contains("not as wanted:") && !status.stdout.contains("Problems:"),
+            "{status}"
+        );
+        status
+    };
+    let status = recorded();
+    // The same again is the same, has nothing to confirm, and goes away as everything else does.
+    let now = Snapshot::take().without_counters();
+    for more in [&[][..], &["--confirm", "600s"]] {
+        install(lab, variant, fault, more).succeeds().prints("nothing was written");
+        Snapshot::take().without_counters().assert_unchanged_since(&now);
+        assert_eq!(recorded().code, status.code, "{status}");
+    }
     lab.uninstall(variant, &[]).succeeds();
     Snapshot::take().assert_unchanged_since(&before);
 }
