@@ -100,26 +100,31 @@ impl Deriving<'_> {
 
     fn outbound(&mut self) {
         let outbound = &self.sources.config.redirect.outbound;
-        let to = SocketAddr::new(self.ends.far, self.ports.outbound(self.dice));
         let (way, goal, expected) = if outbound.enabled {
             (Way::Route, Goal::Port(Channel::Outbound), arrives("outbound", outbound.port))
         } else {
             (Way::Device, Goal::Past, "is not redirected, because outbound redirection is off".to_owned())
         };
-        let probe = self.as_app(|uid| Probe::Connect { uid, to, way });
-        self.add(Id::Outbound, format!("app to {to}"), probe, goal, expected);
+        for port in self.ports.all_outbound(self.dice) {
+            let to = SocketAddr::new(self.ends.far, port);
+            let probe = self.as_app(|uid| Probe::Connect { uid, to, way });
+            self.add(Id::Outbound, format!("app to {to}"), probe, goal, expected.clone());
+        }
     }
 
     fn inbound(&mut self) {
         let inbound = &self.sources.config.redirect.inbound;
-        let to = SocketAddr::new(self.ends.here, self.ports.inbound(self.dice));
         let (goal, expected) = if inbound.enabled {
             (Goal::Port(Channel::Inbound), arrives("inbound", inbound.port))
         } else {
             (Goal::Past, "is not redirected, because inbound redirection is off".to_owned())
         };
         let from = self.ends.there;
-        self.add(Id::Inbound, format!("outside to {to}"), Probe::Arrive { from, to }, goal, expected);
+        for port in self.ports.all_inbound(self.dice) {
+            let to = SocketAddr::new(self.ends.here, port);
+            let probe = Probe::Arrive { from, to };
+            self.add(Id::Inbound, format!("outside to {to}"), probe, goal, expected.clone());
+        }
     }
 
     fn sidecar(&mut self) {

@@ -124,16 +124,33 @@ impl<'a> Ports<'a> {
 
     /// One to which applications' connections are redirected.
     pub fn outbound(&self, dice: &mut Dice) -> u16 {
-        self.of(&self.config.redirect.outbound.include_ports, dice)
+        self.first_of(&self.config.redirect.outbound.include_ports, dice)
     }
 
     /// One at which connections from outside are redirected.
     pub fn inbound(&self, dice: &mut Dice) -> u16 {
-        self.of(&self.config.redirect.inbound.include_ports, dice)
+        self.first_of(&self.config.redirect.inbound.include_ports, dice)
     }
 
-    fn of(&self, only: &[Port], dice: &mut Dice) -> u16 {
+    /// All of those if they are listed, each once; else one that stands for all.
+    pub fn all_outbound(&self, dice: &mut Dice) -> BTreeSet<u16> {
+        self.all_of(&self.config.redirect.outbound.include_ports, dice)
+    }
+
+    /// The same of those from outside.
+    pub fn all_inbound(&self, dice: &mut Dice) -> BTreeSet<u16> {
+        self.all_of(&self.config.redirect.inbound.include_ports, dice)
+    }
+
+    fn first_of(&self, only: &[Port], dice: &mut Dice) -> u16 {
         only.first().map_or_else(|| self.any(dice), |port| port.get())
+    }
+
+    fn all_of(&self, only: &[Port], dice: &mut Dice) -> BTreeSet<u16> {
+        if only.is_empty() {
+            return [self.any(dice)].into();
+        }
+        only.iter().map(|port| port.get()).collect()
     }
 }
 

@@ -110,8 +110,12 @@ fn promises(config: &Config, facts: &HostFacts, family: Family) -> BTreeMap<(Id,
     }
     left_alone.extend(guests().map(|vnet| format!("guests on {} to {}", vnet.interface, vnet.network)));
     all.extend(left_alone.into_iter().map(|words| (Id::Exclusion, words)));
-    // What is configured twice is promised once.
-    all.into_iter().map(|promise| (promise, 1)).collect()
+    // What is configured twice is promised once; each of the only ports there are is promised by itself.
+    let mut all: BTreeMap<_, _> = all.into_iter().map(|promise| (promise, 1)).collect();
+    let each = |only: &[Port]| u32::try_from(numbers(only).len().max(1)).expect("few ports");
+    all.insert((Id::Outbound, String::new()), each(&out.include_ports));
+    all.insert((Id::Inbound, String::new()), each(&into.include_ports));
+    all
 }
 
 /// What a check is about, in the same words.
@@ -133,6 +137,10 @@ fn counted(checks: &[Check]) -> BTreeMap<(Id, String), u32> {
         *counted.entry(about(check)).or_default() += 1;
     }
     counted
+}
+
+fn numbers(ports: &[Port]) -> BTreeSet<u16> {
+    ports.iter().map(|port| port.get()).collect()
 }
 
 fn is_redirected(only: &[Port], but: &[Port], port: u16) -> bool {
@@ -378,6 +386,17 @@ fn what_is_configured_twice_is_checked_once() {
         targets(&checks, &[Id::Exclusion]),
         ["UID 7 over tcp to port 1-65535", "UID 7 over udp to port 1-65535", "outside to inbound port 22"]
     );
+}
+
+#[test]
+fn every_included_port_is_checked() {
+    let mut config = Config::default();
+    config.redirect.outbound.include_ports =
+        ["443", "80", "443"].map(|port| port.parse().expect("a port")).into();
+    config.redirect.inbound.include_ports = ["8080", "8443"].map(|port| port.parse().expect("a port")).into();
+    let checks = derive(&config, &facts(&[]), Family::V4, 1);
+    assert_eq!(targets(&checks, &[Id::Outbound]), ["app to 198.51.100.3:80", "app to 198.51.100.3:443"]);
+    assert_eq!(targets(&checks, &[Id::Inbound]), ["outside to 192.0.2.1:8080", "outside to 192.0.2.1:8443"]);
 }
 
 #[test]

@@ -73,12 +73,12 @@ each_backend! {
 
     fn only_some_ports(lab, backend) {
         let file = lab.dir().join("some.yaml");
-        let config = "redirect: {inbound: {includePorts: [80]}, outbound: {includePorts: [443]}}\n";
+        let config = "redirect: {inbound: {includePorts: [80, 8080]}, outbound: {includePorts: [443, 8443]}}\n";
         std::fs::write(&file, config).unwrap();
         lab.install(backend, &["--config", &file.to_string_lossy()]).succeeds();
         let said = verify(lab, &[]);
         said.all_pass();
-        assert_eq!(said.count("exclusion"), 4);
+        assert_eq!((said.count("outbound"), said.count("inbound"), said.count("exclusion")), (4, 4, 4));
     }
 
     fn nothing_inbound(lab, backend) {
