@@ -183,7 +183,15 @@ impl Deriving<'_> {
             let target = format!("sidecar to DNS server {server}");
             self.add(Id::DnsSidecar, target, probe, Goal::Past, expected);
         }
-        if !self.dns_servers().is_empty() && config.redirect.outbound.enabled {
+        let servers = !self.dns_servers().is_empty();
+        if dns.enabled && !servers {
+            // Nothing of this family is redirected then, which whoever switched it on may not know.
+            let why = format!("resolv.conf lists no {} DNS server", self.family);
+            let expected = format!("arrives at the DNS port {}", dns.port);
+            let target = "app to a DNS server of resolv.conf".to_owned();
+            self.add(Id::Dns, target, Probe::Nothing(why), Goal::Dns, expected);
+        }
+        if servers && config.redirect.outbound.enabled {
             self.past_port(DNS, "app over TCP to DNS port 53");
         }
     }

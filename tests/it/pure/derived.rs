@@ -70,6 +70,8 @@ fn promises(config: &Config, facts: &HostFacts, family: Family) -> BTreeMap<(Id,
     for server in &servers {
         all.extend([(Id::Dns, server.to_string()), (Id::DnsSidecar, server.to_string())]);
     }
+    let nobody_is_asked = config.redirect.dns.enabled && servers.is_empty();
+    all.extend(nobody_is_asked.then(|| (Id::Dns, "resolv.conf".to_owned())));
     let own = |net: ipnet::IpNet| matches!(net, ipnet::IpNet::V4(_)) == (family == Family::V4);
     let guests = || config.redirect.vnet.networks.iter().filter(|vnet| own(vnet.network.net()));
     let interfaces: BTreeSet<&str> = guests().map(|vnet| vnet.interface.as_str()).collect();
@@ -219,6 +221,10 @@ fn is_meant(check: &Check, config: &Config, facts: &HostFacts, family: Family) -
             prop_assert_eq!((*uid, to.ip()), (facts.sidecar_uid, ends.here));
             prop_assert_eq!(source.to_string(), if family == Family::V4 { "127.0.0.6" } else { "::6" });
             prop_assert_eq!(check.goal, Goal::Past);
+        }
+        (Id::Dns, Probe::Nothing(why)) if words == "resolv.conf" => {
+            prop_assert!(!config.redirect.dns.capture_all);
+            prop_assert_eq!(why, &format!("resolv.conf lists no {family} DNS server"));
         }
         (Id::Dns, Probe::Datagram { uid, to }) => {
             prop_assert_eq!((*uid, to.port(), to.ip().to_string(), check.goal), (APP, 53, words, Goal::Dns));

@@ -132,7 +132,7 @@ each_backend! {
 
     fn resolv_conf_is_gone(lab, backend) {
         let servers = lab.dir().join("servers");
-        std::fs::write(&servers, "nameserver 10.96.0.10\n").expect("a file in the private /run");
+        std::fs::write(&servers, "nameserver 10.96.0.10\nnameserver fd00:96::10\n").expect("a file in the private /run");
         let file = lab.dir().join("own.yaml");
         let config = format!("redirect: {{dns: {{enabled: true, resolvConfigPath: {}}}}}\n", servers.display());
         std::fs::write(&file, config).expect("a file in the private /run");

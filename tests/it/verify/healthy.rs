@@ -33,6 +33,16 @@ each_backend! {
         verify(lab, &[]).all_pass();
     }
 
+    /// Redirection of questions that nobody of a family is asked is not silently taken for proven.
+    fn no_server_of_a_family(lab, backend) {
+        lab.resolv_conf("nameserver 10.96.0.10\n");
+        lab.install(backend, &["--redirect-dns"]).succeeds();
+        let said = verify(lab, &[]);
+        assert_eq!(said.with_status("not-tested"), ["ipv6 dns"], "{:#}", said.json);
+        assert_eq!(said.one("ipv6", "dns")["happened"], "resolv.conf lists no IPv6 DNS server");
+        assert_eq!((said.with_status("fail").len(), said.run.code), (0, Some(0)), "{:#}", said.json);
+    }
+
     fn exclusions_of_every_kind(lab, backend) {
         let flags = [
             "--redirect-dns",
