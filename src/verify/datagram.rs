@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::check::{Method, Reached};
-use super::probe::{BRIEFLY, Field, localhost, same, unspecified};
+use super::probe::{BRIEFLY, Field, ZONES, localhost, same, unspecified};
 use crate::config::values::Protocol;
 use crate::sys::netlink::conntrack;
 use crate::sys::{socket, user};
@@ -24,6 +24,9 @@ enum Tie {
     /// By the temporary interface, or wherever a redirection leads.
     Free,
 }
+
+/// Ports tried before it is given up to find one that no earlier flow had.
+const TRIES: usize = 16;
 
 /// A socket to ask from.
 struct Asker {
@@ -68,15 +71,30 @@ impl Field<'_> {
     /// Who a user's datagram meets, and from which port it was sent.
     fn ask_freely(&self, uid: u32, to: SocketAddr, server: Option<&UdpSocket>) -> io::Result<(Reached, u16)> {
         let tie = if to.ip().is_loopback() { Tie::Loopback } else { Tie::Device };
-        let asker = self.asker(uid, to.ip(), 0, tie)?;
+        let asker = self.fresh_asker(uid, to, tie)?;
         let reached = self.ask(&asker, to, server)?;
         // The sidecar's own is to leave, and what is bound did that, or did not.
         let redirected = tie == Tie::Device && matches!(reached, Reached::Tracked { .. });
         if !redirected || uid == self.sidecar {
             return Ok((reached, asker.source.port()));
         }
-        let asker = self.asker(uid, to.ip(), 0, Tie::Free)?;
+        let asker = self.fresh_asker(uid, to, Tie::Free)?;
         Ok((self.ask(&asker, to, server)?, asker.source.port()))
+    }
+
+    /// One whose port has no flow to there yet, of anybody's: what follows an old flow says nothing of today's rules.
+    fn fresh_asker(&self, uid: u32, to: SocketAddr, tie: Tie) -> io::Result<Asker> {
+        // Whoever has one keeps it, so that the kernel does not give it again.
+        let mut stale = Vec::new();
+        while stale.len() < TRIES {
+            let asker = self.asker(uid, to.ip(), 0, tie)?;
+            if !had_before(asker.source, to)? {
+                return Ok(asker);
+            }
+            stale.push(asker);
+        }
+        let why = "connection tracking still knows earlier questions from every port that was tried";
+        Err(io::Error::new(io::ErrorKind::WouldBlock, why))
     }
 
     fn asker(&self, uid: u32, to: IpAddr, port: u16, tie: Tie) -> io::Result<Asker> {
@@ -192,11 +210,21 @@ impl Field<'_> {
                 return Ok(true);
             }
         }
-        for zone in 0..=2 {
+        for zone in ZONES {
             if conntrack::flow(Protocol::Udp, from, asker.source, zone)?.is_some() {
                 return Ok(true);
             }
         }
         Ok(false)
     }
+}
+
+/// Whether connection tracking knows a flow with these ends in any zone that rules put one into.
+fn had_before(from: SocketAddr, to: SocketAddr) -> io::Result<bool> {
+    for zone in ZONES {
+        if conntrack::flow(Protocol::Udp, from, to, zone)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -40,6 +40,9 @@ pub(super) const NO_TIME: &str = "there was no time left for it";
 const SIDECAR_ZONES: [u16; 2] = [1, 0];
 const APP_ZONES: [u16; 2] = [2, 0];
 
+/// All of them.
+pub(super) const ZONES: [u16; 3] = [0, 1, 2];
+
 /// Where probes are sent.
 pub struct Field<'a> {
     /// Where they go to, where that can be made.

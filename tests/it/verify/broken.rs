@@ -1,5 +1,7 @@
 //! Hosts on which one thing is wrong: exactly what depends on it fails.
 
+use std::net::UdpSocket;
+
 use super::verify;
 use crate::support::firewall::{self, Family};
 use crate::support::lab::each_iptables_variant;
@@ -116,5 +118,27 @@ each_iptables_variant! {
         lab.install(variant, &["--redirect-dns", "--exclude-inbound-ips", "10.9.0.0/16"]).succeeds();
         command::must("sysctl", &["-qw", "net.ipv4.conf.all.rp_filter=1"]);
         verify(lab, &[]).all_pass();
+    }
+
+    /// What follows a flow from before goes where the rules led it then, and proves nothing.
+    fn old_flows_prove_nothing(lab, variant) {
+        lab.resolv_conf("nameserver 127.0.0.53\nnameserver ::1\n");
+        lab.install(variant, &["--redirect-dns"]).succeeds();
+        command::must("sysctl", &["-qw", "net.ipv4.ip_local_port_range=40000 40127"]);
+        for port in 40_000..=40_127 {
+            let udp = UdpSocket::bind(("127.0.0.1", port)).expect("a free port");
+            // What nobody listens for is refused, sooner or later.
+            let _ = udp.send_to(b"before", "127.0.0.53:53");
+        }
+        let rules = firewall::save(variant, Family::V4);
+        for rule in rules.lines().filter(|rule| rule.contains("127.0.0.53") && rule.contains("15053")) {
+            let (_, rule) = rule.split_once("-A ").expect("a rule");
+            firewall::restore(variant, Family::V4, &format!("*nat\n-D {rule}\nCOMMIT\n"));
+        }
+        let said = verify(lab, &[]);
+        let dns = said.one("ipv4", "dns");
+        assert_eq!(dns["status"], "not-tested", "{dns:#}");
+        assert!(dns["happened"].as_str().is_some_and(|why| why.contains("earlier questions")), "{dns:#}");
+        assert_eq!(said.one("ipv6", "dns")["status"], "pass");
     }
 }
