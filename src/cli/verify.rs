@@ -44,8 +44,9 @@ pub fn verify(matches: &ArgMatches) -> Result<(), Failure> {
             Failure::new(Exit::Host, "only root can send packets as other users").hint("run it with sudo")
         );
     }
-    let config = verify::wanted(&resolved)?;
-    let facts = facts::collect(&config, &host::interfaces()?)?;
+    let (config, compared) = verify::wanted(&resolved)?;
+    let facts = facts::collect(&config, &host::interfaces()?)
+        .map_err(|lacking| verify::reason(&config, compared, lacking))?;
     let report = verify::run(&config, &facts)?;
     print(&match flags::format(matches) {
         Format::Json => present::verify_json(&report),

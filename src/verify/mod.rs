@@ -20,4 +20,4 @@ pub mod witness;
 
 pub use check::{Evidence, Id, Method, Outcome, Report, Status};
 pub use run::run;
-pub use source::wanted;
+pub use source::{reason, wanted};

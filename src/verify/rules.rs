@@ -32,6 +32,11 @@ impl Look {
         !report.families.is_empty() && report.differences.is_empty() && report.ahead.is_empty()
     }
 
+    /// Whether there are none.
+    pub fn is_not_installed(&self) -> bool {
+        self.0.verdict == Verdict::NotInstalled
+    }
+
     /// Whether they are in an nftables table of our own.
     pub fn is_native(&self) -> bool {
         self.0.backend == Some(Backend::Nftables.name())

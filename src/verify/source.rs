@@ -1,5 +1,6 @@
 //! Which configuration is verified.
 
+use super::rules;
 use crate::apply::store::{State, Store};
 use crate::backend::iptables::observe::observe;
 use crate::backend::iptables::situation::Situation;
@@ -13,11 +14,11 @@ use crate::status::model::Compared;
 use crate::status::source::effective;
 
 /// What this command was given; else what the installation recorded; else what the rules say by themselves; else the
-/// defaults. Logs which.
+/// defaults. Logs which, and says where it comes from.
 ///
 /// # Errors
 /// The network namespace has no identity.
-pub fn wanted(resolved: &Resolved) -> Result<Config, Failure> {
+pub fn wanted(resolved: &Resolved) -> Result<(Config, Compared), Failure> {
     let state = Store::unlocked()?.load();
     let (config, compared) = effective(resolved, state.as_ref().map(|state: &State| state.config.as_str()));
     match compared {
@@ -28,12 +29,24 @@ pub fn wanted(resolved: &Resolved) -> Result<Config, Failure> {
                 tracing::info!(
                     "no configuration is given or recorded; verifying the one that the installed rules were made from"
                 );
-                return Ok(inferred);
+                return Ok((inferred, Compared::Inferred));
             }
             tracing::info!("no configuration is given or recorded; verifying the defaults");
+            return Ok((config, Compared::Nothing));
         }
     }
-    Ok(config)
+    Ok((config, compared))
+}
+
+/// Why nothing can be verified. Where nothing is installed and no configuration was given, it is that, and not what the
+/// host lacks for the defaults.
+pub fn reason(config: &Config, compared: Compared, lacking: Failure) -> Failure {
+    let is_clean = || rules::look(config).is_ok_and(|look| look.is_not_installed());
+    if compared != Compared::Nothing || !is_clean() {
+        return lacking;
+    }
+    Failure::new(lacking.exit, "nothing is installed here, and no configuration is given to verify")
+        .hint("tproxy install")
 }
 
 /// The configuration that rules without a record were most likely made from; `None` where there are none.

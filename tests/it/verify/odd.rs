@@ -16,6 +16,18 @@ fn an_ordinary_user_is_told_to_be_root() {
     });
 }
 
+/// What the host lacks for the defaults is nobody's concern where nobody asked for them.
+#[test]
+fn a_clean_host_is_told_that_nothing_is_installed() {
+    Lab::enter(|lab| {
+        lab.replace("/etc/passwd", "root:x:0:0::/root:/bin/sh\n");
+        let run = lab.program().arg("verify").run();
+        run.exits(3).says("nothing is installed here").says("hint: tproxy install");
+        let run = lab.program().args(["verify", "--redirect-dns"]).run();
+        run.exits(3).says("no UID or username provided");
+    });
+}
+
 /// Where next to nothing can be tested, nobody is told that all is well.
 #[test]
 fn without_its_capabilities_it_says_so() {
