@@ -72,6 +72,10 @@ fn confirm_time(matches: &ArgMatches) -> Result<Option<Duration>, Failure> {
     let Some(text) = matches.get_one::<String>("confirm") else { return Ok(None) };
     let wrong = |why: &str| Failure::new(Exit::Usage, format!("--confirm: invalid value '{text}': {why}"));
     match duration::parse(text) {
+        // Without a unit it counts nanoseconds, which nobody means here.
+        Ok(_) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Err(wrong(&format!("the unit is missing, as in {text}s")))
+        }
         Ok(time) if time < Duration::from_secs(1) => Err(wrong("at least one second is needed to confirm")),
         Ok(time) => Ok(Some(time)),
         Err(error) => Err(wrong(&error.0)),
