@@ -22,7 +22,7 @@ use crate::exit::{Exit, Failure};
 use crate::status::words;
 use crate::stdout::print;
 use crate::sys::detach::{self, Ear, Side, detach};
-use crate::sys::watch;
+use crate::sys::{signal, watch};
 
 use super::install::PATIENCE;
 use super::request::Format;
@@ -31,9 +31,10 @@ use super::store::{Phase, State, Store};
 use super::transaction::Session;
 use super::undo::Undo;
 
-/// What the waiting process says at its end; nothing if it went back.
+/// What the waiting process says at its end.
 const KEPT: &[u8] = b"kept";
 const UNINSTALLED: &[u8] = b"uninstalled";
+const BACK: &[u8] = b"back";
 
 /// How long it pauses after a way back that failed; twice as long after each further one, up to the longest.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -117,6 +118,7 @@ impl Guard {
             }
             Err(error) => {
                 let _ = fs::remove_file(&pending);
+                let _ = fs::remove_file(&log);
                 Err(failed("no process to wait for the confirmation", &error))
             }
         }
@@ -158,7 +160,7 @@ impl Guard {
     /// Says how to confirm, and until when, where people are told; with `stay`, waits for it.
     ///
     /// # Errors
-    /// With `stay`: nobody confirmed, and what was there before is back.
+    /// With `stay`: nobody confirmed, and what was there before is back, or the process that waited was killed.
     pub fn announce(self, stay: bool, format: Format) -> Result<(), Failure> {
         let tell = |text: &str| match format {
             Format::Text => print(text),
@@ -181,8 +183,13 @@ impl Guard {
         match word.as_slice() {
             KEPT => tell("confirmed: the installation stays\n"),
             UNINSTALLED => Err(Failure::new(Exit::Failed, "not confirmed: it was uninstalled meanwhile")),
-            _ => Err(Failure::new(Exit::Failed, "nobody confirmed: what was there before is back")
+            BACK => Err(Failure::new(Exit::Failed, "nobody confirmed: what was there before is back")
                 .hint(format!("{} has the details", self.log.display()))),
+            _ => Err(Failure::new(
+                Exit::Left,
+                "the process that waited has ended; whether the host went back is not known",
+            )
+            .hint("run 'tproxy status' to see what is there")),
         }
     }
 }
@@ -208,6 +215,7 @@ fn wait(says: &Pending, session: &Session, undo: &Undo, time: Duration, mouth: O
         }
         Ok(End::Back) => {
             log("nobody confirmed in time: what was there before is back");
+            let _ = mouth.write_all(BACK);
             Exit::Done
         }
         Err(failure) => {
@@ -222,20 +230,20 @@ fn wait(says: &Pending, session: &Session, undo: &Undo, time: Duration, mouth: O
 fn until_the_end(says: &Pending, session: &Session, undo: &Undo, time: Duration) -> Result<End, Failure> {
     let there = Store::unlocked()?;
     let pending = there.path("pending");
-    let waits = || read(&pending).filter(|pending| pending.is_of(says));
+    let waits = |until| still(&pending, &Pending { until, ..says.clone() });
     // An uninstall begins with a note that it is under way.
     let gone = || match there.load() {
         Some(State { phase: Phase::Installed, .. }) => End::Kept,
         _ => End::Uninstalled,
     };
-    let (mut until, mut left, mut again) = (says.until, time, AGAIN);
+    let (mut until, mut left, mut again, mut asked) = (says.until, time, AGAIN, false);
     loop {
-        let same = || waits().is_some_and(|pending| pending.until == until);
+        let same = || waits(until).is_some_and(|pending| pending.until == until);
         match watch::while_it_stays(there.directory(), left, same) {
             // Better back too early than never.
             Err(error) => tracing::warn!("waiting failed: {error}"),
             Ok(true) => {}
-            Ok(false) => match waits() {
+            Ok(false) => match waits(until) {
                 None => return Ok(gone()),
                 Some(pending) => {
                     until = pending.until;
@@ -244,10 +252,19 @@ fn until_the_end(says: &Pending, session: &Session, undo: &Undo, time: Duration)
                 }
             },
         }
-        let back = Store::open(TURN).and_then(|mut store| match waits() {
+        // Nobody would be left to go back later.
+        if let Some(number) = signal::interrupted() {
+            log(&format!("asked to end by {}: going back at once", signal::name(number)));
+            asked = true;
+            // The way back is not cut short.
+            if let Err(error) = signal::forget() {
+                tracing::warn!("{error}");
+            }
+        }
+        let back = Store::open(TURN).and_then(|mut store| match waits(until) {
             None => Ok(Some(gone())),
             // The installation or its proof took so long, and now the time to confirm has begun.
-            Some(pending) if pending.until != until => Ok(None),
+            Some(pending) if pending.until != until && !asked => Ok(None),
             Some(_) => {
                 let recorded = store.load().as_ref().map(State::recorded).unwrap_or_default();
                 let session = Session { recorded, ..session.clone() };
@@ -279,7 +296,7 @@ fn log(line: &str) {
 /// # Errors
 /// Nothing waits to be confirmed, or no longer.
 pub fn confirm() -> Result<(), Failure> {
-    stop::unless_root()?;
+    stop::unless_root().map_err(|failure| failure.hint("run it with sudo"))?;
     let nothing =
         || Failure::new(Exit::Failed, "no installation waits to be confirmed, or it was taken back already");
     if read(&Store::unlocked()?.path("pending")).is_none() {
@@ -345,6 +362,16 @@ pub fn trial(store: &Store) -> Option<Trial> {
 pub fn withdraw(store: &Store) {
     let _ = fs::remove_file(store.path("pending"));
     let _ = fs::remove_file(store.path("log"));
+}
+
+/// What waits, unless it is gone or another's. A file that cannot be read is no confirmation: what it said last holds.
+fn still(path: &Path, last: &Pending) -> Option<Pending> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        text => text.unwrap_or_default(),
+    };
+    let says = serde_json::from_str(&text).unwrap_or_else(|_| last.clone());
+    Some(says).filter(|says| last.is_of(says))
 }
 
 fn read(path: &Path) -> Option<Pending> {

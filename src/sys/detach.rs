@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "fork is unsafe to call, and so are changes of signal dispositions")]
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -11,6 +11,9 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid};
 
 use super::signal::{self as stop, Wait};
+
+/// What the second process says when all is made and it can go on.
+const READY: &[u8] = b"!";
 
 /// Which of the two processes this is.
 #[derive(Debug)]
@@ -58,14 +61,17 @@ pub fn detach(log: &File) -> io::Result<Side> {
         ForkResult::Parent { child } => {
             drop(mouth);
             nix::sys::wait::waitpid(child, None)?;
-            Ok(Side::Here(Ear(ear.into())))
+            let mut ear = File::from(ear);
+            ear.read_exact(&mut [0; READY.len()]).map_err(|_| io::Error::other("it ended at once"))?;
+            Ok(Side::Here(Ear(ear)))
         }
         ForkResult::Child => {
             drop(ear);
-            if second(&nothing, log).is_err() {
+            let mut mouth = File::from(mouth);
+            if second(&nothing, log).is_err() || mouth.write_all(READY).is_err() {
                 std::process::exit(1);
             }
-            Ok(Side::There(mouth))
+            Ok(Side::There(mouth.into()))
         }
     }
 }
@@ -78,13 +84,9 @@ fn second(nothing: &File, log: &File) -> nix::Result<()> {
         // SAFETY: ends this process at once, without running what the first one registered for its own end.
         unsafe { libc::_exit(0) };
     }
-    for (number, handler) in [
-        (Signal::SIGHUP, SigHandler::SigIgn),
-        (Signal::SIGINT, SigHandler::SigIgn),
-        (Signal::SIGTERM, SigHandler::SigDfl),
-    ] {
-        // SAFETY: neither handler runs code of ours.
-        unsafe { signal(number, handler) }?;
+    for number in [Signal::SIGHUP, Signal::SIGINT] {
+        // SAFETY: to ignore a signal runs no code of ours.
+        unsafe { signal(number, SigHandler::SigIgn) }?;
     }
     stop::forget()?;
     // The directory that it began in may have to be unmounted.

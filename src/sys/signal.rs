@@ -73,11 +73,12 @@ extern "C" fn remember(signal: libc::c_int) {
     Errno::set_raw(errno);
 }
 
-/// Forgets, in a process made by fork, what its parent got and will get: the pipe that wakes is its own from now on.
+/// Forgets what arrived, and in a process made by fork what its parent got and will get: the pipe that wakes is its
+/// own from now on.
 ///
 /// # Errors
 /// No more file descriptors.
-pub(super) fn forget() -> nix::Result<()> {
+pub fn forget() -> nix::Result<()> {
     if let Some((read, write)) = WAKE.get() {
         let (new_read, new_write) = nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         for (new, old) in [(&new_read, read), (&new_write, write)] {
@@ -110,6 +111,11 @@ pub fn sleep(time: Duration) -> Result<(), Interrupted> {
     }
 }
 
+/// What becomes readable when a signal arrives, if they are remembered.
+pub(super) fn wakes() -> Option<BorrowedFd<'static>> {
+    WAKE.get().map(|(read, _)| read.as_fd())
+}
+
 pub(super) enum Wait {
     Interrupted(Interrupted),
     Io(io::Error),
@@ -119,7 +125,7 @@ pub(super) enum Wait {
 pub(super) fn wait(fd: Option<BorrowedFd<'_>>, time: Duration) -> Result<bool, Wait> {
     let mut fds = Vec::with_capacity(2);
     fds.extend(fd.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-    fds.extend(WAKE.get().map(|(read, _)| PollFd::new(read.as_fd(), PollFlags::POLLIN)));
+    fds.extend(wakes().map(|read| PollFd::new(read, PollFlags::POLLIN)));
     let ready = poll::wait(&mut fds, poll::deadline(time)).map_err(Wait::Io)?;
     if let Some(signal) = interrupted() {
         return Err(Wait::Interrupted(Interrupted(signal)));

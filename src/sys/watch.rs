@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use super::poll;
+use super::{poll, signal};
 
 /// Waits until `stays` says no, which is asked whenever something in the directory is removed or renamed, or until
-/// the time is over. Whether it stayed.
+/// the time is over or this process is asked to stop. Whether it stayed.
 ///
 /// # Errors
 /// The kernel's: no more inotify instances, or the directory is gone.
@@ -24,10 +24,11 @@ pub fn while_it_stays(directory: &Path, time: Duration, stays: impl Fn() -> bool
     let end = Instant::now() + time;
     // Asked after the watch began, so that nothing is missed.
     while stays() {
-        if Instant::now() >= end {
+        if Instant::now() >= end || signal::interrupted().is_some() {
             return Ok(true);
         }
-        let mut fds = [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
+        let fds = std::iter::once(inotify.as_fd()).chain(signal::wakes());
+        let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         poll::wait(&mut fds, Some(end))?;
         // What it was does not matter, only that it is read.
         let _ = inotify.read_events();

@@ -11,6 +11,7 @@ use crate::support::backend::own_the_table;
 use crate::support::command::{Program, must, pid};
 use crate::support::lab::{each_backend, each_iptables_variant};
 use crate::support::snapshot::Snapshot;
+use crate::support::tracer::{Then, trace};
 use crate::support::wrappers::{Fault, Wrappers, is_running};
 use crate::support::{Backend, Family, Lab, Variant, firewall};
 
@@ -56,8 +57,24 @@ pub(super) fn end_ago(seconds: u64, heard: bool) {
     std::fs::rename(&written, &pending).expect("in place");
 }
 
+/// Until it is there.
+fn wait_for_the_installation() {
+    let installed = || {
+        let state = file("json").and_then(|path| std::fs::read_to_string(path).ok());
+        state.is_some_and(|state| state.contains("captureAll: true") && state.contains("\"installed\""))
+    };
+    while !installed() {
+        std::thread::yield_now();
+    }
+}
+
 /// The process that waits on this machine.
 fn waiter(lab: &Lab) -> u32 {
+    waiter_beside(lab, None)
+}
+
+/// The same beside the one that installed.
+fn waiter_beside(lab: &Lab, installer: Option<u32>) -> u32 {
     let network = |process: &Path| std::fs::metadata(process.join("ns/net")).ok().map(|file| file.ino());
     let here = network(Path::new("/proc/thread-self"));
     let program = lab.program_path().as_os_str().as_encoded_bytes();
@@ -66,9 +83,11 @@ fn waiter(lab: &Lab) -> u32 {
         network(process) == here && line.split(|byte| *byte == 0).next() == Some(program)
     };
     let processes = std::fs::read_dir("/proc").expect("processes").filter_map(Result::ok);
-    let found: Vec<PathBuf> = processes.map(|entry| entry.path()).filter(waits).collect();
-    let [one] = found.as_slice() else { panic!("{found:?}") };
-    one.file_name().and_then(|name| name.to_str()?.parse().ok()).expect("a process id")
+    let number = |path: PathBuf| path.file_name()?.to_str()?.parse::<u32>().ok();
+    let found: Vec<u32> = processes.map(|entry| entry.path()).filter(waits).filter_map(number).collect();
+    let others: Vec<u32> = found.into_iter().filter(|pid| Some(*pid) != installer).collect();
+    let [one] = others.as_slice() else { panic!("{others:?}") };
+    *one
 }
 
 /// What waits has written so far.
@@ -137,7 +156,9 @@ each_backend! {
         for signal in [Signal::SIGHUP, Signal::SIGKILL] {
             kill(nix::unistd::Pid::from_raw(-leader.as_raw()), signal).expect("the group is there");
         }
-        assert_eq!(group.finish().signal, Some(Signal::SIGKILL as i32));
+        // The first one may have ended it already.
+        let run = group.finish();
+        assert!(run.signal == Some(Signal::SIGKILL as i32) || run.code == Some(1), "{run}");
         wait_for_the_end();
         Snapshot::take().without_counters().assert_unchanged_since(&before);
     }
@@ -176,6 +197,55 @@ each_backend! {
         lab.install(backend, SECOND).succeeds();
         on_trial(lab, backend, LONG).run().succeeds().prints("nothing was written");
         lab.program().arg("confirm").run().exits(1);
+    }
+
+    fn who_is_asked_to_wait_no_longer_goes_back_at_once(lab, backend) {
+        let before = Snapshot::take();
+        for spoilt in [false, true] {
+            on_trial(lab, backend, LONG).run().succeeds();
+            let waiter = waiter(lab);
+            if spoilt {
+                // Whatever it is, nobody confirmed.
+                std::fs::write(file("pending").expect("it waits"), "?").expect("written");
+            }
+            kill(pid(waiter), Signal::SIGTERM).expect("it waits");
+            wait_for_the_end();
+            let log = file("log").expect("a log");
+            while is_running(waiter) {
+                std::thread::yield_now();
+            }
+            let text = std::fs::read_to_string(&log).expect("readable");
+            assert!(text.contains("SIGTERM: going back at once"), "{text}");
+            std::fs::remove_file(log).expect("removed");
+            std::fs::remove_dir(RUN).expect("nothing else in it");
+            Snapshot::take().assert_unchanged_since(&before);
+        }
+    }
+
+    fn what_became_of_it_is_not_made_up(lab, backend) {
+        let staying = on_trial(lab, backend, &[LONG, &["--foreground"]].concat()).start();
+        wait_for_the_installation();
+        kill(pid(waiter_beside(lab, Some(staying.pid))), Signal::SIGKILL).expect("it waits");
+        staying.finish().exits(5).says("whether the host went back is not known").says("tproxy status");
+    }
+
+    fn without_anybody_to_wait_nothing_is_done(lab, backend) {
+        let before = Snapshot::take();
+        // One becomes the leader of a session, and the other changes its directory.
+        for last in [libc::SYS_setsid, libc::SYS_chdir] {
+            let mut killed = false;
+            let run = trace(&on_trial(lab, backend, LONG), |call, _| {
+                if call.number == last && !killed {
+                    call.kill();
+                    killed = true;
+                }
+                Then::GoOn
+            });
+            assert!(killed);
+            run.exits(1).says("nothing was changed");
+            Snapshot::take().assert_unchanged_since(&before);
+            assert!(!Path::new(RUN).exists());
+        }
     }
 
     fn it_says_until_when_and_where_its_log_is(lab, backend) {

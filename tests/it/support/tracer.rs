@@ -77,6 +77,11 @@ impl Call {
         self.memory(true).write_all_at(bytes, self.arguments[1]).expect("memory of the program");
     }
 
+    /// Ends the process that makes it.
+    pub fn kill(&self) {
+        kill(self.thread, Signal::SIGKILL).expect("it is there");
+    }
+
     fn memory(&self, write: bool) -> File {
         let path = format!("/proc/{}/mem", self.thread);
         File::options().read(true).write(write).open(path).expect("who traces a process may do that")
