@@ -18,6 +18,9 @@ pub fn native() -> Result<Option<Observed>, Failure> {
     match seen {
         Ok(seen) => Ok(seen.table),
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+            Err(Failure::new(Exit::Busy, error.to_string()).hint("find out who, and run the command again"))
+        }
         Err(error) => Err(unreadable(&error)),
     }
 }

@@ -51,6 +51,7 @@ fn unread(error: io::Error) -> SendError {
     match error.kind() {
         io::ErrorKind::PermissionDenied => SendError::Denied,
         io::ErrorKind::Unsupported => SendError::Unsupported,
+        io::ErrorKind::ResourceBusy => SendError::Changed,
         _ => SendError::Io(error),
     }
 }

@@ -18,19 +18,36 @@ pub struct Seen {
     pub table: Option<Observed>,
 }
 
-/// Reads our table.
+/// How often it is read again because somebody changed something meanwhile. A read takes a fraction of a millisecond.
+const TRIES: usize = 20;
+
+/// Reads our table as it was at one moment. It takes several questions, and whoever swaps the table between two of
+/// them would have us see half of each, or none.
 ///
 /// # Errors
 /// The kernel's: [`io::ErrorKind::PermissionDenied`] without the right to administer the network namespace,
-/// [`io::ErrorKind::Unsupported`] where the kernel has no `nf_tables`.
+/// [`io::ErrorKind::Unsupported`] where the kernel has no `nf_tables`; [`io::ErrorKind::ResourceBusy`] where the table
+/// never stands still.
 pub fn observe(door: &mut Door) -> io::Result<Seen> {
-    // First, so that whatever comes between this and the rest is noticed when something is changed.
-    let generation = door.generation().map_err(unsupported)?;
-    let table = read(door)?.map(|told| {
-        let observed = decode(&told);
-        Observed { told: told.into(), ..observed }
-    });
-    Ok(Seen { generation, table })
+    let mut generation = door.generation().map_err(unsupported)?;
+    let mut former: Option<Observed> = None;
+    for _ in 0..TRIES {
+        let table = read(door).map(|told| told.map(observed));
+        let now = door.generation()?;
+        // Others may change the firewall all the time; a table that reads the same twice was not changed by them.
+        let same = matches!((&table, &former), (Ok(Some(is)), Some(was)) if is.table == was.table);
+        if now == generation || same {
+            return Ok(Seen { generation, table: table? });
+        }
+        generation = now;
+        former = table.ok().flatten();
+    }
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, "somebody changes our table again and again"))
+}
+
+fn observed(told: Vec<Message>) -> Observed {
+    let observed = decode(&told);
+    Observed { told: told.into(), ..observed }
 }
 
 /// What the kernel tells of our table. `None`: there is none.

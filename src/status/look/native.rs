@@ -4,20 +4,19 @@
 use std::io;
 use std::net::IpAddr;
 
+use crate::apply;
 use crate::backend::iptables::situation::Situation;
 use crate::backend::iptables::tools::Variant;
 use crate::backend::nftables::decode::Observed;
 use crate::backend::nftables::infer;
 use crate::backend::nftables::lower::{self, own_name};
 use crate::backend::nftables::model::HookPoint;
-use crate::backend::nftables::observe::observe as observe_table;
 use crate::config::Config;
 use crate::config::values::BackendChoice;
 use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Ipv6Support, Resolver};
 use crate::plan::{Family, OwnChain};
 use crate::sys::netlink;
-use crate::sys::netlink::nftables::Door;
 
 use super::super::ahead::{self, Dns, Ours, Traffic};
 use super::super::model::{Compared, Finding, Installer, Report, Resolvers};
@@ -30,11 +29,7 @@ use super::parts::{listeners, sidecar};
 /// # Errors
 /// The kernel does not tell.
 pub fn table() -> Result<Option<Observed>, Failure> {
-    match Door::open().and_then(|mut door| observe_table(&mut door)) {
-        Ok(seen) => Ok(seen.table),
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(None),
-        Err(error) => Err(unreadable(&error)),
-    }
+    apply::look::native()
 }
 
 fn unreadable(error: &io::Error) -> Failure {

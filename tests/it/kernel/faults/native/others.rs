@@ -10,7 +10,7 @@ use crate::support::firewall;
 use crate::support::generation::nft_generation;
 use crate::support::snapshot::Snapshot;
 use crate::support::tracer::{Then, When, trace};
-use crate::support::{Lab, Run};
+use crate::support::{Backend, Lab, Run};
 
 /// Runs it, does something right before each of its transactions, and counts them.
 fn disturbed(program: &Program, mut disturb: impl FnMut(usize) + Send) -> (Run, usize) {
@@ -177,5 +177,80 @@ fn a_dry_run_says_nothing_that_could_change_anything() {
             assert_eq!(nft_generation(), generation);
             Snapshot::take().assert_unchanged_since(&before);
         }
+    });
+}
+
+/// Runs it, and swaps our table for this one before the question with that number. `false`: there are not that many.
+fn swapped(program: &Program, number: usize, text: &str) -> (Run, bool) {
+    let mut questions = 0;
+    let run = trace(program, |call, when| {
+        if when == When::Before && call.said().is_some() && call.transaction().is_none() {
+            if questions == number {
+                swap(text);
+            }
+            questions += 1;
+        }
+        Then::GoOn
+    });
+    (run, questions > number)
+}
+
+/// In one transaction.
+fn swap(text: &str) {
+    firewall::nft(&format!("delete table inet kuma_mesh\n{text}"));
+}
+
+/// Our table is there at every moment, and it is the one or the other. So nobody may find none, or a third.
+#[test]
+fn a_table_that_is_swapped_while_it_is_read_is_seen_whole() {
+    Lab::enter(|lab| {
+        lab.install(NATIVE, &["--exclude-outbound-ips=203.0.113.7"]).succeeds();
+        let other = own_table().expect("a table");
+        let flags = ["--redirect-dns", "--exclude-inbound-ips=198.51.100.0/24"];
+        lab.install(NATIVE, &flags).succeeds();
+        let wanted = own_table().expect("a table");
+        let auto = || lab.program().args(["install", "--kuma-dp-user", "kuma-dp"]).args(flags);
+        for program in [lab.program().arg("status"), auto().arg("--dry-run=diff"), auto()] {
+            let possible = [&wanted, &other].map(|text| {
+                swap(text);
+                trace(&program, |_, _| Then::GoOn)
+            });
+            let mut number = 0;
+            loop {
+                swap(&wanted);
+                let (run, was_swapped) = swapped(&program, number, &other);
+                assert!(
+                    possible.iter().any(|one| (one.code, &one.stdout) == (run.code, &run.stdout)),
+                    "swapped before question {number}: {run}"
+                );
+                assert_eq!(Backend::installed(), [NATIVE], "swapped before question {number}: {run}");
+                if !was_swapped {
+                    break;
+                }
+                number += 1;
+            }
+            assert!(number > 8, "{number} questions: {}", possible[0]);
+        }
+    });
+}
+
+#[test]
+fn a_table_that_never_stands_still_is_said_to_be_there() {
+    Lab::enter(|lab| {
+        lab.install(NATIVE, &FIRST).succeeds();
+        let text = own_table().expect("a table");
+        // Every other time it has one chain more.
+        let swaps = ["", "table inet kuma_mesh { chain theirs { }; }"]
+            .map(|more| format!("delete table inet kuma_mesh\n{text}\n{more}"));
+        let mut swaps = swaps.iter().cycle();
+        let run = trace(&lab.program().arg("status"), |call, when| {
+            // NFT_MSG_GETCHAIN: once each time that the table is read.
+            let chains = |said: Vec<u8>| said[4] == 4;
+            if when == When::Before && call.said().is_some_and(chains) {
+                firewall::nft(swaps.next().expect("without end"));
+            }
+            Then::GoOn
+        });
+        run.exits(4).says("again and again").says("hint: find out who");
     });
 }
