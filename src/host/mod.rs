@@ -13,7 +13,7 @@ pub use facts::{HostFacts, Ipv6Support, Resolver};
 pub use listeners::listeners;
 pub use net::{Interfaces, PASSTHROUGH, interfaces, listening_tcp_ports};
 pub use resolv_conf::parse as parse_resolv_conf;
-pub use user::{User, sidecar_user};
+pub use user::{User, sidecar_user, sidecar_user_takes_a_program};
 
 /// The DNS servers of a resolv.conf, and what in it should be looked at: one sentence each.
 ///

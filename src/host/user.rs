@@ -35,6 +35,16 @@ pub fn sidecar_user(spec: Option<&UserSpec>, cni_mode: bool) -> Result<User, Fai
     find(spec, cni_mode, &System)
 }
 
+/// Whether a program has to be run to find that user, because `/etc/passwd` does not have it.
+pub fn sidecar_user_takes_a_program(spec: Option<&UserSpec>, cni_mode: bool) -> bool {
+    let text = std::fs::read_to_string(PASSWD).unwrap_or_default();
+    let has = |wanted: &str| entries(&text).any(|(name, _)| name == wanted);
+    match spec {
+        Some(spec) => spec.as_uid().is_none() && !has(spec.as_str()),
+        None => !cni_mode && !has(DEFAULT_NAME) && !entries(&text).any(|(_, uid)| uid == DEFAULT_UID),
+    }
+}
+
 /// The user database.
 trait Users {
     fn by_uid(&self, uid: u32) -> Result<Option<String>, String>;

@@ -27,7 +27,7 @@ use super::model::{Ahead, Compared, Finding, Hits, Installer, Ports, Report, Res
 use super::{ahead, compare, source, words};
 pub(crate) use native::table as native_table;
 use parts::{families, listeners, sidecar};
-use reading::Unread;
+use reading::{CHILDREN, Unread};
 
 /// What is there, and what it should be.
 struct Look {
@@ -38,6 +38,8 @@ struct Look {
     places: Vec<Place>,
     /// Found only if there is such a place.
     tools: Tools,
+    /// The sidecar's user is not looked up, because the programs that may be run are needed for more.
+    user_unasked: bool,
     problems: Vec<Finding>,
     notes: Vec<Finding>,
 }
@@ -116,7 +118,7 @@ impl Look {
             }
             Err(failure) => return Err(failure),
         };
-        Ok(Self { state, config, compared, places, tools, problems, notes })
+        Ok(Self { state, config, compared, places, tools, user_unasked: false, problems, notes })
     }
 
     fn recorded(&self) -> Recorded {
@@ -288,6 +290,16 @@ impl Look {
     fn sidecar_uid(&mut self, inferred: Option<u32>) -> Result<u32, Failure> {
         // Whom the rules name need not be looked up, which can take a program.
         if let (Compared::Inferred | Compared::Nothing, Some(uid)) = (self.compared, inferred) {
+            return Ok(uid);
+        }
+        if self.user_unasked {
+            let uid = self.state.as_ref().map(|state| state.sidecar_uid).unwrap_or_default();
+            self.notes.push(Finding::new(
+                format!(
+                    "the sidecar's user was not looked up, to run {CHILDREN} programs at most; UID {uid} is taken"
+                ),
+                "give the sidecar's UID with --kuma-dp-user",
+            ));
             return Ok(uid);
         }
         let found = host::sidecar_user(self.config.kuma_dp_user.as_ref(), self.config.cni_mode);

@@ -41,7 +41,7 @@ pub fn effective(resolved: &Resolved, recorded: Option<&str>) -> (Config, Compar
 }
 
 /// A recorded configuration; one of a later version may have settings that this one does not know.
-fn read(text: &str) -> Option<Config> {
+pub fn read(text: &str) -> Option<Config> {
     let file = File { name: "the recorded configuration".into(), text: text.to_owned() };
     config::resolve(&Layers { files: vec![file], ..Layers::default() }).ok().map(|resolved| resolved.config)
 }

@@ -7,25 +7,37 @@ use crate::backend::iptables::situation::{Place, Recorded, Situation};
 use crate::backend::iptables::tools::{Tools, Variant};
 use crate::config::Executables;
 use crate::exit::{Exit, Failure};
+use crate::host;
 
-use super::super::model::Finding;
+use super::super::model::{Compared, Finding};
+use super::super::source;
 use super::Look;
 
 /// So many programs are run at the most.
-const CHILDREN: usize = 4;
+pub(super) const CHILDREN: usize = 4;
 
 /// A place whose rules were not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unread {
     place: Place,
-    /// There are no programs for it; else there were too many others to run.
-    without_program: bool,
+    why: Why,
+}
+
+/// Why not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// There are no programs for it.
+    WithoutProgram,
+    /// There were too many others to run.
+    TooMany,
+    /// There were, with the one that looks up the sidecar's user.
+    TooManyWithUser,
 }
 
 impl Unread {
     fn what(self) -> String {
         let (variant, family) = self.place;
-        if self.without_program {
+        if self.why == Why::WithoutProgram {
             format!(
                 "there are {family} rules of the {variant} variant, but no {variant} iptables to read them"
             )
@@ -38,12 +50,16 @@ impl Unread {
 
     fn fix(self) -> String {
         let (variant, _) = self.place;
-        if self.without_program {
-            format!("install the {variant} variant of iptables")
-        } else {
-            "name programs in --iptables-executables whose names or links say 'nft' or 'legacy', so that none has to \
-             be asked what it is"
-                .to_owned()
+        match self.why {
+            Why::WithoutProgram => format!("install the {variant} variant of iptables"),
+            Why::TooMany => {
+                "name programs in --iptables-executables whose names or links say 'nft' or 'legacy', so \
+                             that none has to be asked what it is"
+                    .to_owned()
+            }
+            Why::TooManyWithUser => {
+                "give the sidecar's UID with --kuma-dp-user, so that no program has to look it up".to_owned()
+            }
         }
     }
 
@@ -81,13 +97,37 @@ pub fn tools(places: &[Place], named: &Executables, known: Option<Variant>) -> R
 
 impl Look {
     /// Reads what only programs can, and tells where they could not.
-    pub(super) fn read(&self) -> Result<(Situation, Vec<Unread>), Failure> {
-        let left = CHILDREN.saturating_sub(self.tools.asked);
+    pub(super) fn read(&mut self) -> Result<(Situation, Vec<Unread>), Failure> {
+        let readable = self.places.iter().filter(|(v, f)| self.tools.of(*v).programs(*f).is_some()).count();
+        let mut left = CHILDREN.saturating_sub(self.tools.asked);
+        let mut why = Why::TooMany;
+        let user = self.config.kuma_dp_user.as_ref();
+        if host::sidecar_user_takes_a_program(user, self.config.cni_mode) {
+            self.user_unasked = readable >= left && !self.must_ask_for_user();
+            if !self.user_unasked {
+                left = left.saturating_sub(1);
+                why = Why::TooManyWithUser;
+            }
+        }
         let (seen, left_out) = observe::observe_sparingly(&self.tools, &self.places, left)?;
         let without = self.places.iter().filter(|(v, f)| self.tools.of(*v).programs(*f).is_none());
-        let without = without.map(|&place| Unread { place, without_program: true });
-        let left_out = left_out.into_iter().map(|place| Unread { place, without_program: false });
+        let without = without.map(|&place| Unread { place, why: Why::WithoutProgram });
+        let left_out = left_out.into_iter().map(|place| Unread { place, why });
         Ok((Situation::new(seen, &self.recorded()), without.chain(left_out).collect()))
+    }
+
+    /// Whether nothing else tells the sidecar's UID: not the record, which is about another user, and not the rules,
+    /// with which a configuration of this command's is compared.
+    fn must_ask_for_user(&self) -> bool {
+        self.compared == Compared::Given && !self.is_recorded_user()
+    }
+
+    /// Whether the recorded UID is that of the configuration's user.
+    pub(super) fn is_recorded_user(&self) -> bool {
+        let recorded = self.state.as_ref().and_then(|state| source::read(&state.config));
+        recorded.is_some_and(|recorded| {
+            (&recorded.kuma_dp_user, recorded.cni_mode) == (&self.config.kuma_dp_user, self.config.cni_mode)
+        })
     }
 
     /// What was not read may be ours, or ahead of ours. `variant` is that of the rules, if they are there through

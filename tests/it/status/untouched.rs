@@ -160,6 +160,27 @@ fn native_without_record(lab: &Lab) {
     fs::remove_dir_all("/run/tproxy").expect("a record");
 }
 
+/// A name that only `getent` could find: when four save programs are needed too, something is left out and told.
+#[test]
+fn looking_up_the_sidecars_user_is_one_of_the_four() {
+    Lab::enter(|lab| {
+        both_variants(lab);
+        let flags = ["--kuma-dp-user", "nosuchname"];
+        let _ = status(lab, &flags).exits(3).says("does not refer to a valid user");
+        let Some(executed) = children(lab, &flags, 3) else { return };
+        let asks = |executed: &[String]| executed.iter().filter(|line| line.contains("getent")).count();
+        assert_eq!((executed.len(), asks(&executed)), (4, 1), "{executed:#?}");
+
+        // The name of the record: what it says will do.
+        lab.replace("/etc/passwd", "root:x:0:0::/root:/bin/sh\n");
+        for flags in [&[][..], &["--kuma-dp-user", "kuma-dp", "--redirect-dns"]] {
+            let _ = status(lab, flags).exits(11).prints("user was not looked up");
+            let executed = children(lab, flags, 11).expect("strace is there");
+            assert_eq!((executed.len(), asks(&executed)), (4, 0), "{executed:#?}");
+        }
+    });
+}
+
 /// The same rules in both variants.
 fn both_variants(lab: &Lab) {
     install(lab, Backend::NFT);
