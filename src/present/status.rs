@@ -55,11 +55,13 @@ fn summary(text: &mut String, report: &Report) {
     let rules: Vec<_> =
         report.families.iter().map(|family| format!("{} for {}", family.rules, family.family)).collect();
     let rules = if rules.is_empty() { "none".to_owned() } else { rules.join(" and ") };
-    let place = match &report.variant {
-        Some(variant) => format!("through iptables ({variant})"),
-        None => "in the nftables table inet kuma_mesh".to_owned(),
+    let rules = match (report.table_rules, &report.variant) {
+        // Most of them are for both families, so the two numbers do not add up to the rules there are.
+        (Some(all), _) => format!("{all} in the nftables table inet kuma_mesh: {rules}"),
+        (None, Some(variant)) => format!("{rules}, through iptables ({variant})"),
+        (None, None) => rules,
     };
-    field(text, "rules", &format!("{rules}, {place}"));
+    field(text, "rules", &rules);
     if let Some(installer) = &report.installer {
         field(text, "installed", &installed(installer));
     }

@@ -19,6 +19,8 @@ pub struct Report {
     pub compared: Compared,
     /// What is there of each family.
     pub families: Vec<FamilyReport>,
+    /// How many rules our own table has; one that both families meet counts once.
+    pub table_rules: Option<usize>,
     /// How often rules were hit, of all families together.
     pub hits: Hits,
     /// The sidecar's user.
@@ -308,6 +310,7 @@ impl Report {
             installer: None,
             compared: Compared::Nothing,
             families: Vec::new(),
+            table_rules: None,
             hits: Hits::default(),
             sidecar: None,
             ports: Ports::default(),

@@ -48,6 +48,7 @@ impl Look {
             since: self.state.as_ref().map(|state| state.installed_at),
         });
         report.families = own_table::families(observed);
+        report.table_rules = Some(table.rule_count());
         report.hits = own_table::hits(observed);
         report.ports = own_table::ports(table);
         let installed: Vec<Family> = report.families.iter().map(|report| report.family).collect();

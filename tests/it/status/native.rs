@@ -62,7 +62,7 @@ fn a_table_is_as_wanted() {
         assert_eq!(found["resolvers"]["asCaptured"], true, "{found:#}");
         assert_eq!(found["listeners"].as_array().expect("a list").len(), 6);
         let text = status(lab, &flags(&given)).exits(0).prints("installed, as wanted");
-        let text = text.prints("in the nftables table inet kuma_mesh");
+        let text = text.prints("in the nftables table inet kuma_mesh:");
         assert!(text.stdout.lines().all(|line| line.chars().count() <= 80), "{text}");
     });
 }
