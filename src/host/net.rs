@@ -137,25 +137,9 @@ fn listening(table: impl BufRead) -> io::Result<BTreeSet<u16>> {
 mod tests {
     use std::net::TcpListener;
 
-    use nix::sched::{CloneFlags, unshare};
-
     use super::*;
+    use crate::sys::netns::testing::apart;
     use crate::sys::run;
-
-    /// In a network namespace of this thread's own, for which a thread needs root.
-    fn in_namespace(test: impl FnOnce() + Send) {
-        if !crate::host::is_root() {
-            assert!(std::env::var_os("CI").is_none(), "CI must run these tests as root");
-            eprintln!("skipped: making a network namespace needs root");
-            return;
-        }
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                unshare(CloneFlags::CLONE_NEWNET).unwrap();
-                test();
-            });
-        });
-    }
 
     fn tool(program: &str, args: &str) {
         let deadline = std::time::Duration::from_secs(20);
@@ -165,12 +149,12 @@ mod tests {
 
     #[test]
     fn the_loopback_interface_is_found_when_down() {
-        in_namespace(|| assert_eq!(interfaces().unwrap().loopback(), "lo"));
+        apart(|| assert_eq!(interfaces().unwrap().loopback(), "lo"));
     }
 
     #[test]
     fn the_loopback_interface_is_found_by_its_flag() {
-        in_namespace(|| {
+        apart(|| {
             tool("ip", "link set lo name local0");
             assert_eq!(interfaces().unwrap().loopback(), "local0");
         });
@@ -178,7 +162,7 @@ mod tests {
 
     #[test]
     fn ipv6_needs_an_address_that_is_not_ours() {
-        in_namespace(|| {
+        apart(|| {
             let no_address = Ipv6Support::Unavailable("no interface has an IPv6 address".into());
             tool("ip", "link set lo up");
             assert_eq!(interfaces().unwrap().ipv6_support(), no_address);
@@ -196,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_link_local_address_is_enough() {
-        in_namespace(|| {
+        apart(|| {
             tool("ip", "link add veth1 type veth peer name veth2");
             netlink::add_address("veth1", "fe80::1".parse().unwrap(), 64).unwrap();
             assert_eq!(interfaces().unwrap().ipv6_support(), Ipv6Support::Available);
@@ -205,7 +189,7 @@ mod tests {
 
     #[test]
     fn listening_ports_of_both_families() {
-        in_namespace(|| {
+        apart(|| {
             tool("ip", "link set lo up");
             assert_eq!(listening_tcp_ports().unwrap(), BTreeSet::new());
             let four = TcpListener::bind("127.0.0.1:0").unwrap();

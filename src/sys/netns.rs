@@ -111,6 +111,31 @@ pub(super) fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<
     })
 }
 
+/// For tests of what needs a kernel to itself.
+#[cfg(test)]
+pub mod testing {
+    use super::{CloneFlags, unshare};
+
+    /// Does something in a new network namespace. `None` without root, because a thread alone cannot enter a user
+    /// namespace.
+    ///
+    /// # Panics
+    /// As `work` does; and without root where `CI` is set, because nothing may be skipped there.
+    pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "CI must run these tests as root");
+            eprintln!("skipped: making a network namespace needs root");
+            return None;
+        }
+        let inside = || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        };
+        let done = std::thread::scope(|scope| scope.spawn(inside).join());
+        Some(done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,19 +154,9 @@ mod tests {
 
     #[test]
     fn every_namespace_has_its_own() {
-        if !nix::unistd::geteuid().is_root() {
-            // Threads cannot enter a user namespace, so this needs root.
-            assert!(std::env::var_os("CI").is_none(), "CI must run these tests as root");
-            eprintln!("skipped: making a network namespace needs root");
-            return;
-        }
         let ids = || (current_id().unwrap(), inode_id().unwrap());
         let before = ids();
-        let elsewhere = std::thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            ids()
-        });
-        let elsewhere = elsewhere.join().unwrap();
+        let Some(elsewhere) = testing::apart(ids) else { return };
         assert_ne!(elsewhere.0, before.0);
         assert_ne!(elsewhere.1, before.1);
         assert_eq!(ids(), before);

@@ -145,25 +145,13 @@ fn elsewhere(mut message: Message) -> Message {
 
 #[cfg(test)]
 mod tests {
-    use nix::sched::{CloneFlags, unshare};
-
     use super::super::model::{ChainKind, Hook, HookPoint, Verdict};
     use super::super::observe::observe;
     use super::*;
+    use crate::sys::netns::testing::apart;
 
-    /// In a network namespace of its own; skips without root, because a thread alone cannot enter a user namespace.
     fn in_namespace(test: impl FnOnce(&mut Door) + Send) {
-        if !nix::unistd::geteuid().is_root() {
-            assert!(std::env::var_os("CI").is_none(), "CI must run these tests as root");
-            eprintln!("skipped: making a network namespace needs root");
-            return;
-        }
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                unshare(CloneFlags::CLONE_NEWNET).unwrap();
-                test(&mut Door::open().unwrap());
-            });
-        });
+        apart(|| test(&mut Door::open().unwrap()));
     }
 
     fn table(statements: Vec<Statement>, kind: ChainKind) -> Table {

@@ -192,21 +192,15 @@ fn text(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use nix::sched::{CloneFlags, unshare};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sys::netns::testing::apart;
     use crate::sys::run::{Command, run};
 
     #[test]
     fn a_transaction_is_told_with_who_made_it() {
-        if !nix::unistd::geteuid().is_root() {
-            assert!(std::env::var_os("CI").is_none(), "CI must run these tests as root");
-            eprintln!("skipped: making a network namespace needs root");
-            return;
-        }
-        let inside = std::thread::spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let done = apart(|| {
             let mut events = Events::open().unwrap().expect("nf_tables");
             assert_eq!(events.wait(Duration::ZERO).unwrap(), []);
             let nft = |script: &str| {
@@ -221,7 +215,7 @@ mod tests {
             }
             done
         });
-        let done = inside.join().unwrap();
+        let Some(done) = done else { return };
         assert_eq!(done.len(), 2, "{done:?}");
         for transaction in &done {
             assert_eq!(transaction.program.as_deref(), Some("nft"));

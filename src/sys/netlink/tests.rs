@@ -1,24 +1,8 @@
 //! Against the real kernel, each test in a network namespace that its thread makes.
 
-use nix::sched::{CloneFlags, unshare};
-
 use super::*;
+use crate::sys::netns::testing::apart;
 use crate::sys::run::{Command, run};
-
-/// Runs in a new network namespace; skips without root, because a thread alone cannot enter a user namespace.
-fn in_namespace(test: impl FnOnce() + Send) {
-    if !nix::unistd::geteuid().is_root() {
-        assert!(std::env::var_os("CI").is_none(), "CI must run these tests as root");
-        eprintln!("skipped: making a network namespace needs root");
-        return;
-    }
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            test();
-        });
-    });
-}
 
 /// A child inherits the network namespace of the thread that starts it.
 fn tool(program: &str, args: &str) -> String {
@@ -30,7 +14,7 @@ fn tool(program: &str, args: &str) -> String {
 
 #[test]
 fn tables_are_listed_by_family() {
-    in_namespace(|| {
+    apart(|| {
         assert_eq!(nft_table_names(Family::V4).unwrap(), [""; 0]);
         for table in ["ip nat", "ip raw", "ip6 mangle", "inet other"] {
             tool("nft", &format!("add table {table}"));
@@ -43,7 +27,7 @@ fn tables_are_listed_by_family() {
 
 #[test]
 fn rules_are_read_of_one_table_alone() {
-    in_namespace(|| {
+    apart(|| {
         for table in ["ip nat", "ip filter", "ip6 nat"] {
             tool("nft", &format!("add table {table}"));
             tool("nft", &format!("add chain {table} c"));
@@ -69,7 +53,7 @@ fn rules_are_read_of_one_table_alone() {
 
 #[test]
 fn a_list_longer_than_one_answer_is_complete() {
-    in_namespace(|| {
+    apart(|| {
         let names = (0..2000).map(|i| format!("table_with_a_long_name_{i:04}")).collect::<Vec<_>>();
         let script = format!("add table ip {}\n", names.join("\nadd table ip "));
         let command = Command {
@@ -85,7 +69,7 @@ fn a_list_longer_than_one_answer_is_complete() {
 
 #[test]
 fn addresses_come_and_go_once() {
-    in_namespace(|| {
+    apart(|| {
         let six = "::6".parse().unwrap();
         assert!(!remove_address("lo", six, 128).unwrap());
         assert!(add_address("lo", six, 128).unwrap());
@@ -101,7 +85,7 @@ fn addresses_come_and_go_once() {
 
 #[test]
 fn the_kernels_reasons_arrive() {
-    in_namespace(|| {
+    apart(|| {
         let six = "::6".parse().unwrap();
         let errno = |result: io::Result<bool>| result.unwrap_err().raw_os_error();
         assert_eq!(errno(add_address("nowhere", six, 128)), Some(libc::ENODEV));
@@ -122,7 +106,7 @@ fn drop_privileges() {
 
 #[test]
 fn not_permitted_is_an_error_and_not_an_empty_list() {
-    in_namespace(|| {
+    apart(|| {
         drop_privileges();
         assert_eq!(nft_table_names(Family::V4).unwrap_err().raw_os_error(), Some(libc::EPERM));
         assert_eq!(

@@ -1,10 +1,10 @@
 use std::time::Duration;
 
-use nix::sched::{CloneFlags, unshare};
 use proptest::prelude::*;
 
 use super::Condition::{Destination, Family, OwnAddress, Port, Protocol, Something, User};
 use super::*;
+use crate::sys::netns::testing::apart;
 use crate::sys::run::{Command, run};
 
 const TABLES: &str = "table inet t {
@@ -41,13 +41,7 @@ table ip nat {
 
 #[test]
 fn chains_and_rules_are_read() {
-    if !nix::unistd::geteuid().is_root() {
-        assert!(std::env::var_os("CI").is_none(), "CI must run these tests as root");
-        eprintln!("skipped: making a network namespace needs root");
-        return;
-    }
-    let inside = std::thread::spawn(|| {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+    let inside = apart(|| {
         assert_eq!(read(|_| true).unwrap(), Ruleset::default());
         let nft = Command::new("nft", ["-f", "-"], Duration::from_secs(20));
         let output = run(&Command { stdin: TABLES.into(), ..nft }).unwrap();
@@ -63,7 +57,7 @@ fn chains_and_rules_are_read() {
             read(is_compat).unwrap(),
         )
     });
-    let (ruleset, compat) = inside.join().unwrap();
+    let Some((ruleset, compat)) = inside else { return };
     let chains: Vec<_> = ruleset.hooked.iter().map(|c| (c.family, c.table.as_str(), c.priority)).collect();
     assert_eq!(chains, [(1, "t", -101), (1, "t", -300), (2, "nat", -100)]);
     assert_eq!((ruleset.hooked[0].kind, ruleset.hooked[1].kind), (ChainType::Nat, ChainType::Untracked));
