@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::backend::nftables::decode::Observed;
-use crate::backend::nftables::lower::OTHERS;
+use crate::backend::nftables::foreign::is_former;
 use crate::backend::nftables::model::{Chain, HookPoint, Rule, Statement, Table, Test, Verdict};
 use crate::backend::nftables::text;
 use crate::config::values::Protocol;
@@ -88,19 +88,11 @@ fn family_of(rule: &Rule) -> Option<Family> {
     })
 }
 
-/// Whether it is the rule by which a chain lets a family pass that is not redirected.
-fn lets_pass(rule: &Rule) -> Option<Family> {
-    match rule.statements.as_slice() {
-        [Statement::Family(family), Statement::Verdict(Verdict::Accept)] => Some(*family),
-        _ => None,
-    }
-}
-
 /// The families whose packets are redirected, each with the rules that they can meet. What both counted together is
 /// told of a family only if there is no other.
 pub fn families(observed: &Observed) -> Vec<FamilyReport> {
     let rules = || observed.table.chains.iter().flat_map(|chain| &chain.rules);
-    let passed = |family: Family| rules().any(|rule| lets_pass(rule) == Some(family));
+    let passed = |family: Family| rules().any(|rule| rule.lets_pass() == Some(family));
     let redirected: Vec<Family> = Family::BOTH.into_iter().filter(|family| !passed(*family)).collect();
     let hits = if redirected.len() == 1 { hits(observed) } else { Hits::default() };
     let report = |family| {
@@ -187,7 +179,7 @@ fn chain_differences(chain: &Chain, wanted: &[Rule], commented: bool, found: &mu
     for rule in left_over(&chain.rules, wanted) {
         let unknown = rule.statements.iter().any(|statement| matches!(statement, Statement::Foreign(_)));
         // Ours carry a comment, unless none does.
-        let uncommented = commented && rule.comment.is_none() && chain.name != OTHERS;
+        let uncommented = commented && rule.comment.is_none() && !is_former(chain, rule);
         let kind = if unknown || uncommented { DifferenceKind::Foreign } else { DifferenceKind::Extra };
         found.push(of_rule(kind, &chain.name, rule));
     }

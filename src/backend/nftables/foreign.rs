@@ -2,7 +2,7 @@
 
 use super::decode::Observed;
 use super::lower;
-use super::model::{Rule, Statement, Table, Test, Verdict};
+use super::model::{Chain, Rule, Statement, Table, Test, Verdict};
 
 /// What others put into the table, each in words: it goes when the table becomes another one.
 pub fn intruders(observed: &Observed) -> Vec<String> {
@@ -15,9 +15,8 @@ pub fn intruders(observed: &Observed) -> Vec<String> {
             let hook = chain.hook.iter().map(|hook| format!(" {{ {hook} }}"));
             found.push(format!("chain {}{}", chain.name, hook.collect::<String>()));
         }
-        // Without comment is also the chain that others jump to.
-        let commented = commented && chain.name != lower::OTHERS;
-        let foreign = chain.rules.iter().filter(|rule| !ours || !looks_like_ours(rule, commented));
+        let is_ours = |rule: &&Rule| ours && (looks_like_ours(rule, commented) || is_former(chain, rule));
+        let foreign = chain.rules.iter().filter(|rule| !is_ours(rule));
         found.extend(foreign.map(|rule| format!("chain {}: {rule}", chain.name)));
     }
     let sets = table.sets.keys().filter(|name| !lower::is_own_set(name));
@@ -44,18 +43,22 @@ pub(super) fn known(table: &Table) -> Table {
     known
 }
 
-/// Every rule of ours says why it is there, if any does, and counts before it does something; but for those that let
-/// packets of a family pass.
+/// Every rule of ours says why it is there, if any does, and counts before it does something.
 fn looks_like_ours(rule: &Rule, commented: bool) -> bool {
     let known = !rule.statements.iter().any(|statement| matches!(statement, Statement::Foreign(_)));
-    let shape = match rule.statements.as_slice() {
-        [Statement::Owner(_), Statement::Verdict(Verdict::Return)] => !commented,
-        statements => matches!(
-            statements,
-            [Statement::Family(_), Statement::Verdict(Verdict::Accept)] | [.., Statement::Counter, _]
-        ),
-    };
+    let shape =
+        rule.lets_pass().is_some() || matches!(rule.statements.as_slice(), [.., Statement::Counter, _]);
     known && shape && (!commented || rule.comment.is_some())
+}
+
+/// Whether it is a rule of ours as it was when those of this chain had no comment.
+pub fn is_former(chain: &Chain, rule: &Rule) -> bool {
+    let former = matches!(
+        rule.statements.as_slice(),
+        [Statement::Owner(Test::Is(_)), Statement::Verdict(Verdict::Return)]
+            | [Statement::Counter, Statement::Verdict(Verdict::Accept)]
+    );
+    chain.name == lower::OTHERS && former
 }
 
 #[cfg(test)]
@@ -63,7 +66,6 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::super::lower::OTHERS;
-    use super::super::model::Chain;
     use super::super::set::{Key, Set};
     use super::*;
 
@@ -80,8 +82,13 @@ mod tests {
         let mixed = of(vec![chain("outbound", vec![rule(None), rule(Some("ours"))])]);
         assert_eq!(mixed, ["chain outbound: counter return"]);
         assert_eq!(of(vec![chain("outbound", vec![rule(None)])]), [""; 0]);
-        let ours = of(vec![chain("outbound", vec![rule(Some("ours"))]), chain(OTHERS, vec![rule(None)])]);
-        assert_eq!(ours, [""; 0]);
+        let accepts =
+            Rule { statements: vec![Statement::Counter, Statement::Verdict(Verdict::Accept)], comment: None };
+        let former = of(vec![
+            chain("outbound", vec![rule(Some("ours")), accepts.clone()]),
+            chain(OTHERS, vec![rule(None), accepts]),
+        ]);
+        assert_eq!(former, ["chain outbound: counter accept", "chain pass_others: counter return"]);
     }
 
     #[test]

@@ -244,12 +244,7 @@ fn add<T: PartialEq>(list: &mut Vec<T>, items: impl IntoIterator<Item = T>) {
 impl Inferred {
     fn read(&mut self, table: &Table) {
         let rules = || table.chains.iter().flat_map(|chain| &chain.rules);
-        let lets_six_pass = |rule: &Rule| {
-            matches!(
-                rule.statements.as_slice(),
-                [Statement::Family(Family::V6), Statement::Verdict(Verdict::Accept)]
-            )
-        };
+        let lets_six_pass = |rule: &Rule| rule.lets_pass() == Some(Family::V6);
         let config = &mut self.config;
         config.comments.disabled = rules().all(|rule| rule.comment.is_none());
         config.ip_family_mode =

@@ -79,8 +79,20 @@ pub enum HookPoint {
 pub struct Rule {
     /// In order.
     pub statements: Vec<Statement>,
-    /// For the reader; at most 127 bytes, nft's limit.
+    /// For the reader; at most 127 bytes, nft's limit (`NFTNL_UDATA_COMMENT_MAXLEN`, without the final zero).
     pub comment: Option<String>,
+}
+
+impl Rule {
+    /// The family that it lets pass, whatever else the packet is: such a rule begins the chains of an installation
+    /// for the other family alone.
+    pub fn lets_pass(&self) -> Option<Family> {
+        match self.statements.as_slice() {
+            [Statement::Family(family), Statement::Counter, Statement::Verdict(Verdict::Accept)]
+            | [Statement::Family(family), Statement::Verdict(Verdict::Accept)] => Some(*family),
+            _ => None,
+        }
+    }
 }
 
 /// A condition, or something done.

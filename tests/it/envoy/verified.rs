@@ -188,7 +188,7 @@ each_backend! {
         let Some(sidecar) = Sidecar::start(lab, DOCKER) else { return };
         lab.install(backend, &["--redirect-dns"]).succeeds();
         let questions = "-m udp --dport 53 -m owner --uid-owner 5678";
-        remove(backend, "OUTPUT", questions, "output_first", "return early");
+        remove(backend, "OUTPUT", questions, "output_first", "The sidecar's own DNS questions");
         let said = verify_quietly(lab, &sidecar);
         said.fails(&["ipv4 dns-sidecar"]);
         said.because("happened", "was redirected to the DNS port 15053");

@@ -91,6 +91,38 @@ fn its_dry_run_is_a_file_that_nft_loads_to_the_same() {
     });
 }
 
+/// As tables were before every rule counted and said why in a sentence.
+#[test]
+fn a_table_in_other_words_is_replaced_and_nothing_in_it_is_called_foreign() {
+    Lab::enter(|lab| {
+        let native = || lab.program().args(FLAGS).args(["--backend", "nftables", "--ip-family-mode", "ipv4"]);
+        native().run().succeeds();
+        let ours = table();
+        let mut former = native().arg("--dry-run").run().succeeds().stdout;
+        for (is, was) in [
+            ("counter return comment \"The sidecar's traffic goes on in the calling chain.\"", "return"),
+            (" comment \"Everybody else's traffic is left alone.\"", ""),
+            ("meta nfproto ipv6 counter accept", "meta nfproto ipv6 accept"),
+            (
+                "comment \"TCP goes to the sidecar's",
+                "comment \"redirect TCP traffic to envoy, which listens at...",
+            ),
+        ] {
+            assert!(former.contains(is), "{is}: {former}");
+            former = former.replace(is, was);
+        }
+        firewall::nft(&former);
+        let generation = nft_generation();
+        let run = native().run().succeeds();
+        assert!(!run.stderr.contains("somebody else"), "{run}");
+        assert_eq!((nft_generation(), table()), (generation + 1, ours));
+        native().run().succeeds().prints("nothing was written");
+        firewall::nft(&former);
+        let status = lab.program().args(["status", "-o", "json"]).run().exits(11);
+        assert!(!status.stdout.contains("foreign"), "{status}");
+    });
+}
+
 #[test]
 fn every_interface_is_no_condition_and_no_set() {
     Lab::enter(|lab| {

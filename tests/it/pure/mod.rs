@@ -8,4 +8,5 @@ mod judged;
 mod laws;
 mod model;
 mod purity;
+mod sentences;
 mod verdicts;

@@ -60,9 +60,9 @@ impl Backend {
             Self::Nftables => own_table().is_some_and(|table| {
                 // The table sees both families, and sends away the one that it is not about.
                 let left_alone = if family == Family::V6 {
-                    "meta nfproto ipv6 accept"
+                    "meta nfproto ipv6 counter"
                 } else {
-                    "meta nfproto ipv4 accept"
+                    "meta nfproto ipv4 counter"
                 };
                 !table.contains(left_alone)
             }),

@@ -13,7 +13,7 @@ use crate::plan::{BuiltinChain, ChainRef, Family, Match, OwnChain, Rule, Table, 
 
 use super::super::model::{End, Statement, Test};
 use super::super::set::{Interval, Key, Set, merged};
-use super::{interface, is, same_protocol};
+use super::{interface, is, same_protocol, sentence};
 
 /// How the names of sets begin.
 pub(super) const NAMES: [&str; 4] = ["excluded_", "included_", "resolvers_", "vnet_"];
@@ -23,7 +23,7 @@ pub(super) const NAMES: [&str; 4] = ["excluded_", "included_", "resolvers_", "vn
 pub(super) struct Draft {
     pub conditions: Vec<Condition>,
     pub target: Target,
-    pub why: String,
+    pub why: &'static str,
     /// The conditions whose values are of a list, in the order in which rules are to be joined by them.
     lists: Vec<usize>,
 }
@@ -62,7 +62,7 @@ impl Draft {
         let mut draft = Self {
             conditions: rule.matches.iter().cloned().map(Condition::Plain).collect(),
             target: rule.target.clone(),
-            why: rule.why.clone(),
+            why: sentence::of(chain, rule),
             lists: Vec::new(),
         };
         let output = ChainRef::Builtin(BuiltinChain::Output);
@@ -84,50 +84,41 @@ impl Draft {
                     list(Dimension::Owner, [(*uids).into()], format!("excluded_uids_{protocol}")),
                 ];
                 draft.lists = vec![1, 2];
-                draft.why = "leave traffic of the excluded users to the excluded ports alone".into();
             }
             (Table::Nat, _, Target::Return, [Match::Destination { net, negated: false }])
                 if chain == output =>
             {
                 draft.list_addresses(0, End::Destination, net.net(), "excluded_outbound");
-                draft.why = "leave traffic to the excluded addresses alone".into();
             }
             (Table::Nat, ChainRef::Own(OwnChain::Inbound), Target::Return, [Match::Source(net)]) => {
                 draft.list_addresses(0, End::Source, net.net(), "excluded_inbound");
-                draft.why = "leave traffic from the excluded addresses alone".into();
             }
             (Table::Nat, ChainRef::Own(own), Target::Return | Target::Jump(_), matches) => {
                 if let Some(ports) = tcp_ports(matches) {
                     draft.list_ports(own, &ports);
                 }
             }
-            (Table::Nat, _, Target::Redirect(port), [Match::Destination { net, negated: false }, ..])
+            (Table::Nat, _, Target::Redirect(_), [Match::Destination { net, negated: false }, ..])
                 if chain == output =>
             {
                 draft.list_addresses(0, End::Destination, net.net(), "resolvers");
-                draft.why =
-                    format!("redirect DNS requests to the kuma-dp DNS proxy (listening on port {port})");
             }
             (Table::Nat, _, Target::Redirect(_), matches) => draft.list_left_out(matches),
-            (Table::Raw, _, Target::CtZone(zone), [Match::Source(net), _, Match::SourcePort(_)]) => {
+            (Table::Raw, _, Target::CtZone(_), [Match::Source(net), _, Match::SourcePort(_)]) => {
                 draft.list_addresses(0, End::Source, net.net(), "resolvers");
-                draft.why = format!("assign connection tracking zone {zone} to DNS responses");
             }
             (
                 Table::Raw,
                 _,
-                Target::CtZone(zone),
+                Target::CtZone(_),
                 [Match::Destination { net, negated: false }, _, Match::DestinationPort(_)],
             ) => {
                 draft.list_addresses(0, End::Destination, net.net(), "resolvers");
-                draft.why = format!("assign connection tracking zone {zone} to DNS requests");
             }
-            (Table::Raw, _, Target::CtZone(zone), [Match::InInterface(pattern), ..]) => {
+            (Table::Raw, _, Target::CtZone(_), [Match::InInterface(pattern), ..]) => {
                 let values = [Interval::from(&interface(pattern))];
                 draft.conditions[0] = list(Dimension::Interface, values, "vnet_interfaces".to_owned());
                 draft.lists = vec![0];
-                draft.why =
-                    format!("assign connection tracking zone {zone} to DNS requests of virtual networks");
             }
             _ => {}
         }
@@ -153,11 +144,6 @@ impl Draft {
             list(Dimension::Port(End::Destination), values, name),
         ];
         self.lists = vec![1];
-        self.why = if verb == "excluded" {
-            format!("leave {direction} traffic to the excluded ports alone")
-        } else {
-            format!("redirect {direction} traffic to the included ports")
-        };
     }
 
     /// Several networks that one rule leaves out become one list.

@@ -6,6 +6,7 @@
 
 mod family;
 mod fold;
+mod sentence;
 
 use std::collections::BTreeMap;
 
@@ -28,8 +29,6 @@ pub const NAT_FIRST: i32 = -105;
 pub const NAT_LAST: i32 = -95;
 /// The chain that lets everybody's traffic pass but the sidecar's.
 pub const OTHERS: &str = "pass_others";
-/// The longest comment that nft reads (`NFTNL_UDATA_COMMENT_MAXLEN`, without the final zero).
-const COMMENT_BYTES: usize = 127;
 
 /// The table that does what `plan` says; with `comments`, every rule says why it is there.
 pub fn table(plan: &Plan, comments: bool) -> Table {
@@ -192,8 +191,12 @@ impl Lowering {
             Family::V6 => Family::V4,
         };
         Rule {
-            statements: vec![Statement::Family(other), Statement::Verdict(Verdict::Accept)],
-            comment: self.comment(&format!("{other} traffic is not redirected")),
+            statements: vec![
+                Statement::Family(other),
+                Statement::Counter,
+                Statement::Verdict(Verdict::Accept),
+            ],
+            comment: self.comment(sentence::not_redirected(other)),
         }
     }
 
@@ -206,13 +209,9 @@ impl Lowering {
                 fold::Lowered::Statement(statement) => statements.push(statement),
                 fold::Lowered::NotOwner(statement) => {
                     others = true;
-                    self.others.get_or_insert_with(|| {
-                        let rule = |statements| Rule { statements, comment: None };
-                        vec![
-                            rule(vec![statement, Statement::Verdict(Verdict::Return)]),
-                            rule(vec![Statement::Counter, Statement::Verdict(Verdict::Accept)]),
-                        ]
-                    });
+                    if self.others.is_none() {
+                        self.others = Some(self.pass_others(statement));
+                    }
                 }
                 fold::Lowered::Nothing => {}
             }
@@ -232,27 +231,22 @@ impl Lowering {
             Target::Log { prefix, level } => Statement::Log { prefix: prefix.to_owned(), level },
         };
         statements.extend([Statement::Counter, action]);
-        Some(Rule { statements, comment: self.comment(&draft.why) })
+        Some(Rule { statements, comment: self.comment(draft.why) })
     }
 
-    fn comment(&self, why: &str) -> Option<String> {
-        self.comments.then(|| shortened(why))
+    /// The rules of [`OTHERS`].
+    fn pass_others(&self, sidecar: Statement) -> Vec<Rule> {
+        let returns = vec![sidecar, Statement::Counter, Statement::Verdict(Verdict::Return)];
+        let accepts = vec![Statement::Counter, Statement::Verdict(Verdict::Accept)];
+        vec![
+            Rule { statements: returns, comment: self.comment(sentence::SIDECAR_GOES_ON) },
+            Rule { statements: accepts, comment: self.comment(sentence::OTHERS_PASS) },
+        ]
     }
-}
 
-/// As much of a sentence as a comment holds, whole words.
-fn shortened(why: &str) -> String {
-    const MORE: &str = "...";
-    if why.len() <= COMMENT_BYTES {
-        return why.to_owned();
+    fn comment(&self, why: &'static str) -> Option<String> {
+        self.comments.then(|| why.to_owned())
     }
-    let mut end = COMMENT_BYTES - MORE.len();
-    while !why.is_char_boundary(end) {
-        end -= 1;
-    }
-    let cut = &why[..end];
-    let cut = cut.rsplit_once(' ').map_or(cut, |(words, _)| words);
-    format!("{}{MORE}", cut.trim_end_matches([',', ' ']))
 }
 
 /// The order of conditions within a rule: the cheapest first, and each where nft would put what it implies. The rules
