@@ -5,6 +5,9 @@
 //! of the terminal nor of the process group reaches it, and what was there before is in its memory. A file says
 //! that it waits; `tproxy confirm` removes that file.
 //!
+//! The end of the time is in that file, and everybody asks the same clock, that of the boot, whether it is over: the
+//! clock on the wall can be set meanwhile, and is only what people are told by.
+//!
 //! The time runs from before the change. A proof (`--verify`) may last longer: the installing process holds the lock
 //! meanwhile, which the waiting one needs to go back, and lets the time begin anew before it gives the lock away. If
 //! it is killed, the lock is free, and the host goes back at the time that was promised first.
@@ -14,17 +17,17 @@ use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 use crate::exit::{Exit, Failure};
 use crate::status::words;
 use crate::stdout::print;
 use crate::sys::detach::{self, Ear, Side, detach};
+use crate::sys::moment::Moment;
 use crate::sys::{signal, watch};
 
 use super::install::PATIENCE;
+use super::pending::{Pending, on_the_wall, withdraw};
 use super::request::Format;
 use super::stop;
 use super::store::{Phase, State, Store};
@@ -47,25 +50,6 @@ const TURN: Duration = Duration::from_secs(2 * PATIENCE.as_secs());
 /// was killed.
 const WAY_BACK: Duration = Duration::from_secs(TURN.as_secs() + 10);
 
-/// The file that says that an installation waits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Pending {
-    /// Of this file's format.
-    schema: u32,
-    /// Seconds since 1970 until which it may be confirmed.
-    until: u64,
-    /// When the installation began, in the same seconds.
-    begun: u64,
-    /// The installing process; with the beginning it tells one installation from another.
-    installer: u32,
-}
-
-impl Pending {
-    fn is_of(&self, other: &Self) -> bool {
-        (self.begun, self.installer) == (other.begun, other.installer)
-    }
-}
-
 /// An installation that waits to be confirmed.
 #[derive(Debug)]
 pub struct Guard {
@@ -80,7 +64,13 @@ impl Guard {
     ///
     /// # Errors
     /// `/run` cannot be written, or there can be no further process.
-    pub fn start(store: &mut Store, session: &Session, undo: &Undo, time: Duration) -> Result<Self, Failure> {
+    pub fn start(
+        store: &mut Store,
+        session: &Session,
+        undo: &Undo,
+        time: Duration,
+        proving: bool,
+    ) -> Result<Self, Failure> {
         if !store.remembers() {
             return Err(Failure::new(
                 Exit::Host,
@@ -92,9 +82,7 @@ impl Guard {
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             Failure::new(Exit::Failed, format!("{what}: {error}; nothing was changed"))
         };
-        let begun = now();
-        let until = begun.saturating_add(time.as_secs().max(1));
-        let says = Pending { schema: 1, until, begun, installer: std::process::id() };
+        let says = Pending::new(time, proving);
         let text = serde_json::to_vec(&says).map_err(|error| failed("the confirmation", &error))?;
         let private = |path: &Path, append: bool| {
             fs::OpenOptions::new()
@@ -114,7 +102,7 @@ impl Guard {
             Ok(Side::There(mouth)) => {
                 store.abandon_lock();
                 detach::let_go_of_inherited();
-                wait(&says, session, undo, time, mouth)
+                wait(&says, session, undo, mouth)
             }
             Err(error) => {
                 let _ = fs::remove_file(&pending);
@@ -135,7 +123,7 @@ impl Guard {
     /// Lets the time begin now; the lock must still be held. If that cannot be written, it ends as it was to end
     /// before.
     pub fn begin(&mut self, time: Duration) {
-        let says = Pending { until: now().saturating_add(time.as_secs().max(1)), ..self.says.clone() };
+        let says = self.says.anew(time);
         let new = self.pending.with_extension("pending.new");
         let written = serde_json::to_vec(&says)
             .map_err(io::Error::from)
@@ -147,9 +135,9 @@ impl Guard {
         }
     }
 
-    /// Until when, in seconds since 1970, it has to be confirmed.
+    /// Until when it has to be confirmed, on the clock on the wall in seconds since 1970.
     pub fn until(&self) -> u64 {
-        self.says.until
+        on_the_wall(self.says.until)
     }
 
     /// Where is written what became of it.
@@ -166,8 +154,8 @@ impl Guard {
             Format::Text => print(text),
             Format::Json => Ok(()),
         };
-        let until = words::time(self.says.until);
-        let left = self.says.until.saturating_sub(now());
+        let until = words::time(self.until());
+        let left = self.says.seconds_left();
         tell(&format!(
             "not yet kept: run 'tproxy confirm' from a new connection within {left} s, until {until}, else everything \
              goes back to what it was before\nlog: {}\n",
@@ -202,9 +190,9 @@ enum End {
 }
 
 /// The other process: waits, and goes back if nobody confirms.
-fn wait(says: &Pending, session: &Session, undo: &Undo, time: Duration, mouth: OwnedFd) -> ! {
+fn wait(says: &Pending, session: &Session, undo: &Undo, mouth: OwnedFd) -> ! {
     let mut mouth = fs::File::from(mouth);
-    let code = match until_the_end(says, session, undo, time) {
+    let code = match until_the_end(says, session, undo) {
         Ok(End::Kept) => {
             let _ = mouth.write_all(KEPT);
             Exit::Done
@@ -227,27 +215,27 @@ fn wait(says: &Pending, session: &Session, undo: &Undo, time: Duration, mouth: O
     std::process::exit(code as i32)
 }
 
-fn until_the_end(says: &Pending, session: &Session, undo: &Undo, time: Duration) -> Result<End, Failure> {
+fn until_the_end(says: &Pending, session: &Session, undo: &Undo) -> Result<End, Failure> {
     let there = Store::unlocked()?;
     let pending = there.path("pending");
-    let waits = |until| still(&pending, &Pending { until, ..says.clone() });
+    let mut says = says.clone();
     // An uninstall begins with a note that it is under way.
     let gone = || match there.load() {
         Some(State { phase: Phase::Installed, .. }) => End::Kept,
         _ => End::Uninstalled,
     };
-    let (mut until, mut left, mut again, mut asked) = (says.until, time, AGAIN, false);
+    let (mut end, mut again, mut asked) = (says.until, AGAIN, false);
     loop {
-        let same = || waits(until).is_some_and(|pending| pending.until == until);
-        match watch::while_it_stays(there.directory(), left, same) {
+        let same = || says.still(&pending).is_some_and(|now| now.until == says.until);
+        match watch::while_it_stays(there.directory(), end, same) {
             // Better back too early than never.
             Err(error) => tracing::warn!("waiting failed: {error}"),
             Ok(true) => {}
-            Ok(false) => match waits(until) {
+            Ok(false) => match says.still(&pending) {
                 None => return Ok(gone()),
-                Some(pending) => {
-                    until = pending.until;
-                    left = Duration::from_secs(until.saturating_sub(now()));
+                Some(now) => {
+                    says = now;
+                    end = says.until;
                     continue;
                 }
             },
@@ -261,10 +249,10 @@ fn until_the_end(says: &Pending, session: &Session, undo: &Undo, time: Duration)
                 tracing::warn!("{error}");
             }
         }
-        let back = Store::open(TURN).and_then(|mut store| match waits(until) {
+        let back = Store::open(TURN).and_then(|mut store| match says.still(&pending) {
             None => Ok(Some(gone())),
             // The installation or its proof took so long, and now the time to confirm has begun.
-            Some(pending) if pending.until != until && !asked => Ok(None),
+            Some(now) if now.until != says.until && !asked => Ok(None),
             Some(_) => {
                 let recorded = store.load().as_ref().map(State::recorded).unwrap_or_default();
                 let session = Session { recorded, ..session.clone() };
@@ -279,7 +267,7 @@ fn until_the_end(says: &Pending, session: &Session, undo: &Undo, time: Duration)
             // Whoever is locked out waits for nothing else.
             Err(failure) => {
                 log(&format!("{}; trying again in {again:?}", failure.message));
-                left = again;
+                end = Moment::now().plus(again);
                 again = AGAIN_AT_MOST.min(again * 2);
             }
         }
@@ -288,7 +276,7 @@ fn until_the_end(says: &Pending, session: &Session, undo: &Undo, time: Duration)
 
 /// The other process has the log as its stderr; this belongs there whatever else is logged.
 fn log(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{} {line}", words::time(now()));
+    let _ = writeln!(std::io::stderr(), "{} {line}", words::time(on_the_wall(Moment::now())));
 }
 
 /// `tproxy confirm`.
@@ -299,13 +287,13 @@ pub fn confirm() -> Result<(), Failure> {
     stop::unless_root().map_err(|failure| failure.hint("run it with sudo"))?;
     let nothing =
         || Failure::new(Exit::Failed, "no installation waits to be confirmed, or it was taken back already");
-    if read(&Store::unlocked()?.path("pending")).is_none() {
+    if Pending::read(&Store::unlocked()?.path("pending")).is_none() {
         return Err(nothing());
     }
     let store = Store::open(PATIENCE)?;
     let pending = store.path("pending");
-    let Some(waits) = read(&pending) else { return Err(nothing()) };
-    if now() > waits.until {
+    let Some(waits) = Pending::read(&pending) else { return Err(nothing()) };
+    if waits.until.is_over() {
         return Err(Failure::new(
             Exit::Failed,
             "too late: the time to confirm is over, and the installation goes back",
@@ -324,60 +312,25 @@ pub fn confirm() -> Result<(), Failure> {
 /// # Errors
 /// One waits.
 pub fn stop_if_pending(store: &Store) -> Result<(), Failure> {
-    let Some(waits) = read(&store.path("pending")) else { return Ok(()) };
-    let now = now();
-    if now <= waits.until {
-        let left = waits.until - now;
+    let pending = store.path("pending");
+    let Some(waits) = Pending::read(&pending) else {
+        // It tells of nothing that still waits.
+        let _ = fs::remove_file(pending);
+        return Ok(());
+    };
+    if !waits.until.is_over() {
+        let left = waits.seconds_left();
         return Err(Failure::new(
             Exit::Busy,
             format!("an installation waits to be confirmed, for {left} s more"),
         )
         .hint("run 'tproxy confirm' to keep it, or 'tproxy uninstall' to remove it"));
     }
-    if now <= waits.until.saturating_add(WAY_BACK.as_secs()) {
+    if !waits.until.plus(WAY_BACK).is_over() {
         return Err(Failure::new(Exit::Busy, "an installation that nobody confirmed is being taken back")
             .hint("run the command again in a minute"));
     }
     // Whoever waited is dead, or too late.
     withdraw(store);
     Ok(())
-}
-
-/// How an installation that has to be confirmed stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trial {
-    /// It waits until this time, in seconds since 1970.
-    Waits(u64),
-    /// The time was over then, and it goes back or tries to.
-    Over(u64),
-}
-
-/// How an installation stands that has to be confirmed, if there is one.
-pub fn trial(store: &Store) -> Option<Trial> {
-    let until = read(&store.path("pending"))?.until;
-    Some(if now() <= until { Trial::Waits(until) } else { Trial::Over(until) })
-}
-
-/// What waits need not wait any more.
-pub fn withdraw(store: &Store) {
-    let _ = fs::remove_file(store.path("pending"));
-    let _ = fs::remove_file(store.path("log"));
-}
-
-/// What waits, unless it is gone or another's. A file that cannot be read is no confirmation: what it said last holds.
-fn still(path: &Path, last: &Pending) -> Option<Pending> {
-    let text = match fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        text => text.unwrap_or_default(),
-    };
-    let says = serde_json::from_str(&text).unwrap_or_else(|_| last.clone());
-    Some(says).filter(|says| last.is_of(says))
-}
-
-fn read(path: &Path) -> Option<Pending> {
-    serde_json::from_str(&fs::read_to_string(path).ok()?).ok()
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }

@@ -147,7 +147,7 @@ impl<'a> Install<'a> {
             }
             // A run that is killed from here on has to be found by the next one, so what may come is written first.
             if let (Some(Trial { time, .. }), None) = (self.request.confirm, &guard) {
-                guard = Some(Guard::start(&mut self.store, &self.session, &undo, time)?);
+                guard = Some(Guard::start(&mut self.store, &self.session, &undo, time, self.request.verify)?);
             }
             let intent = Self::intent(&done, old);
             intended = true;

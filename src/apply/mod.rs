@@ -6,6 +6,7 @@ pub(crate) mod facts;
 mod install;
 pub(crate) mod look;
 mod passthrough;
+pub(crate) mod pending;
 mod persist;
 mod prove;
 mod refused;

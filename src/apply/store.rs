@@ -19,7 +19,7 @@ use crate::backend::iptables::situation::Recorded;
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::plan::Family;
-use crate::sys::lock::{FileLock, LockError};
+use crate::sys::lock::{self, FileLock, Holder, LockError};
 use crate::sys::netns;
 
 /// Where state and locks are, in memory: what they describe does not survive a restart either.
@@ -165,6 +165,11 @@ impl Store {
             Failure::new(Exit::Host, format!("this network namespace has no identity: {error}"))
         })?;
         Ok(Self { directory: PathBuf::from(DIRECTORY), id, lock: None, usable: false })
+    }
+
+    /// Who holds the lock now, as far as that can be seen.
+    pub fn holder(&self) -> Option<Holder> {
+        lock::holder(&self.lock_path())
     }
 
     /// Whether what is saved here will be found again.

@@ -15,7 +15,7 @@ use super::scene::Goal;
 use super::store::{Phase, State, Store};
 use super::transaction::Session;
 use super::undo::Undo;
-use super::{confirm, persist, show, stop};
+use super::{pending, persist, show, stop};
 
 /// Removes all that is ours from both variants and both families, or shows what that would be. Needs no sidecar
 /// user and no valid plan. Prints the result on stdout.
@@ -66,7 +66,7 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     if let Err(error) = Passthrough::new(&interfaces, ours).bring(false) {
         tracing::warn!("the address ::6 could not be removed from {}: {error}", interfaces.loopback());
     }
-    confirm::withdraw(&store);
+    pending::withdraw(&store);
     store.remove();
     let rules = scene.own_rules();
     show::receipt(&Receipt { action: Action::Uninstall, changed, backend: None, rules }, request.format);

@@ -7,8 +7,8 @@ mod reading;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::apply::confirm::{self, Trial};
 use crate::apply::degrade::Degraded;
+use crate::apply::pending::{self, Trial};
 use crate::apply::store::{Phase, State, Store};
 use crate::backend::iptables::infer::{self, Inferred};
 use crate::backend::iptables::situation::{Place, Recorded, Situation};
@@ -84,7 +84,10 @@ impl Look {
         let store = Store::unlocked()?;
         let state = store.load();
         let mut notes = Vec::new();
-        match confirm::trial(&store) {
+        match pending::trial(&store) {
+            Some(Trial::Proving) => notes.push(Finding::note(
+                "on trial: packets are just being sent to prove that the installation works; the time to confirm it begins after that",
+            )),
             Some(Trial::Waits(until)) => notes.push(Finding::new(
                 format!(
                     "on trial: the installation comes undone at {} unless it is confirmed",

@@ -4,6 +4,7 @@
 
 pub mod detach;
 pub mod lock;
+pub mod moment;
 pub mod netlink;
 pub mod netns;
 pub mod private;

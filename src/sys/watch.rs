@@ -3,33 +3,33 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
+use super::moment::Moment;
 use super::{poll, signal};
 
 /// Waits until `stays` says no, which is asked whenever something in the directory is removed or renamed, or until
-/// the time is over or this process is asked to stop. Whether it stayed.
+/// the end or until this process is asked to stop. Whether it stayed.
 ///
 /// # Errors
 /// The kernel's: no more inotify instances, or the directory is gone.
-pub fn while_it_stays(directory: &Path, time: Duration, stays: impl Fn() -> bool) -> io::Result<bool> {
+pub fn while_it_stays(directory: &Path, end: Moment, stays: impl Fn() -> bool) -> io::Result<bool> {
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
     inotify.add_watch(
         directory,
         AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE | AddWatchFlags::IN_DELETE_SELF,
     )?;
-    let end = Instant::now() + time;
+    let timer = end.timer()?;
     // Asked after the watch began, so that nothing is missed.
     while stays() {
-        if Instant::now() >= end || signal::interrupted().is_some() {
+        if end.is_over() || signal::interrupted().is_some() {
             return Ok(true);
         }
-        let fds = std::iter::once(inotify.as_fd()).chain(signal::wakes());
+        let fds = [inotify.as_fd(), timer.as_fd()].into_iter().chain(signal::wakes());
         let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        poll::wait(&mut fds, Some(end))?;
+        poll::wait(&mut fds, None)?;
         // What it was does not matter, only that it is read.
         let _ = inotify.read_events();
     }

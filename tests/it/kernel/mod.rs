@@ -1,6 +1,7 @@
 //! What the program does to a machine. Each test has one of its own, made of namespaces.
 
 mod bad_input;
+mod clock;
 mod counts;
 mod empty_root;
 mod faults;

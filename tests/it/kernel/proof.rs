@@ -4,16 +4,15 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use serde_json::Value;
 
-use super::trial::{end_ago, file, wait_for_the_end};
+use super::trial::{end_ago, file, notes, now, promise, wait_for_the_end};
 use crate::support::command::{Running, pid};
 use crate::support::lab::each_backend;
 use crate::support::snapshot::Snapshot;
 use crate::support::{Backend, Lab};
 
 const FIRST: &[&str] = &["--redirect-dns"];
-const SECOND: &[&str] = &["--redirect-all-dns-traffic", "--exclude-inbound-ports", "22", "--verify"];
+const WITH_PROOF: &[&str] = &["--redirect-all-dns-traffic", "--exclude-inbound-ports", "22", "--verify"];
 
 /// Longer than any of these tests takes; nobody waits for it.
 const LONG: u64 = 600;
@@ -21,7 +20,7 @@ const LONG: u64 = 600;
 /// An installation that is held in the middle of its proof: all rules are there, and packets are under way.
 fn held(lab: &Lab, backend: Backend, seconds: u64) -> Running {
     let time = format!("{seconds}s");
-    let running = lab.installing(backend, &[SECOND, &["--confirm", &time]].concat()).start();
+    let running = lab.installing(backend, &[WITH_PROOF, &["--confirm", &time]].concat()).start();
     until("its temporary interface is there", || {
         std::fs::read_to_string("/proc/thread-self/net/dev")
             .is_ok_and(|devices| devices.contains("tpv"))
@@ -29,12 +28,6 @@ fn held(lab: &Lab, backend: Backend, seconds: u64) -> Running {
     });
     kill(pid(running.pid), Signal::SIGSTOP).expect("it is under way");
     running
-}
-
-/// What the file says that waits to be confirmed.
-fn promise() -> Value {
-    let text = std::fs::read_to_string(file("pending").expect("it waits")).expect("readable");
-    serde_json::from_str(&text).expect("JSON")
 }
 
 /// Waits until somebody waits for the lock that an installation holds.
@@ -65,7 +58,7 @@ each_backend! {
         let running = held(lab, backend, LONG);
         let promised = promise();
         let number = |key: &str| promised[key].as_u64().expect("a number");
-        assert_eq!(number("until"), number("begun") + LONG, "{promised}");
+        assert_eq!(number("until"), number("begun") + LONG * 1_000_000_000, "{promised}");
         kill(pid(running.pid), Signal::SIGKILL).expect("it is held");
         assert_eq!(running.finish().signal, Some(Signal::SIGKILL as i32));
         assert_eq!(promise(), promised, "whoever comes may still confirm");
@@ -90,11 +83,18 @@ each_backend! {
         let running = held(lab, backend, LONG);
         end_ago(1, true);
         wait_for_a_queue();
+        let said = notes(lab);
+        assert!(said.contains("packets are just being sent to prove") && !said.contains("nobody confirmed"), "{said}");
+        let began = now();
         kill(pid(running.pid), Signal::SIGCONT).expect("it is held");
-        running.finish().succeeds().prints("not yet kept: run 'tproxy confirm' from a new connection within 600 s");
+        running.finish().succeeds().prints("not yet kept: run 'tproxy confirm' from a new connection within ");
+        let anew = promise();
+        assert!(anew["until"].as_u64().is_some_and(|until| until >= began + LONG * 1_000_000_000), "{anew}");
+        let said = notes(lab);
+        assert!(said.contains("comes undone at"), "{said}");
         lab.program().arg("confirm").run().succeeds();
         assert!(file("pending").is_none());
-        lab.install(backend, SECOND).succeeds().prints("nothing was written");
+        lab.install(backend, WITH_PROOF).succeeds().prints("nothing was written");
     }
 
     fn but_not_longer_than_it_lives(lab, backend) {

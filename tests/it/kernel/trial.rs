@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use tproxy::sys::moment::Moment;
 use tproxy::sys::watch::while_it_stays;
 
 use crate::support::backend::own_the_table;
@@ -30,7 +31,9 @@ pub(super) fn file(kind: &str) -> Option<PathBuf> {
 
 /// Waits until the installation no longer waits to be confirmed.
 pub(super) fn wait_for_the_end() {
-    let stayed = while_it_stays(Path::new(RUN), Duration::from_secs(30), || file("pending").is_some());
+    let stayed = while_it_stays(Path::new(RUN), Moment::now().plus(Duration::from_secs(30)), || {
+        file("pending").is_some()
+    });
     assert!(!stayed.expect("inotify"), "it still waits");
 }
 
@@ -45,13 +48,34 @@ fn wait_for_the_beginning() {
     }
 }
 
+/// What the file says that waits to be confirmed.
+pub(super) fn promise() -> serde_json::Value {
+    let text = std::fs::read_to_string(file("pending").expect("it waits")).expect("readable");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// The clock that counts, in its nanoseconds.
+pub(super) fn now() -> u64 {
+    serde_json::to_value(Moment::now()).ok().and_then(|now| now.as_u64()).expect("a number")
+}
+
 /// Changes the end of the time to confirm to so many seconds ago; who waits hears of it if it is put in place.
 pub(super) fn end_ago(seconds: u64, heard: bool) {
+    let mut says = promise();
+    says["until"] = now().saturating_sub(seconds * 1_000_000_000).into();
+    say(&says, heard);
+}
+
+/// What status has to note, as far as the trial is concerned.
+pub(super) fn notes(lab: &Lab) -> String {
+    let run = lab.program().args(["status", "-o", "json"]).run();
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).expect("JSON");
+    let notes = report["notes"].as_array().expect("a list").iter().filter_map(|note| note["what"].as_str());
+    notes.filter(|what| what.contains("trial") || what.contains("confirm")).collect()
+}
+
+pub(super) fn say(says: &serde_json::Value, heard: bool) {
     let pending = file("pending").expect("it waits");
-    let text = std::fs::read_to_string(&pending).expect("readable");
-    let mut says: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_secs();
-    says["until"] = (now - seconds).into();
     let written = if heard { pending.with_extension("new") } else { pending.clone() };
     std::fs::write(&written, says.to_string()).expect("written");
     std::fs::rename(&written, &pending).expect("in place");
@@ -69,7 +93,7 @@ fn wait_for_the_installation() {
 }
 
 /// The process that waits on this machine.
-fn waiter(lab: &Lab) -> u32 {
+pub(super) fn waiter(lab: &Lab) -> u32 {
     waiter_beside(lab, None)
 }
 

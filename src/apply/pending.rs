@@ -1,0 +1,101 @@
+//! The file that says that an installation waits to be confirmed, and until when.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::sys::moment::{self, Moment};
+
+use super::store::Store;
+
+/// The file's format.
+const SCHEMA: u32 = 2;
+
+/// What the file says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pending {
+    schema: u32,
+    /// The start of the machine since which the two times count.
+    boot: String,
+    /// Until when it may be confirmed.
+    pub until: Moment,
+    /// When the installation began.
+    begun: Moment,
+    /// The installing process; with the beginning it tells one installation from another.
+    installer: u32,
+    /// Whether a proof comes first (`--verify`), after which the time to confirm begins anew.
+    proving: bool,
+}
+
+impl Pending {
+    /// Of an installation by this process that begins now.
+    pub fn new(time: Duration, proving: bool) -> Self {
+        let begun = Moment::now();
+        let (boot, until, installer) = (moment::boot(), begun.plus(time), std::process::id());
+        Self { schema: SCHEMA, boot, until, begun, installer, proving }
+    }
+
+    /// The same with a time that begins now, after the proof.
+    pub fn anew(&self, time: Duration) -> Self {
+        Self { until: Moment::now().plus(time), proving: false, ..self.clone() }
+    }
+
+    /// What waits, if the file is whole and of this boot: the times of another one mean nothing.
+    pub fn read(path: &Path) -> Option<Self> {
+        let says: Self = serde_json::from_str(&fs::read_to_string(path).ok()?).ok()?;
+        Some(says).filter(|says| says.schema == SCHEMA && says.boot == moment::boot())
+    }
+
+    /// What this says by now, unless it is gone or another's. A file that cannot be read is no confirmation: what
+    /// it said last holds.
+    pub fn still(&self, path: &Path) -> Option<Self> {
+        let text = match fs::read_to_string(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            text => text.unwrap_or_default(),
+        };
+        let says: Self = serde_json::from_str(&text).unwrap_or_else(|_| self.clone());
+        Some(says).filter(|says| (says.begun, says.installer) == (self.begun, self.installer))
+    }
+
+    /// How many seconds are left, rounded up: a whole number that was asked for is what is told.
+    pub fn seconds_left(&self) -> u64 {
+        u64::try_from(self.until.since(Moment::now()).as_millis().div_ceil(1000)).unwrap_or(u64::MAX)
+    }
+}
+
+/// How an installation that has to be confirmed stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trial {
+    /// The time to confirm begins when packets have proved it.
+    Proving,
+    /// It waits until this time, in seconds since 1970.
+    Waits(u64),
+    /// The time was over then, and it goes back or tries to.
+    Over(u64),
+}
+
+/// How an installation stands that has to be confirmed, if there is one.
+pub fn trial(store: &Store) -> Option<Trial> {
+    let waits = Pending::read(&store.path("pending"))?;
+    // Who was killed in a proof left the lock to whoever goes back, and the time as it was promised first.
+    if waits.proving && store.holder().is_some_and(|holder| holder.pid == waits.installer) {
+        return Some(Trial::Proving);
+    }
+    let until = on_the_wall(waits.until);
+    Some(if waits.until.is_over() { Trial::Over(until) } else { Trial::Waits(until) })
+}
+
+/// What waits need not wait any more.
+pub fn withdraw(store: &Store) {
+    let _ = fs::remove_file(store.path("pending"));
+    let _ = fs::remove_file(store.path("log"));
+}
+
+/// When that was or will be, in seconds since 1970, going by what the clock on the wall says now.
+pub(super) fn on_the_wall(at: Moment) -> u64 {
+    let (now, wall) = (Moment::now(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+    wall.saturating_add(at.since(now)).saturating_sub(now.since(at)).as_secs()
+}
