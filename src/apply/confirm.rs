@@ -254,8 +254,8 @@ fn until_the_end(says: &Pending, session: &Session, undo: &Undo) -> Result<End, 
             // The installation or its proof took so long, and now the time to confirm has begun.
             Some(now) if now.until != says.until && !asked => Ok(None),
             Some(_) => {
-                let recorded = store.load().as_ref().map(State::recorded).unwrap_or_default();
-                let session = Session { recorded, ..session.clone() };
+                let mut session = session.clone();
+                session.record.rules = store.load().as_ref().map(State::recorded).unwrap_or_default();
                 undo.run(&session, &mut store)?;
                 let _ = fs::remove_file(&pending);
                 Ok(Some(End::Back))

@@ -65,13 +65,10 @@ impl<'a> Install<'a> {
         let interfaces = host::interfaces()?;
         let mut facts = facts::collect(config, &interfaces)?;
         let old = store.load();
-        let recorded = old.as_ref().map(State::recorded).unwrap_or_default();
-        let session = Session::new(tools, config, recorded, request.adopt, false);
+        let mut session = Session::new(tools, config, old.as_ref(), request.adopt, false);
 
-        let scene = session.look()?;
-        let Some((backend, why)) = scene.choose(config.backend, &session.tools) else {
-            return Err(tools::none_found());
-        };
+        let scene = session.first_look()?;
+        let Some((backend, why)) = session.choose(&scene) else { return Err(tools::none_found()) };
         show::choice(backend, why, config.backend);
         facts.docker_dns = scene.has_docker_dns(backend);
         if let Backend::Iptables(variant) = backend {
@@ -183,7 +180,7 @@ impl<'a> Install<'a> {
         goal: &Goal,
     ) -> Result<bool, Failure> {
         self.store.save(intent)?;
-        self.session.recorded = intent.recorded();
+        self.session.record.rules = intent.recorded();
         let six = plan.families.iter().any(|plan| plan.family == Family::V6);
         if six && passthrough.differs(six) && !self.store.remembers() {
             tracing::info!(

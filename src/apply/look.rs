@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::backend::iptables::observe::{self, Observation};
+use crate::backend::iptables::observe::{self, Observation, Ours, Unread};
 use crate::backend::iptables::situation::Recorded;
 use crate::backend::iptables::tools::{Tools, Variant};
 use crate::backend::nftables::decode::Observed;
@@ -11,6 +11,8 @@ use crate::exit::{Exit, Failure};
 use crate::plan::{Family, OWNER_TAG, OwnChain, Table};
 use crate::sys::netlink;
 use crate::sys::netlink::nftables::Door;
+
+use super::store::State;
 
 /// Our own table; `None` also where the kernel could have none.
 pub fn native() -> Result<Option<Observed>, Failure> {
@@ -25,32 +27,64 @@ pub fn native() -> Result<Option<Observed>, Failure> {
     }
 }
 
-/// The rules of the iptables programs, and whether Docker's embedded DNS server is there. With `spare`, a program is
-/// run only if there can be a rule of ours in what it would read.
-pub fn iptables(tools: &Tools, recorded: &Recorded, spare: bool) -> Result<(Observation, bool), Failure> {
+/// What an earlier run of ours left on record about the tables that everybody shares.
+#[derive(Debug, Clone, Default)]
+pub struct Record {
+    /// Rules without comment.
+    pub rules: Recorded,
+    /// The variant of the installation, if it is one through iptables.
+    pub variant: Option<Variant>,
+}
+
+impl From<&State> for Record {
+    fn from(state: &State) -> Self {
+        Self { rules: state.recorded(), variant: state.variant() }
+    }
+}
+
+/// What was seen of the tables that everybody shares.
+#[derive(Debug)]
+pub struct Seen {
+    /// Rules.
+    pub rules: Observation,
+    /// Where there may be more.
+    pub unread: Unread,
+    /// Whether Docker's embedded DNS server is in tables that were not read.
+    pub docker_dns: bool,
+}
+
+/// The rules of the iptables programs. With `spare`, a program is run only if there can be a rule of ours in what it
+/// would read.
+pub fn iptables(tools: &Tools, record: &Record, spare: bool) -> Result<Seen, Failure> {
     if !spare {
-        return Ok((observe::observe(tools)?, false));
+        return Ok(Seen { rules: observe::observe(tools)?, unread: Unread::new(), docker_dns: false });
     }
     let chains = netlink::nft_chain_names(Family::V4).map_err(|error| unreadable(&error))?;
     let docker_dns = chains.iter().any(|(table, chain)| table == "nat" && chain == "DOCKER_OUTPUT");
-    let worth = |variant, family| may_be_ours(variant, family, recorded);
-    Ok((observe::observe_some(tools, worth)?, docker_dns))
+    let ours = |variant, family| ours(variant, family, record);
+    let (rules, unread) = observe::observe_some(tools, ours)?;
+    Ok(Seen { rules, unread, docker_dns })
 }
 
 /// Whether there can be rules of ours that no program here can read.
-pub fn out_of_reach(tools: &Tools, recorded: &Recorded) -> Result<bool, Failure> {
+pub fn out_of_reach(tools: &Tools, record: &Record) -> Result<bool, Failure> {
     for (variant, family) in observe::unreadable(tools)? {
-        if may_be_ours(variant, family, recorded)? {
+        if ours(variant, family, record)? != Ours::No {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-/// Whether there can be rules of ours; without asking a program, which alone could tell what is in legacy tables.
-pub fn may_be_ours(variant: Variant, family: Family, recorded: &Recorded) -> Result<bool, Failure> {
-    let known = recorded.get(&family).is_some_and(|rules| !rules.is_empty());
-    if known || variant == Variant::Legacy { Ok(true) } else { mentions_us(family) }
+/// Whether there are rules of ours; without asking a program, which alone could tell what is in legacy tables.
+pub fn ours(variant: Variant, family: Family, record: &Record) -> Result<Ours, Failure> {
+    let known = record.rules.get(&family).is_some_and(|rules| !rules.is_empty());
+    match variant {
+        _ if known => Ok(Ours::Yes),
+        Variant::Legacy if record.variant == Some(Variant::Legacy) => Ok(Ours::Yes),
+        Variant::Legacy => Ok(Ours::Perhaps),
+        Variant::Nft => mentions_us(family).map(|us| if us { Ours::Yes } else { Ours::No }),
+    }
 }
 
 /// Whether there is a chain of ours, or a rule with our tag in a table that can have one. Other tables are not read:

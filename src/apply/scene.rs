@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::backend::Backend;
+use crate::backend::iptables::observe::Unread;
 use crate::backend::iptables::situation::{Changes, Place, Situation};
 use crate::backend::iptables::tools::{Tools, Variant};
 use crate::backend::iptables::transition::Wanted;
@@ -23,6 +24,8 @@ pub struct Scene {
     pub native: Option<Observed>,
     /// Docker's embedded DNS server, wherever its chain is.
     pub docker_dns: bool,
+    /// Where there may be more, and why that is not known.
+    pub unread: Unread,
 }
 
 /// What shall be there. What is not in it shall go, if it is ours.

@@ -1,7 +1,5 @@
 //! Dry runs, and what a run says at its end.
 
-use std::collections::BTreeMap;
-
 use serde_json::json;
 
 use crate::backend::Backend;
@@ -23,7 +21,7 @@ use crate::verify::Report;
 use super::confirm::Guard;
 use super::request::{Format, InstallRequest, UninstallRequest};
 use super::scene::{Goal, Scene};
-use super::store::{State, Store};
+use super::store::Store;
 use super::transaction::Session;
 use super::{facts, stop};
 
@@ -65,9 +63,10 @@ pub fn install_rules(request: &InstallRequest) -> Result<(), Failure> {
 fn look_around(request: &InstallRequest) -> Result<(Option<Backend>, bool), String> {
     let config = &request.config;
     let tools = find_tools(config).map_err(|failure| failure.message)?;
-    let session = Session::new(tools, config, BTreeMap::new(), false, false);
-    let scene = session.look().map_err(|failure| failure.message)?;
-    let (backend, why) = scene.choose(config.backend, &session.tools).ok_or("no iptables was found")?;
+    let old = Store::unlocked().map_err(|failure| failure.message)?.load();
+    let mut session = Session::new(tools, config, old.as_ref(), request.adopt, false);
+    let scene = session.first_look().map_err(|failure| failure.message)?;
+    let (backend, why) = session.choose(&scene).ok_or("no iptables was found")?;
     choice(backend, why, config.backend);
     Ok((Some(backend), scene.has_docker_dns(backend)))
 }
@@ -102,12 +101,11 @@ pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
     let config = &request.config;
     let mut facts = facts::collect(config, &host::interfaces()?)?;
     let (scene, session) = look(config, request.adopt, false)?;
-    let tools = &session.tools;
-    let Some((backend, why)) = scene.choose(config.backend, tools) else { return Err(tools::none_found()) };
+    let Some((backend, why)) = session.choose(&scene) else { return Err(tools::none_found()) };
     choice(backend, why, config.backend);
     facts.docker_dns = scene.has_docker_dns(backend);
     if let Backend::Iptables(variant) = backend {
-        facts::check_ipv6_tools(&mut facts, variant, tools.of(variant));
+        facts::check_ipv6_tools(&mut facts, variant, session.tools.of(variant));
     }
     stop::if_owned(&scene)?;
     stop::if_unclaimed(&scene.iptables)?;
@@ -121,6 +119,7 @@ pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
 pub fn uninstall_diff(request: &UninstallRequest) -> Result<(), Failure> {
     let (scene, session) = look(&request.config, request.adopt, request.force)?;
     stop::if_owned(&scene)?;
+    stop::if_unread(&scene)?;
     stop::if_no_tools(&scene, &session)?;
     stop::if_unclaimed(&scene.iptables)?;
     stop::if_chains_in_use(&scene.iptables)?;
@@ -131,9 +130,8 @@ fn look(config: &Config, adopt: bool, force: bool) -> Result<(Scene, Session), F
     stop::unless_root()?;
     let tools = find_tools(config)?;
     let old = Store::unlocked()?.load();
-    let recorded = old.as_ref().map(State::recorded).unwrap_or_default();
-    let session = Session::new(tools, config, recorded, adopt, force);
-    Ok((session.look()?, session))
+    let mut session = Session::new(tools, config, old.as_ref(), adopt, force);
+    Ok((session.first_look()?, session))
 }
 
 fn find_tools(config: &Config) -> Result<Tools, Failure> {

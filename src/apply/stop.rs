@@ -51,10 +51,19 @@ pub fn if_owned(scene: &Scene) -> Result<(), Failure> {
 /// Without iptables there can be rules of ours that nothing here can remove.
 pub fn if_no_tools(scene: &Scene, session: &Session) -> Result<(), Failure> {
     let usable = scene.native.is_some() || scene.iptables.choose(&session.tools).is_some();
-    if usable || !look::out_of_reach(&session.tools, &session.recorded)? {
+    if usable || !look::out_of_reach(&session.tools, &session.record)? {
         return Ok(());
     }
     Err(tools::none_found())
+}
+
+/// Where nothing of ours was found, some may be where nobody can look.
+pub fn if_unread(scene: &Scene) -> Result<(), Failure> {
+    let found = scene.native.is_some() || scene.iptables.is_installed();
+    match scene.unread.first() {
+        Some((_, failure)) if !found => Err(failure.clone()),
+        _ => Ok(()),
+    }
 }
 
 /// Rules without comments that look like an installation's: only the user can say whose they are.

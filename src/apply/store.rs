@@ -16,6 +16,7 @@ use super::degrade::LeftOut;
 use crate::backend::Backend;
 use crate::backend::iptables::owned::RecordedRule;
 use crate::backend::iptables::situation::Recorded;
+use crate::backend::iptables::tools::Variant;
 use crate::config::{self, Config};
 use crate::exit::{Exit, Failure};
 use crate::plan::Family;
@@ -86,6 +87,11 @@ impl State {
             config: config::show::yaml(config, None),
             ..Self::default()
         }
+    }
+
+    /// The variant of iptables that the installation went by, if it did.
+    pub fn variant(&self) -> Option<Variant> {
+        Variant::BOTH.into_iter().find(|variant| variant.to_string() == self.variant)
     }
 
     /// Whether it tells of the same installation, whenever that was made.

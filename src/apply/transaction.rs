@@ -8,20 +8,26 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
+use crate::backend::Backend;
 use crate::backend::iptables::commit::{Commit, CommitError, LockWait, Turn};
-use crate::backend::iptables::situation::{Changes, Place, Recorded, Situation};
+use crate::backend::iptables::situation::{Changes, Place, Situation};
 use crate::backend::iptables::tools::{Tools, Variant};
 use crate::backend::iptables::transition::{self, Wanted};
 use crate::backend::nftables::change::differences;
 use crate::backend::nftables::commit as native;
+use crate::backend::nftables::decode::Observed;
 use crate::backend::nftables::send::SendError;
 use crate::config::Config;
 use crate::config::values::BackendChoice;
 use crate::exit::{Exit, Failure};
 use crate::sys::signal;
 
-use super::look;
+use super::look::{self, Record};
 use super::scene::{Goal, Scene, Steps};
+use super::store::State;
+
+/// What is to be done where they are of no use.
+const WITHOUT_PROGRAMS: &str = "run the command again with --backend nftables, which needs no program";
 
 /// What every step of a run needs.
 #[derive(Debug, Clone)]
@@ -30,8 +36,10 @@ pub struct Session {
     pub tools: Tools,
     /// The way that the configuration names.
     pub choice: BackendChoice,
-    /// Rules without comment that an earlier run recorded.
-    pub recorded: Recorded,
+    /// Whether that was left to us, and the programs turned out not to read what is there.
+    given_up: bool,
+    /// What an earlier run recorded.
+    pub record: Record,
     /// How the xtables lock is waited for.
     pub lock_wait: LockWait,
     /// Tries after the first one.
@@ -69,11 +77,12 @@ impl fmt::Display for Refused {
 
 impl Session {
     /// For this configuration.
-    pub fn new(tools: Tools, config: &Config, recorded: Recorded, adopt: bool, force: bool) -> Self {
+    pub fn new(tools: Tools, config: &Config, old: Option<&State>, adopt: bool, force: bool) -> Self {
         Self {
             tools,
             choice: config.backend,
-            recorded,
+            given_up: false,
+            record: old.map(Record::from).unwrap_or_default(),
             lock_wait: LockWait { seconds: config.wait, interval: config.wait_interval },
             max_retries: config.retry.max_retries,
             pause: config.retry.sleep_between_retries,
@@ -82,24 +91,66 @@ impl Session {
         }
     }
 
+    /// What is there when a run begins. Where the programs do not read it and nothing of ours is known to be there, a
+    /// run that was not told by what way to go does without them from here on.
+    ///
+    /// # Errors
+    /// As those of [`Session::look`].
+    pub fn first_look(&mut self) -> Result<Scene, Failure> {
+        let native = look::native()?;
+        let mut said = None;
+        let scene = match self.look_beside(native.clone()) {
+            Ok(scene) => scene,
+            Err(failure) => {
+                let without = Self { choice: BackendChoice::Nftables, adopt: false, ..self.clone() };
+                // What is needed then is not read either.
+                let Ok(scene) = without.look_beside(native) else { return Err(failure) };
+                let free = self.choice == BackendChoice::Auto && !self.adopt && self.tools.named.is_none();
+                if !free || scene.iptables.is_installed() {
+                    return Err(failure.hint(WITHOUT_PROGRAMS));
+                }
+                tracing::warn!("{failure}");
+                self.choice = BackendChoice::Nftables;
+                self.given_up = true;
+                said = Some(failure);
+                scene
+            }
+        };
+        for (_, failure) in scene.unread.iter().filter(|(_, failure)| Some(failure) != said.as_ref()) {
+            tracing::warn!("{failure}; whatever is there stays as it is");
+        }
+        Ok(scene)
+    }
+
+    /// By what way to go, and why. `None`: there is none.
+    pub fn choose(&self, scene: &Scene) -> Option<(Backend, &'static str)> {
+        if self.given_up {
+            return Some((Backend::Nftables, "iptables cannot read the rules that are here"));
+        }
+        scene.choose(self.choice, &self.tools)
+    }
+
     /// What is there now, and whose it is.
     pub fn look(&self) -> Result<Scene, Failure> {
-        let native = look::native()?;
+        self.look_beside(look::native()?)
+    }
+
+    fn look_beside(&self, native: Option<Observed>) -> Result<Scene, Failure> {
         // Where no iptables is going to be used, its programs are asked only for rules of ours that have to go.
         let spare = match self.choice {
             BackendChoice::Nftables => true,
             BackendChoice::Auto => native.is_some(),
             BackendChoice::Iptables => false,
         };
-        let (observation, docker_dns) = look::iptables(&self.tools, &self.recorded, spare && !self.adopt)?;
-        let mut iptables = Situation::new(observation, &self.recorded);
+        let seen = look::iptables(&self.tools, &self.record, spare && !self.adopt)?;
+        let mut iptables = Situation::new(seen.rules, &self.record.rules);
         if self.adopt {
             iptables.adopt();
         }
         if self.force {
             iptables.seize_jumps();
         }
-        Ok(Scene { iptables, native, docker_dns })
+        Ok(Scene { iptables, native, docker_dns: seen.docker_dns, unread: seen.unread })
     }
 
     /// Brings `situation` to `wanted`, again from the start when somebody else's change or lock was in the way.

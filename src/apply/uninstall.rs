@@ -36,11 +36,11 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())?;
     let mut store = Store::open(PATIENCE + Duration::from_secs(config.wait.into()))?;
     let old = store.load();
-    let recorded = old.as_ref().map(State::recorded).unwrap_or_default();
-    let session = Session::new(tools, config, recorded, request.adopt, request.force);
+    let mut session = Session::new(tools, config, old.as_ref(), request.adopt, request.force);
 
-    let scene = session.look()?;
+    let scene = session.first_look()?;
     stop::if_owned(&scene)?;
+    stop::if_unread(&scene)?;
     stop::if_no_tools(&scene, &session)?;
     stop::if_unclaimed(&scene.iptables)?;
     stop::if_chains_in_use(&scene.iptables)?;

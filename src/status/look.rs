@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::apply::degrade::Degraded;
+use crate::apply::look::Record;
 use crate::apply::pending::{self, Trial};
 use crate::apply::store::{Phase, State, Store};
 use crate::backend::iptables::infer::{self, Inferred};
@@ -107,9 +108,9 @@ impl Look {
         }
         let (config, compared) = source(state.as_ref());
         let mut problems = Vec::new();
-        let places = reading::places(&state.as_ref().map(State::recorded).unwrap_or_default())?;
+        let places = reading::places(&state.as_ref().map(Record::from).unwrap_or_default())?;
         // The variant of named programs is on record; asking them for it would be one more process.
-        let known = state.as_ref().filter(|_| compared == Compared::Recorded).and_then(recorded_variant);
+        let known = state.as_ref().filter(|_| compared == Compared::Recorded).and_then(State::variant);
         let tools = match reading::tools(&places, &config.iptables_executables, known) {
             Ok(tools) => tools,
             Err(failure) if compared == Compared::Recorded => {
@@ -146,6 +147,10 @@ impl Look {
             ));
         }
         let Some(variant) = self.variant(&situation) else { return Err(tools::none_found()) };
+        // Half of an installation says nothing true about the whole.
+        if let Some(failure) = unreadable.iter().find_map(|unread| unread.failed_in(variant)) {
+            return Err(failure.clone());
+        }
         let rules = Family::BOTH.map(|family| (family, situation.own_rules((variant, family))));
         let inferred = infer::infer(&rules, !uncommented);
         if self.compared == Compared::Inferred {
@@ -224,7 +229,7 @@ impl Look {
             return Some(named);
         }
         let recorded = self.state.as_ref().filter(|_| self.compared != Compared::Inferred);
-        let recorded = recorded.and_then(recorded_variant);
+        let recorded = recorded.and_then(State::variant);
         let holds =
             |variant: Variant| situation.ownership().any(|((of, _), own)| of == variant && !own.is_empty());
         recorded
@@ -436,8 +441,4 @@ impl Look {
             self.notes.push(Finding::note("IPv6 is not redirected, as configured (ip-family-mode ipv4)"));
         }
     }
-}
-
-fn recorded_variant(state: &State) -> Option<Variant> {
-    Variant::BOTH.into_iter().find(|variant| variant.to_string() == state.variant)
 }

@@ -2,7 +2,7 @@
 
 use super::rules;
 use crate::apply::store::{State, Store};
-use crate::backend::iptables::observe::observe;
+use crate::backend::iptables::observe::observe_readable;
 use crate::backend::iptables::situation::Situation;
 use crate::backend::iptables::tools::Tools;
 use crate::backend::{iptables, nftables};
@@ -61,7 +61,7 @@ fn read_off(config: &Config) -> Option<Config> {
 fn of_iptables(config: &Config) -> Option<Config> {
     let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref()).ok()?;
     let recorded = Store::unlocked().ok()?.load().as_ref().map(State::recorded).unwrap_or_default();
-    let mut situation = Situation::new(observe(&tools).ok()?, &recorded);
+    let mut situation = Situation::new(observe_readable(&tools).ok()?, &recorded);
     let uncommented = !situation.unclaimed().is_empty();
     situation.adopt();
     let ours = situation.ownership().find(|(_, own)| !own.is_empty()).map(|((variant, _), _)| variant);

@@ -19,6 +19,20 @@ pub(super) const SAVE_DEADLINE: Duration = Duration::from_secs(10);
 /// Rules by variant and family. What is not in it has no rules, or cannot be asked.
 pub type Observation = BTreeMap<(Variant, Family), Saved>;
 
+/// Variants and families whose programs did not tell what is there, and why not.
+pub type Unread = Vec<((Variant, Family), Failure)>;
+
+/// Whether there are rules of ours at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ours {
+    /// There are none: it is not read.
+    No,
+    /// Only its program can tell. Where that cannot, it counts as without rules.
+    Perhaps,
+    /// There are some: it has to be read.
+    Yes,
+}
+
 /// What a look may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
@@ -35,37 +49,65 @@ pub enum Effort {
 /// # Errors
 /// A save program is missing for a variant and family that has tables, or failed.
 pub fn observe(tools: &Tools) -> Result<Observation, Failure> {
-    observe_places(tools, &with_tables(&Variant::BOTH, &TABLES)?, Effort::Thorough)
+    let all = observe_places(tools, &with_tables(&Variant::BOTH, &TABLES)?, Effort::Thorough);
+    all.into_iter().map(|(place, saved)| Ok((place, saved?))).collect()
 }
 
-/// The same of those variants and families alone that `worth` picks of what has tables. What it leaves out counts
-/// as without rules.
+/// The same as far as it can be read.
 ///
 /// # Errors
-/// As those of [`observe`], and `worth`'s.
+/// The kernel does not list its tables.
+pub fn observe_readable(tools: &Tools) -> Result<Observation, Failure> {
+    Ok(sorted(observe_places(tools, &with_tables(&Variant::BOTH, &TABLES)?, Effort::Thorough)).0)
+}
+
+/// The same of those variants and families alone that have tables in which rules of ours can be. What else there is
+/// counts as without rules.
+///
+/// # Errors
+/// As those of [`observe`], and those of `ours`.
 pub fn observe_some(
     tools: &Tools,
-    worth: impl Fn(Variant, Family) -> Result<bool, Failure>,
-) -> Result<Observation, Failure> {
+    ours: impl Fn(Variant, Family) -> Result<Ours, Failure>,
+) -> Result<(Observation, Unread), Failure> {
     let mut places = Vec::new();
+    let mut known = Vec::new();
     for (variant, family) in with_tables(&Variant::BOTH, &TABLES)? {
-        if worth(variant, family)? {
-            places.push((variant, family));
+        match ours(variant, family)? {
+            Ours::No => continue,
+            Ours::Perhaps => {}
+            Ours::Yes => known.push((variant, family)),
         }
+        places.push((variant, family));
     }
-    observe_places(tools, &places, Effort::Thorough)
+    let (observation, mut unread) = sorted(observe_places(tools, &places, Effort::Thorough));
+    match unread.iter().position(|(place, _)| known.contains(place)) {
+        Some(at) => Err(unread.swap_remove(at).1),
+        None => Ok((observation, unread)),
+    }
+}
+
+/// What was seen with no more than so many processes.
+#[derive(Debug)]
+pub struct Sparingly {
+    /// Rules.
+    pub observation: Observation,
+    /// Places for which there were not enough.
+    pub left_out: Vec<(Variant, Family)>,
+    /// Places whose programs did not tell.
+    pub unread: Unread,
 }
 
 /// The same with the packets that each rule met so far, of these places alone, by as many processes as `most` at the
-/// most. Where that is not enough for all of them, what was left out is told.
+/// most.
 ///
 /// # Errors
-/// As those of [`observe`]; one of our chains holds what its program cannot print.
+/// The kernel does not list its rules.
 pub fn observe_sparingly(
     tools: &Tools,
     places: &[(Variant, Family)],
     most: usize,
-) -> Result<(Observation, Vec<(Variant, Family)>), Failure> {
+) -> Result<Sparingly, Failure> {
     let readable = |(variant, family): &(Variant, Family)| tools.of(*variant).programs(*family).is_some();
     let mut places: Vec<_> = places.iter().copied().filter(readable).collect();
     let left_out = places.split_off(places.len().min(most));
@@ -80,14 +122,27 @@ pub fn observe_sparingly(
         listed.clear();
     }
     places.retain(|place| !listed.contains(place));
-    let mut observation = observe_places(tools, &places, Effort::Sparing)?;
+    let mut read = observe_places(tools, &places, Effort::Sparing);
     for (variant, family) in listed {
         if let Some(programs) = tools.of(variant).programs(family) {
-            let saved = piecewise::read(programs, family, &Table::ALL, Effort::Sparing)?;
-            observation.insert((variant, family), saved);
+            let saved = piecewise::read(programs, family, &Table::ALL, Effort::Sparing);
+            read.push(((variant, family), saved));
         }
     }
-    Ok((observation, left_out))
+    let (observation, unread) = sorted(read);
+    Ok(Sparingly { observation, left_out, unread })
+}
+
+/// What was read, and what was not.
+fn sorted(read: Vec<((Variant, Family), Result<Saved, Failure>)>) -> (Observation, Unread) {
+    let (mut observation, mut unread) = (Observation::new(), Unread::new());
+    for (place, saved) in read {
+        match saved {
+            Ok(saved) => drop(observation.insert(place, saved)),
+            Err(failure) => unread.push((place, failure)),
+        }
+    }
+    (observation, unread)
 }
 
 /// Where there are tables that can hold rules of ours.
@@ -103,7 +158,8 @@ pub fn with_tables_of_ours() -> Result<Vec<(Variant, Family)>, Failure> {
 /// # Errors
 /// As those of [`observe`].
 pub fn observe_variant(tools: &Tools, variant: Variant) -> Result<Observation, Failure> {
-    observe_places(tools, &with_tables(&[variant], &TABLES)?, Effort::Thorough)
+    let all = observe_places(tools, &with_tables(&[variant], &TABLES)?, Effort::Thorough);
+    all.into_iter().map(|(place, saved)| Ok((place, saved?))).collect()
 }
 
 /// Where there are tables, but no program to read them.
@@ -132,9 +188,9 @@ fn observe_places(
     tools: &Tools,
     places: &[(Variant, Family)],
     effort: Effort,
-) -> Result<Observation, Failure> {
+) -> Vec<((Variant, Family), Result<Saved, Failure>)> {
     let args: &[&str] = if effort == Effort::Sparing { &["-c"] } else { &[] };
-    let mut observation = Observation::new();
+    let mut all = Vec::new();
     let mut asked = Vec::new();
     for &(variant, family) in places {
         if let Some(programs) = tools.of(variant).programs(family) {
@@ -144,7 +200,7 @@ fn observe_places(
             // Tables of a variant that no program here can read: nothing of ours is in them, or it was put there by
             // another machine's tools (an init container's) that are not ours to replace.
             warn_of_unreadable((variant, family));
-            observation.insert((variant, family), Saved::default());
+            all.push(((variant, family), Ok(Saved::default())));
         }
     }
     // All are started before the first is waited for.
@@ -152,10 +208,10 @@ fn observe_places(
         asked.iter().map(|(place, programs, command)| (*place, *programs, run::start(command))).collect();
     for (place, programs, started) in started {
         let output = started.and_then(run::Started::finish);
-        let output = output.map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
-        observation.insert(place, read(programs, place, &output, effort)?);
+        let output = output.map_err(|error| Failure::new(Exit::Failed, error.to_string()));
+        all.push((place, output.and_then(|output| read(programs, place, &output, effort))));
     }
-    Ok(observation)
+    all
 }
 
 fn warn_of_unreadable((variant, family): (Variant, Family)) {

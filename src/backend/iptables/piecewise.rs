@@ -56,7 +56,7 @@ pub fn read(programs: &Programs, family: Family, tables: &[Table], effort: Effor
 }
 
 /// What is to be done about native rules among those of iptables.
-const MOVE: &str = "move those rules to a table of their own, or to another chain; nothing was changed";
+const MOVE: &str = "move those rules to a table of their own, or to another chain";
 
 const fn name_of(family: Family) -> &'static str {
     match family {

@@ -1,9 +1,10 @@
 //! What of the rules is read by programs of iptables: what may be ours, and legacy rules, which may be ahead of ours and
 //! which no other way leads to. Everything else is asked of the kernel.
 
-use crate::apply::look::may_be_ours;
+use crate::apply::look::{Record, ours};
 use crate::backend::iptables::observe;
-use crate::backend::iptables::situation::{Place, Recorded, Situation};
+use crate::backend::iptables::observe::Ours;
+use crate::backend::iptables::situation::{Place, Situation};
 use crate::backend::iptables::tools::{Tools, Variant};
 use crate::config::Executables;
 use crate::exit::{Exit, Failure};
@@ -16,18 +17,23 @@ use super::Look;
 /// So many programs are run at the most.
 pub(super) const CHILDREN: usize = 4;
 
+/// What is to be done about a program that was stuck.
+const BY_HAND: &str = "run that program by hand, to see why it does not end";
+
 /// A place whose rules were not read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unread {
     place: Place,
     why: Why,
 }
 
 /// Why not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Why {
     /// There are no programs for it.
     WithoutProgram,
+    /// Its program did not tell.
+    Failed(Failure),
     /// There were too many others to run.
     TooMany,
     /// There were, with the one that looks up the sidecar's user.
@@ -35,22 +41,33 @@ enum Why {
 }
 
 impl Unread {
-    fn what(self) -> String {
-        let (variant, family) = self.place;
-        if self.why == Why::WithoutProgram {
-            format!(
-                "there are {family} rules of the {variant} variant, but no {variant} iptables to read them"
-            )
-        } else {
-            format!(
-                "the {family} rules of the {variant} variant were not read, to run {CHILDREN} programs at most"
-            )
+    /// Why the variant's program did not tell.
+    pub fn failed_in(&self, variant: Variant) -> Option<&Failure> {
+        match &self.why {
+            Why::Failed(failure) if self.place.0 == variant => Some(failure),
+            _ => None,
         }
     }
 
-    fn fix(self) -> String {
+    fn what(&self) -> String {
+        let (variant, family) = self.place;
+        match &self.why {
+            Why::WithoutProgram => format!(
+                "there are {family} rules of the {variant} variant, but no {variant} iptables to read them"
+            ),
+            Why::Failed(failure) => {
+                format!("the {family} rules of the {variant} variant were not read ({failure})")
+            }
+            Why::TooMany | Why::TooManyWithUser => format!(
+                "the {family} rules of the {variant} variant were not read, to run {CHILDREN} programs at most"
+            ),
+        }
+    }
+
+    fn fix(&self) -> String {
         let (variant, _) = self.place;
-        match self.why {
+        match &self.why {
+            Why::Failed(failure) => failure.hint.as_deref().unwrap_or(BY_HAND).to_owned(),
             Why::WithoutProgram => format!("install the {variant} variant of iptables"),
             Why::TooMany => {
                 "name programs in --iptables-executables whose names or links say 'nft' or 'legacy', so \
@@ -64,7 +81,7 @@ impl Unread {
     }
 
     /// When nothing of ours was found elsewhere.
-    pub fn failure(self) -> Failure {
+    pub fn failure(&self) -> Failure {
         let message = format!("{}, so whether anything is installed cannot be told", self.what());
         Failure::new(Exit::Host, message).hint(self.fix())
     }
@@ -74,10 +91,10 @@ impl Unread {
 ///
 /// # Errors
 /// The kernel does not list its tables.
-pub fn places(recorded: &Recorded) -> Result<Vec<Place>, Failure> {
+pub fn places(record: &Record) -> Result<Vec<Place>, Failure> {
     let mut places = Vec::new();
     for (variant, family) in observe::with_tables_of_ours()? {
-        if may_be_ours(variant, family, recorded)? {
+        if ours(variant, family, record)? != Ours::No {
             places.push((variant, family));
         }
     }
@@ -109,11 +126,14 @@ impl Look {
                 why = Why::TooManyWithUser;
             }
         }
-        let (seen, left_out) = observe::observe_sparingly(&self.tools, &self.places, left)?;
+        let seen = observe::observe_sparingly(&self.tools, &self.places, left)?;
         let without = self.places.iter().filter(|(v, f)| self.tools.of(*v).programs(*f).is_none());
         let without = without.map(|&place| Unread { place, why: Why::WithoutProgram });
-        let left_out = left_out.into_iter().map(|place| Unread { place, why });
-        Ok((Situation::new(seen, &self.recorded()), without.chain(left_out).collect()))
+        let left_out = seen.left_out.into_iter().map(|place| Unread { place, why: why.clone() });
+        let failed =
+            seen.unread.into_iter().map(|(place, failure)| Unread { place, why: Why::Failed(failure) });
+        let unread = without.chain(left_out).chain(failed).collect();
+        Ok((Situation::new(seen.observation, &self.recorded()), unread))
     }
 
     /// Whether nothing else tells the sidecar's UID: not the record, which is about another user, and not the rules,

@@ -7,6 +7,7 @@ mod locks;
 mod native;
 mod refusals;
 mod tools;
+mod unreadable;
 
 use crate::support::firewall;
 use crate::support::snapshot::Snapshot;

@@ -40,7 +40,7 @@ fn lacks(text: &str, words: &str) -> Fault {
 const FLAGS: [&str; 3] = ["--redirect-dns", "--drop-invalid-packets", "--iptables-logs"];
 
 /// Puts a script in the place of a program in `/usr/sbin`, until that is unmounted; `$real` is the program.
-fn instead_of(program: &Path, body: &str) {
+pub(super) fn instead_of(program: &Path, body: &str) {
     let aside = Path::new(lab::DIR).join("sbin");
     if !aside.exists() {
         fs::create_dir(&aside).expect("a directory in the private /run");
