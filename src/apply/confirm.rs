@@ -284,7 +284,7 @@ fn log(line: &str) {
 /// # Errors
 /// Nothing waits to be confirmed, or no longer.
 pub fn confirm() -> Result<(), Failure> {
-    stop::unless_root().map_err(|failure| failure.hint("run it with sudo"))?;
+    stop::unless_root("run it with sudo")?;
     let nothing =
         || Failure::new(Exit::Failed, "no installation waits to be confirmed, or it was taken back already");
     if Pending::read(&Store::unlocked()?.path("pending")).is_none() {

@@ -55,7 +55,7 @@ struct Install<'a> {
 
 impl<'a> Install<'a> {
     fn run(request: &'a InstallRequest) -> Result<(), Failure> {
-        stop::unless_root()?;
+        stop::unless_root("run it with sudo, or look at the rules that it would make with --dry-run")?;
         stop::hold_signals()?;
         let config = &request.config;
         let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())?;

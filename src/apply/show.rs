@@ -98,6 +98,10 @@ pub fn choice(backend: Backend, why: &str, asked: BackendChoice) {
 
 /// `install --dry-run=diff`: what would change.
 pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
+    stop::unless_root(
+        "run it with sudo, because only root can see the live rules that it compares with; plain --dry-run, which \
+         prints the rules that there would be, needs no root",
+    )?;
     let config = &request.config;
     let mut facts = facts::collect(config, &host::interfaces()?)?;
     let (scene, session) = look(config, request.adopt, false)?;
@@ -117,6 +121,7 @@ pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
 
 /// `uninstall --dry-run`: what would be removed.
 pub fn uninstall_diff(request: &UninstallRequest) -> Result<(), Failure> {
+    stop::unless_root("run it with sudo, because only root can see the rules that it would remove")?;
     let (scene, session) = look(&request.config, request.adopt, request.force)?;
     stop::if_owned(&scene)?;
     stop::if_unread(&scene)?;
@@ -127,7 +132,6 @@ pub fn uninstall_diff(request: &UninstallRequest) -> Result<(), Failure> {
 }
 
 fn look(config: &Config, adopt: bool, force: bool) -> Result<(Scene, Session), Failure> {
-    stop::unless_root()?;
     let tools = find_tools(config)?;
     let old = Store::unlocked()?.load();
     let mut session = Session::new(tools, config, old.as_ref(), adopt, force);

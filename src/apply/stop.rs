@@ -17,13 +17,12 @@ use super::refused::native_failure;
 use super::scene::Scene;
 use super::transaction::Session;
 
-/// Only root can read and change the rules.
-pub fn unless_root() -> Result<(), Failure> {
+/// Only root can read and change the rules; the hint says what else there is to do.
+pub fn unless_root(hint: &str) -> Result<(), Failure> {
     if host::is_root() {
         return Ok(());
     }
-    Err(Failure::new(Exit::Host, "you need to have root privileges to run this command")
-        .hint("run it with sudo, or look at what it would do with --dry-run"))
+    Err(Failure::new(Exit::Host, "you need to have root privileges to run this command").hint(hint))
 }
 
 /// From here on, being asked to stop waits until the host is as wanted or as before.

@@ -30,7 +30,7 @@ pub fn uninstall(request: &UninstallRequest) -> Result<(), Failure> {
 }
 
 fn run(request: &UninstallRequest) -> Result<(), Failure> {
-    stop::unless_root()?;
+    stop::unless_root("run it with sudo")?;
     stop::hold_signals()?;
     let config = &request.config;
     let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())?;

@@ -84,7 +84,7 @@ impl Snapshot {
         Ok(Self { native, saved })
     }
 
-    /// How many bytes are compared.
+    /// How many bytes are compared; what was left out of them does not count.
     pub fn size(&self) -> usize {
         self.saved.len() + self.native.iter().map(Vec::len).sum::<usize>()
     }

@@ -229,8 +229,11 @@ pub fn firewall(style: Style, changes: &[String], size: usize) -> String {
         return format!("\n{INDENT}{empty}\n");
     }
     if changes.is_empty() {
-        let same = style.ink(Ink::Good, "The firewall is as it was before, byte for byte");
-        return format!("\n{INDENT}{same} ({size} bytes compared).\n");
+        let same = "The firewall is as it was before, counters and empty built-in tables aside";
+        let same = style.ink(Ink::Good, same);
+        return format!(
+            "\n{INDENT}{same}\n{INDENT}({size} bytes of chains, rules and sets were compared).\n"
+        );
     }
     let mut text = format!("\n{INDENT}{}\n", style.ink(Ink::Bad, "The firewall is not as it was before:"));
     for change in changes.iter().take(10) {
@@ -329,9 +332,11 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_firewall_is_not_compared_byte_for_byte() {
+    fn what_was_compared_is_said() {
         assert_eq!(firewall(PLAIN, &[], 0).trim(), "The firewall is empty, as it was before.");
-        assert!(firewall(PLAIN, &[], 12).contains("byte for byte (12 bytes compared)."));
+        let same = firewall(PLAIN, &[], 12);
+        assert!(same.contains("counters and empty built-in tables aside\n   (12 bytes of"), "{same}");
+        assert_fits(&same);
         assert!(firewall(PLAIN, &["- a rule".to_owned()], 0).contains("is not as it was before"));
     }
 

@@ -120,7 +120,7 @@ fn without_ipv6_it_is_shown_with_ipv4_and_says_so() {
         let run =
             Demo::by(Who::Root).through(&["python3", "-c", NO_IPV6]).run(lab).expect("root may").exits(0);
         let run = run.prints("This machine has no IPv6").prints("--ip-family-mode ipv4");
-        let run = run.prints("The firewall is as it was before, byte for byte").prints("0 of ");
+        let run = run.prints("The firewall is as it was before, counters").prints("0 of ");
         assert!(!run.stdout.contains("and IPv6"), "{run}");
         assert_eq!(run.stderr, "", "{run}");
         assert!(run.stdout.lines().all(|line| line.chars().count() <= 80), "{run}");

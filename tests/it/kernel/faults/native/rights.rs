@@ -46,9 +46,22 @@ fn an_ordinary_user_is_told_so() {
     Lab::enter(|lab| {
         lab.install(NATIVE, &FIRST).succeeds();
         let before = Snapshot::take();
-        for program in [lab.installing(NATIVE, &FIRST), lab.uninstalling(NATIVE, &[])] {
-            let _ = one_hint(program.user(APP).run().exits(3)).says("root").says("sudo");
+        let diff = [&FIRST[..], &["--dry-run=diff"]].concat();
+        for (program, instead) in [
+            (lab.installing(NATIVE, &FIRST), "with --dry-run\n"),
+            (
+                lab.installing(NATIVE, &diff),
+                "only root can see the live rules that it compares with; plain --dry-run,",
+            ),
+            (lab.uninstalling(NATIVE, &[]), "sudo\n"),
+            (lab.uninstalling(NATIVE, &["--dry-run"]), "only root can see the rules that it would remove\n"),
+            (lab.program().arg("confirm"), "sudo\n"),
+        ] {
+            let _ = one_hint(program.user(APP).run().exits(3)).says("root").says("sudo").says(instead);
         }
+        // As promised.
+        let shown = [&FIRST[..], &["--dry-run"]].concat();
+        lab.installing(NATIVE, &shown).user(APP).run().succeeds().prints("kuma_mesh");
         Snapshot::take().assert_unchanged_since(&before);
     });
 }
