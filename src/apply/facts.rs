@@ -2,8 +2,11 @@
 
 use crate::backend::iptables::tools::{Toolset, Variant};
 use crate::config::Config;
+use crate::config::values::IpFamilyMode;
 use crate::exit::Failure;
 use crate::host::{self, HostFacts, Interfaces, Ipv6Support};
+
+use super::request::InstallRequest;
 
 /// The facts that do not depend on rules.
 ///
@@ -33,10 +36,18 @@ pub fn collect(config: &Config, interfaces: &Interfaces) -> Result<HostFacts, Fa
     })
 }
 
+/// Whether an installation without IPv6 is not to be had.
+pub fn demand_ipv6(request: &InstallRequest, facts: &HostFacts) -> bool {
+    let dual = request.config.ip_family_mode == IpFamilyMode::DualStack;
+    request.strict && dual && facts.ipv6 == Ipv6Support::Available
+}
+
 /// IPv6 needs programs of its own.
 pub fn check_ipv6_tools(facts: &mut HostFacts, variant: Variant, tools: &Toolset) {
     if facts.ipv6 == Ipv6Support::Available && tools.v6.is_none() {
-        facts.ipv6 = Ipv6Support::Unavailable(format!("no ip6tables of the {variant} variant was found"));
+        facts.ipv6 = Ipv6Support::Unavailable(format!(
+            "no ip6tables of the {variant} variant was found; --backend nftables needs none"
+        ));
     }
 }
 

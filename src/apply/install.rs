@@ -6,8 +6,8 @@ use crate::backend::iptables::commit::CommitError;
 use crate::backend::iptables::owned::merged;
 use crate::backend::iptables::tools::{self, Tools};
 use crate::backend::{Backend, firewalld};
-use crate::config::values::{BackendChoice, IpFamilyMode};
-use crate::exit::{Exit, Failure, HINT};
+use crate::config::values::IpFamilyMode;
+use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Interfaces, Ipv6Support, PASSTHROUGH};
 use crate::plan::{self, Family};
 use crate::present::{Action, Receipt, RuleCounts};
@@ -22,6 +22,7 @@ use super::scene::{Goal, Scene};
 use super::store::{Phase, State, Store};
 use super::transaction::{Refused, Session};
 use super::undo::Undo;
+use super::warnings::Warnings;
 use super::{persist, refused, show, stop};
 
 /// How long another run of ours is waited for, beyond the wait for the xtables lock.
@@ -51,6 +52,8 @@ struct Install<'a> {
     degraded: Degraded,
     /// Whether another backend may be taken than the one that was chosen.
     may_switch: bool,
+    /// What is to be said of the installation; as long as it may become another one, that is kept.
+    warnings: Warnings,
 }
 
 impl<'a> Install<'a> {
@@ -68,7 +71,8 @@ impl<'a> Install<'a> {
         let mut session = Session::new(tools, config, old.as_ref(), request.adopt, false);
 
         let scene = session.first_look()?;
-        let Some((backend, why)) = session.choose(&scene) else { return Err(tools::none_found()) };
+        let both = facts::demand_ipv6(request, &facts);
+        let Some((backend, why)) = session.choose(&scene, both) else { return Err(tools::none_found()) };
         show::choice(backend, why, config.backend);
         facts.docker_dns = scene.has_docker_dns(backend);
         if let Backend::Iptables(variant) = backend {
@@ -81,28 +85,26 @@ impl<'a> Install<'a> {
         stop::if_asked_to()?;
 
         let degraded = Degraded::new(config);
-        // What is installed stays where it is, and what was named was meant.
-        let may_switch = config.backend == BackendChoice::Auto
-            && session.tools.named.is_none()
-            && !scene.iptables.is_installed();
-        let run = Self { request, store, session, backend, interfaces, facts, degraded, may_switch };
+        let may_switch = backend != Backend::Nftables && session.may_choose(&scene);
+        let warnings = Warnings::new(may_switch);
+        let mut run =
+            Self { request, store, session, backend, interfaces, facts, degraded, may_switch, warnings };
         run.check_ipv6()?;
         facts::warn_of_ssh(config);
         run.apply(scene, old.as_ref())
     }
 
     /// A dual-stack installation that gets IPv4 alone says so every time.
-    fn check_ipv6(&self) -> Result<(), Failure> {
-        let plan = self.plan();
-        for note in &plan.notes {
-            tracing::warn!("{note}");
+    fn check_ipv6(&mut self) -> Result<(), Failure> {
+        for note in self.plan().notes {
+            self.warnings.warn(note, None);
         }
         let dual = self.request.config.ip_family_mode == IpFamilyMode::DualStack;
         match &self.facts.ipv6 {
             Ipv6Support::Unavailable(why) if dual && self.request.strict => Err(no_ipv6(why)),
             Ipv6Support::Available if dual => {
                 if let Some(warning) = firewalld::ipv6_warning() {
-                    tracing::warn!("{warning}");
+                    self.warnings.warn(warning, None);
                 }
                 Ok(())
             }
@@ -209,6 +211,7 @@ impl<'a> Install<'a> {
         mut guard: Option<Guard>,
         changed: bool,
     ) -> Result<(), Failure> {
+        self.warnings.say();
         let format = self.request.format;
         let mut proof = None;
         if self.request.verify {
@@ -247,27 +250,28 @@ impl<'a> Install<'a> {
             && !self.request.strict
             && let Some(how) = self.degraded.leave_out_native(error)
         {
-            tracing::warn!("{error}; the rules are installed {how}");
-            if let Some(hint) = error.hint() {
-                tracing::info!(target: HINT, "{hint}");
-            }
+            self.warnings.warn(format!("{error}; the rules are installed {how}"), error.hint());
             return Ok(());
         }
         if let Refused::Iptables { place: (variant, family), error } = refused
             && let CommitError::Refused { refusal, .. } = error
         {
-            if *family == Family::V6 && refusal.is_missing_family() {
+            let strictly = self.request.strict && self.may_switch;
+            if *family == Family::V6 && refusal.is_missing_family() && !strictly {
                 return self.lose_ipv6(refusal.words.clone());
             }
             let may_degrade = !self.request.strict && self.backend == Backend::Iptables(*variant);
             if let Some(how) = may_degrade.then(|| self.degraded.leave_out(*family, refusal)).flatten() {
-                tracing::warn!("{error}; {family} is installed {how}");
+                self.warnings.warn(format!("{error}; {family} is installed {how}"), None);
                 return Ok(());
             }
-            if self.may_switch {
-                tracing::warn!("{error}; iptables is of no use here, so nftables is used");
-                return self.switch(scene);
-            }
+        }
+        if let Refused::Iptables { error, .. } = refused
+            && self.may_switch
+            && error.is_final()
+        {
+            tracing::warn!("{error}; iptables is of no use here, so nftables is used");
+            return self.switch(scene);
         }
         Err(refused::failure(refused, self.request.strict))
     }
@@ -275,9 +279,10 @@ impl<'a> Install<'a> {
     /// Begins again with the kernel's own interface. Whether there is IPv6, the programs have no say in any more.
     fn switch(&mut self, scene: &Scene) -> Result<(), Failure> {
         self.may_switch = false;
+        self.warnings = Warnings::new(false);
         self.backend = Backend::Nftables;
         self.degraded = Degraded::new(&self.request.config);
-        self.facts = facts::collect(&self.request.config, &self.interfaces)?;
+        self.facts.ipv6 = self.interfaces.ipv6_support();
         self.facts.docker_dns = scene.has_docker_dns(self.backend);
         self.check_ipv6()
     }
@@ -286,7 +291,7 @@ impl<'a> Install<'a> {
         if self.request.strict {
             return Err(no_ipv6(&why));
         }
-        tracing::warn!("IPv6 traffic is not redirected: {why}");
+        self.warnings.warn(format!("IPv6 traffic is not redirected: {why}"), None);
         self.degraded.lose_ipv6(&why);
         self.facts.ipv6 = Ipv6Support::Unavailable(why);
         Ok(())

@@ -18,6 +18,7 @@ pub mod store;
 mod transaction;
 mod undo;
 mod uninstall;
+mod warnings;
 
 pub use install::install;
 pub use request::{DryRun, Format, InstallRequest, Trial, UninstallRequest};

@@ -30,7 +30,11 @@ use super::{facts, stop};
 pub fn install_rules(request: &InstallRequest) -> Result<(), Failure> {
     let config = &request.config;
     let mut facts = facts::collect(config, &host::interfaces()?)?;
-    let looked = if host::is_root() { look_around(request) } else { Err("not run as root".to_owned()) };
+    let looked = if host::is_root() {
+        look_around(request, facts::demand_ipv6(request, &facts))
+    } else {
+        Err("not run as root".to_owned())
+    };
     let backend = match looked {
         Ok((backend, docker_dns)) => {
             facts.docker_dns = docker_dns;
@@ -60,13 +64,13 @@ pub fn install_rules(request: &InstallRequest) -> Result<(), Failure> {
 }
 
 /// The backend, and whether Docker's DNS server is where its rules would meet it.
-fn look_around(request: &InstallRequest) -> Result<(Option<Backend>, bool), String> {
+fn look_around(request: &InstallRequest, both: bool) -> Result<(Option<Backend>, bool), String> {
     let config = &request.config;
     let tools = find_tools(config).map_err(|failure| failure.message)?;
     let old = Store::unlocked().map_err(|failure| failure.message)?.load();
     let mut session = Session::new(tools, config, old.as_ref(), request.adopt, false);
     let scene = session.first_look().map_err(|failure| failure.message)?;
-    let (backend, why) = session.choose(&scene).ok_or("no iptables was found")?;
+    let (backend, why) = session.choose(&scene, both).ok_or("no iptables was found")?;
     choice(backend, why, config.backend);
     Ok((Some(backend), scene.has_docker_dns(backend)))
 }
@@ -105,7 +109,9 @@ pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
     let config = &request.config;
     let mut facts = facts::collect(config, &host::interfaces()?)?;
     let (scene, session) = look(config, request.adopt, false)?;
-    let Some((backend, why)) = session.choose(&scene) else { return Err(tools::none_found()) };
+    let Some((backend, why)) = session.choose(&scene, facts::demand_ipv6(request, &facts)) else {
+        return Err(tools::none_found());
+    };
     choice(backend, why, config.backend);
     facts.docker_dns = scene.has_docker_dns(backend);
     if let Backend::Iptables(variant) = backend {

@@ -105,8 +105,7 @@ impl Session {
                 let without = Self { choice: BackendChoice::Nftables, adopt: false, ..self.clone() };
                 // What is needed then is not read either.
                 let Ok(scene) = without.look_beside(native) else { return Err(failure) };
-                let free = self.choice == BackendChoice::Auto && !self.adopt && self.tools.named.is_none();
-                if !free || scene.iptables.is_installed() {
+                if self.adopt || !self.may_choose(&scene) {
                     return Err(failure.hint(WITHOUT_PROGRAMS));
                 }
                 tracing::warn!("{failure}");
@@ -122,12 +121,23 @@ impl Session {
         Ok(scene)
     }
 
-    /// By what way to go, and why. `None`: there is none.
-    pub fn choose(&self, scene: &Scene) -> Option<(Backend, &'static str)> {
+    /// By what way to go, and why; `both` says that an installation without IPv6 is none. `None`: there is no way.
+    pub fn choose(&self, scene: &Scene, both: bool) -> Option<(Backend, &'static str)> {
         if self.given_up {
             return Some((Backend::Nftables, "iptables cannot read the rules that are here"));
         }
-        scene.choose(self.choice, &self.tools)
+        let (backend, why) = scene.choose(self.choice, &self.tools)?;
+        let lacks_ipv6 = backend.variant().is_some_and(|variant| self.tools.of(variant).v6.is_none());
+        if both && lacks_ipv6 && self.may_choose(scene) {
+            return Some((Backend::Nftables, "no ip6tables was found, and --strict wants IPv6 too"));
+        }
+        Some((backend, why))
+    }
+
+    /// Whether any way will do: what is installed stays where it is, and what was named was meant.
+    pub fn may_choose(&self, scene: &Scene) -> bool {
+        let free = self.choice == BackendChoice::Auto && self.tools.named.is_none();
+        free && !scene.iptables.is_installed()
     }
 
     /// What is there now, and whose it is.

@@ -52,6 +52,19 @@ pub enum CommitError {
     },
 }
 
+impl CommitError {
+    /// Whether there is no use in ever running the program again: it is not somebody's lock or a matter of time.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Refused { .. } => true,
+            Self::Run { source, .. } => {
+                matches!(source, RunError::NotFound { .. } | RunError::Spawn { .. })
+            }
+            Self::Busy { .. } => false,
+        }
+    }
+}
+
 fn describe(refusal: &Refusal) -> String {
     let words = if refusal.words.is_empty() { "it gave no reason" } else { &refusal.words };
     match (&refusal.rule, refusal.table) {

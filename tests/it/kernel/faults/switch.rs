@@ -1,0 +1,144 @@
+//! An installation that begins with iptables and moves to the kernel's own interface, because iptables cannot do what
+//! is wanted: what it says at its end is true of what is there then.
+
+use std::fs;
+
+use super::refusals::instead_of;
+use super::their_rules;
+use crate::support::backend::own_table;
+use crate::support::command::must;
+use crate::support::firewall;
+use crate::support::lab::each_iptables_variant;
+use crate::support::mesh::Mesh;
+use crate::support::snapshot::Snapshot;
+use crate::support::{APP, Backend, Family, Lab, Run, SIDECAR, Variant};
+
+const INSTALL: [&str; 4] = ["install", "--kuma-dp-user", "kuma-dp", "--redirect-dns"];
+
+/// Refuses comments, and when there are none any more, the owner match.
+const LESS_AND_LESS: &str = "in=$(cat; echo x); in=${in%x}
+for word in comment owner; do
+  n=$(printf %s \"$in\" | grep -n -m1 -e \"-m $word\" | cut -d: -f1)
+  if [ -n \"$n\" ]; then
+    echo \"$me: Couldn't load match \\`$word':No such file or directory\" >&2
+    echo \"Error occurred at line: $n\" >&2
+    exit 2
+  fi
+done
+printf %s \"$in\" | \"$real\" \"$@\"";
+
+const NO_OWNER: &str =
+    "cat >/dev/null; echo \"$me: Couldn't load match \\`owner':No such file or directory\" >&2; exit 2";
+
+fn remove_ip6tables() {
+    for entry in fs::read_dir("/usr/sbin").expect("programs").flatten() {
+        if entry.file_name().to_string_lossy().starts_with("ip6tables") {
+            fs::remove_file(entry.path()).expect("a link of the lab");
+        }
+    }
+}
+
+/// Warnings are of the host, not of an installation that is not there.
+#[track_caller]
+fn is_whole_and_says_so(run: &Run) {
+    for untrue in ["without comments", "IPv6 traffic is not redirected", "IPv4 is installed"] {
+        assert!(!run.stderr.contains(untrue), "{run}");
+    }
+    assert_eq!(Backend::installed(), [Backend::Nftables]);
+    assert!(Family::BOTH.into_iter().all(|family| Backend::Nftables.has_ours(family)));
+    assert!(own_table().is_some_and(|table| table.contains("comment \"")), "{run}");
+}
+
+#[track_caller]
+fn with_programs(lab: &Lab, prepare: impl Fn(), more: &[&str]) -> Run {
+    prepare();
+    let run = lab.program().args(INSTALL).args(more).run();
+    must("umount", &["/usr/sbin"]);
+    run
+}
+
+each_iptables_variant! {
+    fn what_was_to_be_left_out_is_not_told_of_what_is_there(lab, variant) {
+        their_rules(variant);
+        let before = Snapshot::take();
+        let restore = firewall::path(variant, Family::V4, "-restore");
+        let less = || instead_of(&restore, LESS_AND_LESS);
+        let run = with_programs(lab, less, &[]).succeeds().says("iptables is of no use here").prints("nftables rules");
+        is_whole_and_says_so(&run);
+        lab.program().arg("uninstall").run().succeeds();
+        Snapshot::take().assert_unchanged_since(&before);
+        // Where it may not move, both are told: one part is left out, another cannot be.
+        let run = with_programs(lab, less, &["--backend", "iptables"]).exits(3).says("match `owner'");
+        assert_eq!(run.stderr.matches("IPv4 is installed without comments").count(), 1, "{run}");
+        Snapshot::take().assert_unchanged_since(&before);
+
+        // IPv6 was given up before anything was tried.
+        let six = || {
+            instead_of(&restore, NO_OWNER);
+            remove_ip6tables();
+        };
+        let run = with_programs(lab, six, &[]).succeeds().says("iptables is of no use here");
+        is_whole_and_says_so(&run);
+        assert_eq!(run.stderr.matches("note: the sidecar").count(), 0, "{run}");
+        for family in Family::BOTH {
+            let mesh = Mesh::new(lab, family);
+            assert_eq!(mesh.connect(APP, family.outside(), 80), "outbound");
+            assert_eq!(mesh.connect(SIDECAR, family.outside(), 80), "world");
+        }
+        lab.program().arg("uninstall").run().succeeds();
+    }
+
+    /// What stays with iptables says what it lacks, once.
+    fn what_is_left_out_and_stays_is_told(lab, variant) {
+        their_rules(variant);
+        let run = with_programs(lab, || { instead_of(&firewall::path(variant, Family::V4, ""), "exit 1"); remove_ip6tables(); }, &[]);
+        let run = run.succeeds().says("using iptables").says("--backend nftables needs none");
+        assert_eq!(run.stderr.matches("IPv6 traffic is not redirected").count(), 1, "{run}");
+        assert_eq!(Backend::installed(), [Backend::Iptables(variant)]);
+    }
+
+    /// `--strict` wants both families, which only the kernel's own interface has then.
+    fn without_ip6tables_strictly(lab, variant) {
+        their_rules(variant);
+        let before = Snapshot::take();
+        let six = || {
+            instead_of(&firewall::path(variant, Family::V4, ""), "exit 1");
+            remove_ip6tables();
+        };
+        with_programs(lab, six, &["--strict", "--backend", "iptables"]).exits(3).says("no ip6tables");
+        let run = with_programs(lab, six, &["--strict", "--dry-run"]).succeeds();
+        assert!(run.stdout.starts_with("table inet kuma_mesh\n"), "{run}");
+        Snapshot::take().assert_unchanged_since(&before);
+        let run = with_programs(lab, six, &["--strict"]).succeeds().says("using nftables: no ip6tables was found");
+        is_whole_and_says_so(&run);
+    }
+
+    /// A program that is there and cannot be started.
+    fn a_program_that_cannot_be_started_is_of_no_use_either(lab, variant) {
+        let refuse = || {
+            let restore = firewall::path(variant, Family::V4, "-restore");
+            instead_of(&restore, "");
+            fs::write(&restore, [0x7f, b'E', b'L', b'F', 9, 9, 9, 9]).expect("a file of the lab");
+            // The other variant is not to be asked.
+            let other = firewall::path(variant.other(), Family::V4, "-restore");
+            fs::remove_file(other).expect("a link of the lab");
+        };
+        let before = Snapshot::take();
+        with_programs(lab, refuse, &["--backend", "iptables"]).exits(1).says("cannot be started");
+        Snapshot::take().assert_unchanged_since(&before);
+        let run = with_programs(lab, refuse, &[]).succeeds().says("cannot be started").says("so nftables is used");
+        is_whole_and_says_so(&run);
+    }
+}
+
+/// The kernel has no IPv6 for the programs, and `--strict` wants it.
+#[test]
+fn a_family_that_only_the_programs_lack_strictly() {
+    Lab::enter(|lab| {
+        let words = "can't initialize ip6tables table \\`nat': Table does not exist";
+        let body = format!("cat >/dev/null; echo \"$me: {words}\" >&2; exit 3");
+        let six = || instead_of(&firewall::path(Variant::Nft, Family::V6, "-restore"), &body);
+        with_programs(lab, six, &["--strict", "--backend=iptables"]).exits(3);
+        is_whole_and_says_so(&with_programs(lab, six, &["--strict"]).succeeds().says("so nftables is used"));
+    });
+}
