@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::exit::{Exit, Failure};
 use crate::host::HostFacts;
 use crate::present::{self, Receipt};
-use crate::verify::{self, Report, Status};
+use crate::verify::{self, Budget, Report, Status};
 
 use super::request::Format;
 use super::show;
@@ -23,7 +23,7 @@ pub struct Unproven {
 /// # Errors
 /// Some do not go where they should, or none could be sent.
 pub fn prove(config: &Config, facts: &HostFacts) -> Result<Report, Unproven> {
-    let report = verify::run(config, facts).map_err(|failure| {
+    let report = verify::run(config, facts, &Budget::begin()).map_err(|failure| {
         let message = format!("the installation cannot be verified: {}", failure.message);
         let failure = Failure::new(Exit::Failed, message).hint("install without --verify");
         Unproven { report: None, failure }

@@ -9,7 +9,7 @@ use crate::exit::{Exit, Failure};
 use crate::host;
 use crate::present;
 use crate::stdout::print;
-use crate::verify;
+use crate::verify::{self, Budget};
 
 /// Its part of the command line.
 pub fn command() -> Command {
@@ -38,16 +38,17 @@ pub fn command() -> Command {
 
 /// Runs it.
 pub fn verify(matches: &ArgMatches) -> Result<(), Failure> {
+    let budget = Budget::begin();
     let resolved = flags::resolve(matches, false)?.resolved;
     if !host::is_root() {
         return Err(
             Failure::new(Exit::Host, "only root can send packets as other users").hint("run it with sudo")
         );
     }
-    let (config, compared) = verify::wanted(&resolved)?;
+    let (config, compared) = verify::wanted(&resolved, &budget)?;
     let facts = facts::collect(&config, &host::interfaces()?)
-        .map_err(|lacking| verify::reason(&config, compared, lacking))?;
-    let report = verify::run(&config, &facts)?;
+        .map_err(|lacking| verify::reason(&config, compared, lacking, &budget))?;
+    let report = verify::run(&config, &facts, &budget)?;
     print(&match flags::format(matches) {
         Format::Json => present::verify_json(&report),
         Format::Text => present::verify_text(&report),

@@ -1,5 +1,6 @@
 //! What was verified, for people and for programs.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
@@ -50,14 +51,14 @@ pub fn verify_text(report: &Report) -> String {
 /// What did not pass, each with how many more there are of which the same would be said: of a thousand excluded ports
 /// that a firewall is in the way of, one tells as much as all.
 fn alike(report: &Report) -> Vec<(&Outcome, usize)> {
-    fn said(outcome: &Outcome) -> impl PartialEq {
+    let mut kinds: Vec<(&Outcome, usize)> = Vec::new();
+    let mut known = BTreeMap::new();
+    for outcome in report.outcomes.iter().filter(|outcome| outcome.status != Status::Pass) {
         let check = &outcome.check;
         let about = (check.id, check.family, &check.expected, outcome.status.name());
-        (about, &outcome.happened, &outcome.cause, &outcome.next)
-    }
-    let mut kinds: Vec<(&Outcome, usize)> = Vec::new();
-    for outcome in report.outcomes.iter().filter(|outcome| outcome.status != Status::Pass) {
-        match kinds.iter_mut().find(|(first, _)| said(first) == said(outcome)) {
+        let at =
+            *known.entry((about, &outcome.happened, &outcome.cause, &outcome.next)).or_insert(kinds.len());
+        match kinds.get_mut(at) {
             Some((_, more)) => *more += 1,
             None => kinds.push((outcome, 0)),
         }

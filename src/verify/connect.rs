@@ -3,7 +3,6 @@
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
 
 use super::check::{Method, Reached, Way};
 use super::probe::{BRIEFLY, Field, named, unspecified};
@@ -176,7 +175,7 @@ impl Field<'_> {
         to: SocketAddr,
         listener: Option<&TcpListener>,
     ) -> io::Result<Reached> {
-        let deadline = Instant::now() + self.patience();
+        let deadline = self.patience.until();
         let local = local(&fd)?;
         let stream = socket::connected(fd, deadline)?;
         // Nobody has to say good-bye to it later, when there is no way to here any more.
@@ -197,7 +196,7 @@ impl Field<'_> {
             if let Some(listener) = listener {
                 fds.push(listener);
             }
-            let patience = if listener.is_some() { deadline } else { Instant::now() + BRIEFLY };
+            let patience = if listener.is_some() { deadline } else { self.patience.at_most(BRIEFLY) };
             let ready = socket::readable(&fds, Some(patience))?;
             if ready.is_empty() {
                 // The handshake is done, so somebody listens there.
@@ -217,7 +216,7 @@ impl Field<'_> {
     /// Lets a real sidecar finish. It goes on to the destination, perhaps a moment later, and has to get there while
     /// there is one; and it has done what it will when it lets go of the connection.
     fn see_off(&self, mut stream: &TcpStream, listener: Option<&TcpListener>) -> io::Result<()> {
-        let deadline = Instant::now() + self.patience();
+        let deadline = self.patience.until();
         loop {
             let mut fds: Vec<&dyn AsFd> = vec![&stream];
             if let Some(listener) = listener {

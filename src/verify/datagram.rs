@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::check::{Method, Reached};
 use super::probe::{BRIEFLY, Field, ZONES, localhost, same, unspecified};
@@ -129,9 +129,9 @@ impl Field<'_> {
                 return Ok(reached);
             }
         }
-        let patience =
-            if led.is_some() && self.method == Method::Counters { BRIEFLY } else { self.patience() };
-        if let Some(reached) = self.await_answer(asker, to, server, led, patience)? {
+        let counted = led.is_some() && self.method == Method::Counters;
+        let until = if counted { self.patience.at_most(BRIEFLY) } else { self.patience.until() };
+        if let Some(reached) = self.await_answer(asker, to, server, led, until)? {
             return Ok(reached);
         }
         if self.tokens.heard(asker.source.port()) {
@@ -156,9 +156,8 @@ impl Field<'_> {
         to: SocketAddr,
         server: Option<&UdpSocket>,
         led: Option<SocketAddr>,
-        patience: Duration,
+        mut deadline: Instant,
     ) -> io::Result<Option<Reached>> {
-        let mut deadline = Instant::now() + patience;
         let mut seen = false;
         loop {
             let mut fds: Vec<&dyn AsFd> = vec![&asker.udp];
@@ -181,7 +180,7 @@ impl Field<'_> {
                 let (size, from) = server.recv_from(&mut bytes)?;
                 if bytes[..size] == self.token.question() && from.port() == asker.source.port() {
                     seen = true;
-                    deadline = deadline.min(Instant::now() + BRIEFLY);
+                    deadline = deadline.min(self.patience.at_most(BRIEFLY));
                     // If this is lost, that is what is told.
                     let _ = server.send_to(ECHO, from);
                 }

@@ -35,6 +35,13 @@ pub struct Ends {
     pub far: IpAddr,
 }
 
+impl Ends {
+    /// Each of them as a network of its own.
+    pub fn networks(&self) -> [IpNet; 3] {
+        [self.here, self.there, self.far].map(IpNet::from)
+    }
+}
+
 /// Numbers that nobody can foresee but that a test can.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
@@ -93,18 +100,14 @@ pub fn ends(config: &Config, taken: &Taken, family: Family, dice: &mut Dice) -> 
 /// Ports that nobody uses or leaves alone.
 pub struct Ports<'a> {
     config: &'a Config,
-    taken: &'a Taken,
+    /// Those that the configuration names or somebody uses.
+    named: BTreeSet<u16>,
 }
 
 impl<'a> Ports<'a> {
     /// For this configuration and host.
-    pub fn new(config: &'a Config, taken: &'a Taken) -> Self {
-        Self { config, taken }
-    }
-
-    /// One that rules treat as any other.
-    pub fn any(&self, dice: &mut Dice) -> u16 {
-        let redirect = &self.config.redirect;
+    pub fn new(config: &'a Config, taken: &Taken) -> Self {
+        let redirect = &config.redirect;
         let lists = [
             &redirect.outbound.exclude_ports,
             &redirect.outbound.include_ports,
@@ -112,14 +115,16 @@ impl<'a> Ports<'a> {
             &redirect.inbound.include_ports,
         ];
         let own = [redirect.outbound.port, redirect.inbound.port, redirect.dns.port];
-        let named = |port: u16| {
-            lists.into_iter().flatten().chain(&own).any(|other| other.get() == port)
-                || self.taken.ports.contains(&port)
-        };
+        let named = lists.into_iter().flatten().chain(&own).map(|port| port.get());
+        Self { config, named: named.chain(taken.ports.iter().copied()).collect() }
+    }
+
+    /// One that rules treat as any other.
+    pub fn any(&self, dice: &mut Dice) -> u16 {
         // Where nearly every port is named, one that is has to do; the check then says what it finds.
         let mut tries = (0..TRIES).map(|_| 20_000 + u16::try_from(dice.below(40_000)).unwrap_or_default());
         let first = 20_000;
-        tries.find(|port| !named(*port)).unwrap_or(first)
+        tries.find(|port| !self.named.contains(port)).unwrap_or(first)
     }
 
     /// One to which applications' connections are redirected.

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Instant;
+use std::time::Duration;
 
+use super::budget::{Budget, NO_TIME, Stage};
 use super::check::{Check, Method, Probe, Reached};
 use super::ground::{self, Dice, Ends, Taken};
 use super::lab::Lab;
@@ -18,6 +19,9 @@ use crate::plan::Family;
 use crate::sys::netlink::conntrack;
 use crate::sys::socket;
 
+/// For how long guests are made: to remove them takes twice that again.
+const MAKING: Duration = Duration::from_millis(800);
+
 /// Makes those that checks need; a check without one says why.
 pub fn make(
     config: &Config,
@@ -25,17 +29,26 @@ pub fn make(
     families: &[Family],
     checks: &mut [Check],
     dice: &mut Dice,
+    budget: &Budget,
 ) -> BTreeMap<String, Lab> {
+    let mut taken = taken.clone();
+    let until = budget.until(Stage::Preparing, MAKING);
     let mut guests: BTreeMap<String, Result<Lab, String>> = BTreeMap::new();
     for check in checks {
         let Probe::Guest { interface, to, .. } = &check.probe else { continue };
         let guest = guests.entry(interface.clone()).or_insert_with(|| {
+            if !budget.is_before(until) {
+                return Err(NO_TIME.to_owned());
+            }
             let ends = |family: &Family| {
                 let none = || format!("every {family} documentation address is in use here, or excluded");
-                (*family, ground::ends(config, taken, *family, dice).ok_or_else(none))
+                let ends = ground::ends(config, &taken, *family, dice).ok_or_else(none);
+                // No two of them can have the same.
+                taken.networks.extend(ends.iter().flat_map(Ends::networks));
+                (*family, ends)
             };
             let wanted = families.iter().map(ends).collect();
-            Lab::make(interface.trim_end_matches('+'), wanted, dice)
+            Lab::make(interface.trim_end_matches('+'), wanted, dice, budget)
         });
         let reached = match guest {
             Ok(guest) => guest.reach(to.ip()).map_err(|error| format!("no guest can send to {to}: {error}")),
@@ -101,9 +114,11 @@ impl Field<'_> {
             Ok::<UdpSocket, io::Error>(udp)
         })??;
         let source = udp.local_addr()?;
-        let patience = if self.method == Method::Counters { BRIEFLY } else { self.patience() };
+        let patience = self.patience;
+        let until =
+            if self.method == Method::Counters { patience.at_most(BRIEFLY) } else { patience.until() };
         let mut answered = None;
-        if !socket::readable(&[&udp], Some(Instant::now() + patience))?.is_empty() {
+        if !socket::readable(&[&udp], Some(until))?.is_empty() {
             let mut bytes = [0; 64];
             let (size, from) = udp.recv_from(&mut bytes)?;
             answered = Some(same(from, to));

@@ -3,28 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::check::{Check, Evidence, Goal, Id, Method, Outcome, Probe, Reached, Status, Way};
-use crate::config::{Config, install_command};
+use crate::config::Config;
 use crate::plan::Family;
 use crate::sidecar::Channel;
-
-/// What the rules of a family look like, where somebody looked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rules {
-    /// None of them is there.
-    NotInstalled,
-    /// These are missing.
-    Missing(Vec<String>),
-    /// All are there, and these of somebody else's among them.
-    Foreign(Vec<String>),
-    /// All are there, and these with them that should not be.
-    Extra(Vec<String>),
-    /// All are there, but not where they should be, or these of somebody else's come first.
-    Displaced(Vec<String>),
-    /// None of them is about these DNS servers of the host.
-    Outdated(Vec<String>),
-    /// As wanted.
-    AsWanted,
-}
 
 /// The users who have ports, by family: a sidecar may listen for one alone.
 pub type Holders = BTreeMap<(Family, u16), Vec<u32>>;
@@ -42,11 +23,13 @@ pub struct Bench<'a> {
     pub sidecar: u32,
     /// Whether our rules are in an nftables table, which iptables does not show.
     pub native: bool,
+    /// The command that installs what is wanted.
+    pub install: String,
 }
 
 /// The next step after a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Next {
+pub(super) enum Next {
     /// Install again.
     Install,
     /// Look at what is installed and what is ahead of it.
@@ -81,9 +64,9 @@ impl Bench<'_> {
         }
     }
 
-    fn command(&self, next: Next, family: Family) -> String {
+    pub(super) fn command(&self, next: Next, family: Family) -> String {
         match next {
-            Next::Install => install_command(self.config),
+            Next::Install => self.install.clone(),
             Next::Status => "tproxy status".to_owned(),
             Next::Count if self.native => "nft list ruleset".to_owned(),
             Next::Count if family == Family::V4 => "iptables-save -c".to_owned(),
@@ -269,7 +252,7 @@ fn answered_too(held: Verdict, answered: Option<bool>) -> Verdict {
     }
 }
 
-const LOST: &str = "arrived there, but its answer got lost";
+pub(super) const LOST: &str = "arrived there, but its answer got lost";
 
 fn lost() -> Verdict {
     let cause = "the answer is tracked apart from the question: rules for conntrack zones are missing or somebody \
@@ -327,63 +310,3 @@ fn advice(check: &Check, reached: &Reached) -> (String, Next) {
 
 const FIREWALL: &str = "a firewall is in the way: a rule, or the policy, of INPUT or OUTPUT drops or rejects it; \
     it has to let the sidecar's ports and user through";
-
-impl Bench<'_> {
-    /// Lets a failure say what the rules say.
-    pub fn explain(&self, outcome: &mut Outcome, rules: &Rules) {
-        const SHOWN: usize = 3;
-        let list = |what: &str, rules: &[String]| {
-            let shown =
-                rules.iter().take(SHOWN).map(|rule| format!("'{rule}'")).collect::<Vec<_>>().join(", ");
-            let more = rules.len().saturating_sub(SHOWN);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            format!("{what}: {shown}{more}")
-        };
-        let installing = Some(install_command(self.config));
-        let (cause, next) = match rules {
-            Rules::NotInstalled => {
-                (format!("no redirection is installed for {} here", outcome.check.family), Next::Install)
-            }
-            // An address that is missing and a port that nobody or somebody else has are no matter of rules.
-            _ if ["cannot be bound", "is redirected to port", "and nobody listens on port"]
-                .iter()
-                .any(|words| outcome.happened.contains(words)) =>
-            {
-                return;
-            }
-            Rules::Missing(missing) => (list("rules are missing", missing), Next::Install),
-            Rules::Extra(extra) => {
-                (list("rules are there that this configuration does not want", extra), Next::Install)
-            }
-            Rules::Foreign(foreign) => {
-                (list("rules of somebody else are in the redirection's chains", foreign), Next::Install)
-            }
-            Rules::Displaced(ahead) => {
-                let cause = "all rules are there, but rules of somebody else stand before them";
-                let cause = if ahead.is_empty() { cause.to_owned() } else { list(cause, ahead) };
-                (cause, Next::Status)
-            }
-            Rules::Outdated(servers) => {
-                let cause = format!(
-                    "no rule knows of the DNS server {}; resolv.conf has changed since the rules were made, or they \
-                     have",
-                    servers.join(", ")
-                );
-                (cause, Next::Install)
-            }
-            Rules::AsWanted if outcome.happened == LOST && self.method == Method::Counters => {
-                let cause = "all rules are there as wanted, so the DNS server answers from another address than it \
-                             was asked at; one that listens on every address has to take care of that";
-                let port = self.config.redirect.dns.port;
-                (cause.to_owned(), Next::Run(format!("ss -lnptu 'sport = :{port}'")))
-            }
-            Rules::AsWanted if outcome.next == installing => {
-                let cause = "all rules are there as wanted, so something else takes the packets before them";
-                (cause.to_owned(), Next::Status)
-            }
-            Rules::AsWanted => return,
-        };
-        outcome.next = Some(self.command(next, outcome.check.family));
-        outcome.cause = Some(cause);
-    }
-}

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsFd as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::budget::{Budget, Stage};
 use super::ground::{Dice, Ends};
-use super::probe::NO_TIME;
 use crate::plan::Family;
 use crate::sys::netlink::link;
 use crate::sys::netns::Namespace;
@@ -45,7 +45,9 @@ impl Lab {
         name: &str,
         wanted: BTreeMap<Family, Result<Ends, String>>,
         dice: &mut Dice,
+        budget: &Budget,
     ) -> Result<Self, String> {
+        budget.check(Stage::Preparing).map_err(|error| error.to_string())?;
         let outside =
             Namespace::make().map_err(|error| format!("no network namespace can be made: {error}"))?;
         let mut device = format!("{name}{:08x}", dice.below(u32::MAX));
@@ -57,11 +59,12 @@ impl Lab {
         link::add_pair(&device, OTHER, outside.as_fd(), hardware_address)
             .map_err(|error| format!("no pair of interfaces can be made: {error}"))?;
         let mut lab = Self { device, index: 0, outside, ends: BTreeMap::new() };
-        lab.furnish(wanted).map_err(|error| format!("the pair of interfaces cannot be set up: {error}"))?;
+        lab.furnish(wanted, budget)
+            .map_err(|error| format!("the pair of interfaces cannot be set up: {error}"))?;
         Ok(lab)
     }
 
-    fn furnish(&mut self, wanted: BTreeMap<Family, Result<Ends, String>>) -> io::Result<()> {
+    fn furnish(&mut self, wanted: BTreeMap<Family, Result<Ends, String>>, budget: &Budget) -> io::Result<()> {
         self.index = nix::net::if_::if_nametoindex(self.device.as_str())?;
         link::loosen_source_check(&self.device)?;
         // A host without IPv6 needs none of this.
@@ -74,7 +77,7 @@ impl Lab {
         link::bring_up(&self.device)?;
         // The kernel gets a link ready on the side. Until then packets are lost, and an address has no local route,
         // so answers to it would leave by another interface. What takes its lock afterwards comes after all of that.
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = budget.until(Stage::Preparing, PATIENCE);
         link::wait_until_running(&self.device, deadline)?;
         self.outside.run(|| link::wait_until_running(OTHER, deadline))??;
         for (family, ends) in wanted {
@@ -131,20 +134,18 @@ impl Lab {
     pub fn invite(
         &self,
         addresses: &BTreeSet<IpAddr>,
-        until: Instant,
+        budget: &Budget,
     ) -> BTreeMap<IpAddr, Result<(), String>> {
         let wanted = addresses.iter().filter(|addr| !self.is_there(**addr));
-        let routes = wanted.clone().map(|&addr| {
-            let in_time = || if Instant::now() < until { self.add_worse_route(addr) } else { Err(late()) };
-            (addr, in_time())
-        });
+        let routes = wanted
+            .clone()
+            .map(|&addr| (addr, budget.check(Stage::Preparing).and_then(|()| self.add_worse_route(addr))));
         let routes: Vec<(IpAddr, io::Result<()>)> = routes.collect();
         // Entering the namespace takes a thread, so it is done once.
         let invited = self.outside.run(|| {
             let have = |(addr, route): (IpAddr, io::Result<()>)| {
-                let in_time = || if Instant::now() < until { Ok(()) } else { Err(late()) };
                 let had = route
-                    .and_then(|()| in_time())
+                    .and_then(|()| budget.check(Stage::Preparing))
                     .and_then(|()| exists_already(link::add_address(OTHER, addr)));
                 (addr, had.map_err(|error| error.to_string()))
             };
@@ -168,10 +169,6 @@ impl Lab {
         };
         exists_already(link::add_route(&self.device, addr, prefix, link::LAST_RESORT))
     }
-}
-
-fn late() -> io::Error {
-    io::Error::new(io::ErrorKind::QuotaExceeded, NO_TIME)
 }
 
 fn exists_already(result: io::Result<()>) -> io::Result<()> {

@@ -4,20 +4,25 @@
 //! place of our own ([`lab`]), and what they reached is judged ([`judge`]). No packet leaves this host: destinations
 //! are documentation addresses that a temporary interface leads to, or the sockets are bound to it.
 
+mod budget;
 pub mod check;
 mod connect;
 mod datagram;
 pub mod derive;
+pub mod explain;
 pub mod ground;
 mod guests;
 pub mod judge;
 mod lab;
 mod probe;
+mod queue;
 mod rules;
 mod run;
 mod source;
+mod stand_in;
 pub mod witness;
 
+pub use budget::Budget;
 pub use check::{Evidence, Id, Method, Outcome, Report, Status};
 pub use run::run;
 pub use source::{reason, wanted};

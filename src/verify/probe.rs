@@ -8,33 +8,20 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::budget::out_of_time;
 use super::check::{Method, Probe, Reached};
 use super::guests;
 use super::lab::Lab;
+use super::queue::Patience;
 use crate::config::values::Protocol;
 use crate::sidecar::token::{Token, Tokens};
 use crate::sys::netlink::conntrack;
 
-/// How long a probe may take. Nothing leaves this host, so an answer takes well under a millisecond; what is lost is
-/// sent again after a second.
-const PATIENCE: Duration = Duration::from_millis(1500);
-
-/// The same, once it is plain that many get lost.
-const LITTLE_PATIENCE: Duration = Duration::from_millis(500);
-
 /// How long is waited for something that need not come.
 pub(super) const BRIEFLY: Duration = Duration::from_millis(300);
-
-/// How many probes may get lost twice before none is sent a second time: so many do not get lost by themselves, and
-/// waiting for the rest would only take time from those that have not been sent yet.
-const LOST: usize = 8;
-
-/// Why a probe is not sent.
-pub(super) const NO_TIME: &str = "there was no time left for it";
 
 /// Zones that rules put the sidecar's own DNS flows into and everybody else's, and the one without a number.
 const SIDECAR_ZONES: [u16; 2] = [1, 0];
@@ -63,34 +50,15 @@ pub struct Field<'a> {
     pub method: Method,
     /// Whether all rules are known to be as wanted, with nothing ahead of them.
     pub sound: bool,
-    /// When no further probe is begun.
-    pub until: Instant,
+    /// How long is waited.
+    pub patience: &'a Patience<'a>,
     /// One probe at a time to the same destination: each has a listener there.
     pub busy: Mutex<HashMap<SocketAddr, Arc<Mutex<()>>>>,
-    /// How many got lost twice.
-    pub lost: AtomicUsize,
 }
 
 impl Field<'_> {
-    /// Sends a probe, and once more from another port if it got lost: on a busy host that happens by itself.
+    /// Sends a probe.
     pub fn send(&self, probe: &Probe) -> Reached {
-        let lost = |reached: &Reached| match reached {
-            Reached::Nowhere | Reached::Unsent(_) | Reached::Dns { answered: false } => true,
-            Reached::Tracked { .. } => self.method == Method::Listeners,
-            _ => false,
-        };
-        let first = self.send_once(probe);
-        if !lost(&first) || !self.has_time() || self.is_hopeless() {
-            return first;
-        }
-        let second = self.send_once(probe);
-        if lost(&second) {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
-        second
-    }
-
-    fn send_once(&self, probe: &Probe) -> Reached {
         let sent = match probe {
             Probe::Connect { uid, to, way } => self.connect(*uid, *to, *way),
             Probe::Arrive { from, to } => self.arrive(*from, *to),
@@ -107,19 +75,6 @@ impl Field<'_> {
         self.lab.ok_or_else(|| io::Error::other("there is no temporary interface"))
     }
 
-    /// Whether so many probes got lost that it is no accident any more.
-    fn is_hopeless(&self) -> bool {
-        self.lost.load(Ordering::Relaxed) >= LOST
-    }
-
-    pub(super) fn patience(&self) -> Duration {
-        if self.is_hopeless() { LITTLE_PATIENCE } else { PATIENCE }
-    }
-
-    pub(super) fn has_time(&self) -> bool {
-        Instant::now() < self.until
-    }
-
     pub(super) fn place(&self, to: SocketAddr) -> Arc<Mutex<()>> {
         lock(&self.busy).entry(to).or_default().clone()
     }
@@ -127,7 +82,7 @@ impl Field<'_> {
     /// Waits until nobody else sends to a place. Many may wait for the same one.
     pub(super) fn alone<'a>(&self, place: &'a Mutex<()>) -> io::Result<MutexGuard<'a, ()>> {
         let alone = lock(place);
-        if self.has_time() { Ok(alone) } else { Err(io::Error::new(io::ErrorKind::QuotaExceeded, NO_TIME)) }
+        if self.patience.has_time() { Ok(alone) } else { Err(out_of_time()) }
     }
 
     /// Whether packets to an address stay on this host.

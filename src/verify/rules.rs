@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
-use super::check::{Check, Id};
-use super::judge::Rules;
+use super::check::Id;
+use super::explain::Rules;
 use super::witness::Counted;
 use crate::backend::Backend;
 use crate::config::Config;
@@ -56,9 +56,9 @@ impl Look {
         })
     }
 
-    /// What the rules look like that a check is about.
-    pub fn about(&self, check: &Check) -> Rules {
-        let (report, family) = (&self.0, check.family);
+    /// What the rules look like that checks are about.
+    pub fn about(&self, id: Id, family: Family) -> Rules {
+        let report = &self.0;
         let there = report.families.iter().any(|report| report.family == family);
         if report.verdict == Verdict::NotInstalled || !there {
             return Rules::NotInstalled;
@@ -73,7 +73,7 @@ impl Look {
         let ahead: Vec<String> = ahead.map(|ahead| escaped(&ahead.rule)).collect();
         let misplaced = of_kind(DifferenceKind::Reordered).is_some() || !ahead.is_empty();
         let any = of_kind(DifferenceKind::Missing).map(Rules::Missing);
-        any.or_else(|| self.forgotten(check).map(Rules::Outdated))
+        any.or_else(|| self.forgotten(id, family).map(Rules::Outdated))
             .or_else(|| of_kind(DifferenceKind::Foreign).map(Rules::Foreign))
             .or_else(|| of_kind(DifferenceKind::Extra).map(Rules::Extra))
             .or_else(|| misplaced.then_some(Rules::Displaced(ahead)))
@@ -81,9 +81,9 @@ impl Look {
     }
 
     /// The DNS servers that a check about DNS is about and no rule is.
-    fn forgotten(&self, check: &Check) -> Option<Vec<String>> {
-        let resolvers = self.0.resolvers.as_ref().filter(|_| check.id == Id::Dns)?;
-        let own = |addr: &&IpAddr| addr.is_ipv4() == (check.family == Family::V4);
+    fn forgotten(&self, id: Id, family: Family) -> Option<Vec<String>> {
+        let resolvers = self.0.resolvers.as_ref().filter(|_| id == Id::Dns)?;
+        let own = |addr: &&IpAddr| addr.is_ipv4() == (family == Family::V4);
         let servers: Vec<String> =
             resolvers.not_captured.iter().filter(own).map(ToString::to_string).collect();
         (!servers.is_empty()).then_some(servers)
@@ -146,12 +146,6 @@ mod tests {
         Report { verdict: Verdict::Installed, families: families.into(), ..Report::nothing() }
     }
 
-    fn of(look: &Look, id: Id, family: Family) -> Rules {
-        let probe = super::super::check::Probe::Nothing(String::new());
-        let (target, expected) = (String::new(), String::new());
-        look.about(&Check { id, family, target, probe, goal: super::super::check::Goal::Past, expected })
-    }
-
     #[test]
     fn what_is_missing_counts_more_than_what_is_too_much() {
         let mut report = both();
@@ -160,12 +154,12 @@ mod tests {
         report.differences.push(difference(DifferenceKind::Missing, four, "OUTPUT", "-p tcp -j X"));
         let look = Look(report);
         assert_eq!(
-            of(&look, Id::Outbound, Family::V4),
+            look.about(Id::Outbound, Family::V4),
             Rules::Missing(vec!["-t nat -A OUTPUT -p tcp -j X".to_owned()])
         );
-        assert_eq!(of(&look, Id::Outbound, Family::V6), Rules::AsWanted);
+        assert_eq!(look.about(Id::Outbound, Family::V6), Rules::AsWanted);
         assert!(!look.is_sound());
-        assert_eq!(of(&Look(Report::nothing()), Id::Own, Family::V4), Rules::NotInstalled);
+        assert_eq!(Look(Report::nothing()).about(Id::Own, Family::V4), Rules::NotInstalled);
     }
 
     #[test]
@@ -175,7 +169,7 @@ mod tests {
         report.differences.push(difference(DifferenceKind::Foreign, None, "outbound", rule));
         let said = Rules::Foreign(vec!["outbound: tcp dport 80 counter return".to_owned()]);
         let look = Look(report);
-        assert!(Family::BOTH.into_iter().all(|family| of(&look, Id::Inbound, family) == said));
+        assert!(Family::BOTH.into_iter().all(|family| look.about(Id::Inbound, family) == said));
     }
 
     #[test]
@@ -184,9 +178,9 @@ mod tests {
         let current = Ok(vec!["10.0.0.9".parse().unwrap(), "fd00::9".parse().unwrap()]);
         report.resolvers = Some(Resolvers::compare("f".into(), current, Vec::new(), &[Family::V4]));
         let look = Look(report);
-        assert_eq!(of(&look, Id::Dns, Family::V4), Rules::Outdated(vec!["10.0.0.9".to_owned()]));
-        assert_eq!(of(&look, Id::Dns, Family::V6), Rules::AsWanted);
-        assert_eq!(of(&look, Id::Outbound, Family::V4), Rules::AsWanted);
+        assert_eq!(look.about(Id::Dns, Family::V4), Rules::Outdated(vec!["10.0.0.9".to_owned()]));
+        assert_eq!(look.about(Id::Dns, Family::V6), Rules::AsWanted);
+        assert_eq!(look.about(Id::Outbound, Family::V4), Rules::AsWanted);
     }
 
     #[test]

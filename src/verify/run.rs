@@ -1,38 +1,33 @@
 //! From configuration to report.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
 
-use super::check::{Check, Goal, Id, Method, Outcome, Probe, Reached, Report, Status, Way};
+use super::budget::{Budget, Stage};
+use super::check::{Check, Goal, Id, Method, Outcome, Probe, Report, Status, Way};
 use super::derive::{self, Sources};
 use super::ground::{self, Dice, Ends, Taken};
 use super::guests;
-use super::judge::{Bench, Holders};
+use super::judge::Bench;
 use super::lab::Lab;
-use super::probe::{Field, NO_TIME};
+use super::probe::Field;
+use super::queue::{self, Patience};
 use super::rules::{self, Look};
+use super::stand_in;
 use super::witness;
-use crate::config::values::{IpFamilyMode, Protocol};
+use crate::config::values::IpFamilyMode;
 use crate::config::{Config, install_command};
 use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Ipv6Support};
 use crate::plan::Family;
+use crate::sidecar::Sidecar;
 use crate::sidecar::token::{Token, Tokens};
-use crate::sidecar::{Channel, Port, Sidecar};
 use crate::sys::netlink::sockets;
 use crate::sys::user;
-
-/// When no further probe is begun. The last ones take a few seconds more, and so does looking at the rules.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// When preparations have to be done, of which there are many where a thousand addresses are excluded.
-const PREPARATION: Duration = Duration::from_secs(4);
 
 /// What it takes to make a pair of interfaces, and to be other users.
 const CAPABILITIES: &str = "run it as root of the host or of the container whose traffic is redirected, with the \
@@ -41,15 +36,12 @@ const CAPABILITIES: &str = "run it as root of the host or of the container whose
 /// How long connections of probes may take to end.
 const ENDING: Duration = Duration::from_secs(1);
 
-/// Probes under way at the same time. They wait, mostly.
-const WORKERS: usize = 64;
-
 /// Finds out whether traffic goes where a configuration says, with packets that do not leave this host. Needs root.
+/// What there is no time for is not tested.
 ///
 /// # Errors
 /// Nothing could be tested at all.
-pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
-    let begun = Instant::now();
+pub fn run(config: &Config, facts: &HostFacts, budget: &Budget) -> Result<Report, Failure> {
     let token = Token::random();
     let mut dice = Dice::new(token.seed());
     let families: Vec<Family> = match config.ip_family_mode {
@@ -62,35 +54,33 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
         (family, ground::ends(config, &in_use, family, &mut dice).ok_or_else(none))
     });
     let wanted: BTreeMap<Family, Result<Ends, String>> = wanted.collect();
-    let lab = Lab::make(ground::TEMPORARY, wanted, &mut dice);
+    let lab = Lab::make(ground::TEMPORARY, wanted, &mut dice, budget);
     let mut checks = checks(config, facts, &in_use, &families, &lab, &mut dice);
     if let Ok(lab) = &lab {
-        invite(lab, &mut checks, begun + PREPARATION);
+        invite(lab, &mut checks, budget);
     }
     let used = lab.iter().flat_map(|lab| lab.ends.values().flatten());
-    let used = used.flat_map(|ends| [ends.here, ends.there, ends.far]).map(ipnet::IpNet::from);
+    let used = used.flat_map(Ends::networks);
     let and_ours =
         Taken { networks: in_use.networks.iter().copied().chain(used).collect(), ..in_use.clone() };
-    let guests = guests::make(config, &and_ours, &families, &mut checks, &mut dice);
+    let guests = guests::make(config, &and_ours, &families, &mut checks, &mut dice, budget);
 
-    let holders = holders(config, &families);
+    let holders = stand_in::holders(config, &families);
     let listening = if holders.is_empty() {
-        listen(config, facts.sidecar_uid, &families, lab.as_ref().ok(), &guests)?
+        stand_in::listen(config, facts.sidecar_uid, &families, lab.as_ref().ok(), &guests)?
     } else {
         None
     };
     let method = if listening.is_some() { Method::Listeners } else { Method::Counters };
-    let look = || {
-        rules::look(config)
-            .inspect_err(|failure| tracing::debug!("the rules could not be looked at: {failure}"))
-            .ok()
-    };
-    let before = if method == Method::Counters { look() } else { None };
+    let before = if method == Method::Counters { look(config, budget, Stage::Preparing) } else { None };
     let tokens = Arc::new(Tokens::new(token, destinations(&checks)));
     let sidecar = match listening {
-        Some(ports) => Some(Sidecar::start(ports, tokens.clone()).map_err(|error| no_sidecar(&error))?),
+        Some(ports) => {
+            Some(Sidecar::start(ports, tokens.clone()).map_err(|error| stand_in::refused(&error))?)
+        }
         None => None,
     };
+    let patience = Patience::new(budget, method);
     let field = Field {
         lab: lab.as_ref().ok(),
         guests: &guests,
@@ -101,22 +91,22 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
         tokens: &tokens,
         method,
         sound: before.as_ref().is_some_and(Look::is_sound),
-        until: begun + PATIENCE,
+        patience: &patience,
         busy: Mutex::default(),
-        lost: AtomicUsize::new(0),
     };
-    let reached = send_all(&field, &checks);
+    let reached = queue::send_all(&patience, &checks, |check| field.send(&check.probe));
     drop(sidecar);
-    settle(lab.iter().chain(guests.values()));
+    settle(lab.iter().chain(guests.values()), budget);
     let is_missing = lab.is_err();
     drop((lab, guests));
 
-    let after = look();
+    let after = look(config, budget, Stage::Explaining);
     for complaint in after.iter().flat_map(Look::complaints) {
         tracing::warn!("{complaint}");
     }
     let native = after.as_ref().is_some_and(Look::is_native);
-    let bench = Bench { config, method, holders, sidecar: facts.sidecar_uid, native };
+    let install = install_command(config);
+    let bench = Bench { config, method, holders, sidecar: facts.sidecar_uid, native, install };
     let judged = checks.into_iter().zip(reached);
     let mut outcomes: Vec<Outcome> = judged.map(|(check, reached)| bench.judge(check, &reached)).collect();
     outcomes.extend(ipv6_left_out(config, facts));
@@ -124,7 +114,7 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
         if let Some(before) = &before {
             witness::confirm(&before.counted(), &after.counted(), &mut outcomes);
         }
-        explain(&bench, after, &mut outcomes);
+        bench.explain_all(&mut outcomes, |id, family| after.about(id, family));
     }
     let report = Report { method, outcomes };
     // Traffic that stays on loopback proves nothing about redirection.
@@ -136,6 +126,22 @@ pub fn run(config: &Config, facts: &HostFacts) -> Result<Report, Failure> {
     let why = untested.map(|outcome| outcome.happened).unwrap_or_default();
     let nothing = Failure::new(Exit::Host, format!("nothing can be tested here: {why}"));
     Err(if is_missing { nothing.hint(CAPABILITIES) } else { nothing })
+}
+
+/// Looks at the rules. `None`: that cannot be done, or not in time.
+fn look(config: &Config, budget: &Budget, stage: Stage) -> Option<Look> {
+    let wanted = config.clone();
+    match budget.within(stage, move || rules::look(&wanted)) {
+        Some(Ok(look)) => Some(look),
+        Some(Err(failure)) => {
+            tracing::debug!("the rules could not be looked at: {failure}");
+            None
+        }
+        None => {
+            tracing::warn!("there was no time left to look at the rules for causes; 'tproxy status' does");
+            None
+        }
+    }
 }
 
 fn in_use() -> Taken {
@@ -188,7 +194,7 @@ fn checks(
 }
 
 /// Puts somebody at the destinations that are not ours to choose.
-fn invite(lab: &Lab, checks: &mut [Check], until: Instant) {
+fn invite(lab: &Lab, checks: &mut [Check], budget: &Budget) {
     let addr = |check: &Check| match &check.probe {
         Probe::Connect { to, way: Way::Device, .. }
         | Probe::Datagram { to, .. }
@@ -197,85 +203,12 @@ fn invite(lab: &Lab, checks: &mut [Check], until: Instant) {
         _ => None,
     };
     let wanted = checks.iter().filter_map(addr).filter(|addr| !addr.is_loopback());
-    let invited = lab.invite(&wanted.collect(), until);
+    let invited = lab.invite(&wanted.collect(), budget);
     for check in checks {
         if let Some((addr, Err(why))) = addr(check).and_then(|addr| invited.get_key_value(&addr)) {
             check.probe = Probe::Nothing(format!("nobody can be put at {addr}: {why}"));
         }
     }
-}
-
-/// Users who have the sidecar's ports. A socket of IPv6 may take IPv4 as well.
-fn holders(config: &Config, families: &[Family]) -> Holders {
-    let mut holders = Holders::new();
-    let wanted = derive::sidecar_ports(config);
-    for of in Family::BOTH {
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            // A kernel that cannot tell is asked by trying to listen.
-            for socket in sockets::waiting(of, protocol).unwrap_or_default() {
-                if !wanted.iter().any(|(of, port)| *of == protocol && port.get() == socket.port) {
-                    continue;
-                }
-                for &family in families.iter().filter(|family| **family == of || socket.both_families) {
-                    holders.entry((family, socket.port)).or_default().push(socket.uid);
-                }
-            }
-        }
-    }
-    holders
-}
-
-/// Listens in the sidecar's place; `None` if somebody does already. Nobody else can get through to these: they are on
-/// loopback, and on the temporary interface.
-fn listen(
-    config: &Config,
-    uid: u32,
-    families: &[Family],
-    lab: Option<&Lab>,
-    guests: &BTreeMap<String, Lab>,
-) -> Result<Option<Vec<Port>>, Failure> {
-    let redirect = &config.redirect;
-    let bind = || -> io::Result<Vec<Port>> {
-        let mut ports = Vec::new();
-        for &family in families {
-            let localhost: IpAddr = match family {
-                Family::V4 => Ipv4Addr::LOCALHOST.into(),
-                Family::V6 => Ipv6Addr::LOCALHOST.into(),
-            };
-            let local = |port: crate::config::values::Port| SocketAddr::new(localhost, port.get());
-            ports.push(Port::tcp(Channel::Outbound, uid, local(redirect.outbound.port), None)?);
-            ports.push(Port::tcp(Channel::Inbound, uid, local(redirect.inbound.port), None)?);
-            if redirect.dns.enabled {
-                ports.push(Port::dns(uid, local(redirect.dns.port))?);
-            }
-            if let Some((lab, Ok(ends))) = lab.and_then(|lab| Some((lab, lab.ends.get(&family)?))) {
-                let here = SocketAddr::new(ends.here, redirect.inbound.port.get());
-                ports.push(Port::tcp(Channel::Inbound, uid, here, Some(&lab.device))?);
-            }
-            // What a guest sends is redirected to this host's address on the guest's interface.
-            for guest in guests.values() {
-                let Some(ends) = guest.ends_of(localhost) else { continue };
-                let here = |port: crate::config::values::Port| SocketAddr::new(ends.here, port.get());
-                let device = Some(guest.device.as_str());
-                ports.push(Port::tcp(Channel::Outbound, uid, here(redirect.outbound.port), device)?);
-                ports.push(Port::tcp(Channel::Inbound, uid, here(redirect.inbound.port), device)?);
-                if redirect.dns.enabled {
-                    ports.push(Port::dns(uid, here(redirect.dns.port))?);
-                }
-            }
-        }
-        Ok(ports)
-    };
-    match bind() {
-        Ok(ports) => Ok(Some(ports)),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
-        Err(error) => Err(no_sidecar(&error)),
-    }
-}
-
-fn no_sidecar(error: &io::Error) -> Failure {
-    Failure::new(Exit::Host, format!("the sidecar's ports cannot be listened on in its place: {error}"))
-        .hint("run it as root of the host or of the container whose traffic is redirected")
 }
 
 fn destinations(checks: &[Check]) -> BTreeSet<IpAddr> {
@@ -289,43 +222,13 @@ fn destinations(checks: &[Check]) -> BTreeSet<IpAddr> {
     addresses.collect()
 }
 
-/// Sends them all, exclusions last: there may be a thousand of them, more than there is time for where each gets lost.
-fn send_all(field: &Field, checks: &[Check]) -> Vec<Reached> {
-    let mut order: Vec<usize> = (0..checks.len()).collect();
-    order.sort_by_key(|at| checks.get(*at).is_some_and(|check| check.id == Id::Exclusion));
-    let next = AtomicUsize::new(0);
-    let results: Vec<Mutex<Option<Reached>>> = checks.iter().map(|_| Mutex::new(None)).collect();
-    let work = || {
-        while let Some(&at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let (Some(check), Some(place)) = (checks.get(at), results.get(at)) else { continue };
-            let reached = if field.has_time() {
-                field.send(&check.probe)
-            } else {
-                Reached::Unknown(NO_TIME.to_owned())
-            };
-            tracing::debug!("{} {} {}: {reached:?}", check.family, check.id.name(), check.target);
-            if let Ok(mut place) = place.lock() {
-                *place = Some(reached);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..WORKERS.min(checks.len()) {
-            // With fewer threads it takes longer.
-            let _ = std::thread::Builder::new().spawn_scoped(scope, work);
-        }
-    });
-    let nobody = || Reached::Unknown("nobody came to test it".to_owned());
-    results.into_iter().map(|result| result.into_inner().ok().flatten().unwrap_or_else(nobody)).collect()
-}
-
 /// Waits until nobody here, such as a real sidecar, has a connection with an address of a temporary interface: what
 /// it sent then, without the interface, would leave by another one.
-fn settle<'a>(labs: impl Iterator<Item = &'a Lab>) {
+fn settle<'a>(labs: impl Iterator<Item = &'a Lab>, budget: &Budget) {
     const PAUSE: Duration = Duration::from_millis(5);
     let ends = labs.flat_map(|lab| lab.ends.values().flatten());
     let own: Vec<IpAddr> = ends.flat_map(|ends| [ends.here, ends.there, ends.far]).collect();
-    let deadline = Instant::now() + ENDING;
+    let deadline = budget.until(Stage::Explaining, ENDING);
     let is_busy = |family: &Family| {
         let all = sockets::connections(*family).unwrap_or_default();
         all.iter().any(|(from, to)| own.contains(from) || own.contains(to))
@@ -358,11 +261,4 @@ fn ipv6_left_out(config: &Config, facts: &HostFacts) -> Option<Outcome> {
         cause: None,
         next: Some(format!("if that is meant to be so: {}", install_command(&meant))),
     })
-}
-
-/// Lets failures say what the rules say.
-fn explain(bench: &Bench, look: &Look, outcomes: &mut [Outcome]) {
-    for outcome in outcomes.iter_mut().filter(|outcome| outcome.status == Status::Fail) {
-        bench.explain(outcome, &look.about(&outcome.check));
-    }
 }

@@ -1,5 +1,6 @@
 //! Which configuration is verified.
 
+use super::budget::{Budget, Stage};
 use super::rules;
 use crate::apply::store::{State, Store};
 use crate::backend::iptables::observe::observe_readable;
@@ -18,14 +19,15 @@ use crate::status::source::effective;
 ///
 /// # Errors
 /// The network namespace has no identity.
-pub fn wanted(resolved: &Resolved) -> Result<(Config, Compared), Failure> {
+pub fn wanted(resolved: &Resolved, budget: &Budget) -> Result<(Config, Compared), Failure> {
     let state = Store::unlocked()?.load();
     let (config, compared) = effective(resolved, state.as_ref().map(|state: &State| state.config.as_str()));
     match compared {
         Compared::Given => tracing::info!("verifying the given configuration"),
         Compared::Recorded => tracing::info!("verifying the configuration that the installation recorded"),
         Compared::Inferred | Compared::Nothing => {
-            if let Some(inferred) = read_off(&config) {
+            let look = config.clone();
+            if let Some(inferred) = budget.within(Stage::Preparing, move || read_off(&look)).flatten() {
                 tracing::info!(
                     "no configuration is given or recorded; verifying the one that the installed rules were made from"
                 );
@@ -40,8 +42,12 @@ pub fn wanted(resolved: &Resolved) -> Result<(Config, Compared), Failure> {
 
 /// Why nothing can be verified. Where nothing is installed and no configuration was given, it is that, and not what the
 /// host lacks for the defaults.
-pub fn reason(config: &Config, compared: Compared, lacking: Failure) -> Failure {
-    let is_clean = || rules::look(config).is_ok_and(|look| look.is_not_installed());
+pub fn reason(config: &Config, compared: Compared, lacking: Failure, budget: &Budget) -> Failure {
+    let is_clean = || {
+        let config = config.clone();
+        let look = budget.within(Stage::Explaining, move || rules::look(&config));
+        look.is_some_and(|look| look.is_ok_and(|look| look.is_not_installed()))
+    };
     if compared != Compared::Nothing || !is_clean() {
         return lacking;
     }

@@ -8,7 +8,8 @@ use tproxy::config::values::Port;
 use tproxy::plan::Family;
 use tproxy::sidecar::Channel;
 use tproxy::verify::check::{Check, Goal, Probe, Reached, Way};
-use tproxy::verify::judge::{Bench, Holders, Rules};
+use tproxy::verify::explain::Rules;
+use tproxy::verify::judge::{Bench, Holders};
 use tproxy::verify::{Id, Method, Outcome, Status};
 
 const APP: u32 = 65_534;
@@ -155,7 +156,7 @@ fn is_seen(check: &Check, reached: &Reached, holders: &Holders) -> bool {
 }
 
 pub(super) fn bench(config: &Config, method: Method, holders: Holders) -> Bench<'_> {
-    Bench { config, method, holders, sidecar: SIDECAR, native: false }
+    Bench { config, method, holders, sidecar: SIDECAR, native: false, install: "tproxy install".into() }
 }
 
 /// The verdict with a sidecar that is up.

@@ -6,7 +6,7 @@ use tproxy::config::Config;
 use tproxy::plan::Family;
 use tproxy::sidecar::Channel;
 use tproxy::verify::check::Reached;
-use tproxy::verify::judge::Rules;
+use tproxy::verify::explain::Rules;
 use tproxy::verify::{Id, Method, Outcome, Report, Status};
 
 use super::judged::{SIDECAR, a_check, all_checks, at, bench, judged};

@@ -119,4 +119,12 @@ each_backend! {
             assert_eq!(said.count(id), 4, "{id}: an app and a guest, of each family");
         }
     }
+    /// Each guest has addresses of its own: two with the same would get each other's answers.
+    fn many_virtual_networks(lab, backend) {
+        let networks: Vec<String> = (1..=16).map(|n| format!("--vnet=br{n}-+:172.17.{n}.0/24")).collect();
+        lab.install(backend, &networks.iter().map(String::as_str).collect::<Vec<_>>()).succeeds();
+        let said = verify(lab, &[]);
+        assert_eq!(said.with_status("fail"), [""; 0], "{:#}", said.json);
+        assert_eq!((said.count("outbound"), said.run.code), (2 + 16, Some(0)));
+    }
 }
