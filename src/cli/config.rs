@@ -10,6 +10,10 @@ use crate::stdout::print;
 
 /// `tproxy config`.
 pub fn command() -> Command {
+    Command::new("config").about("Show, check or write a configuration").defer(arguments)
+}
+
+fn arguments(command: Command) -> Command {
     let show = Command::new("show")
         .about("Print the configuration that files, variables and flags come to, as YAML")
         .arg(flags::plain_switch("sources", "Add where each value came from"));
@@ -27,8 +31,7 @@ pub fn command() -> Command {
                 .action(ArgAction::Append)
                 .help("File to check, - for standard input"),
         );
-    Command::new("config")
-        .about("Show, check or write a configuration")
+    command
         .subcommand_required(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)

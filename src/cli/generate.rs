@@ -25,15 +25,19 @@ pub fn completions_command() -> Command {
 pub fn completions(matches: &ArgMatches) -> Result<(), Failure> {
     let Some(shell) = matches.get_one::<Shell>("shell").copied() else { return Ok(()) };
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut visible(&super::command()), "tproxy", &mut script);
+    let mut root = super::command();
+    root.build();
+    clap_complete::generate(shell, &mut visible(&root), "tproxy", &mut script);
     print(&String::from_utf8_lossy(&script))
 }
 
 /// A command without anything that help hides; the generator for bash would offer it.
 fn visible(command: &Command) -> Command {
+    // Building has given every command these two already, and the generator gives them again.
+    let built_in = |arg: &Arg| ["help", "version"].iter().any(|name| arg.get_id() == *name);
     let mut shown = Command::new(command.get_name().to_owned())
         .disable_help_subcommand(true)
-        .args(command.get_arguments().filter(|arg| !arg.is_hide_set()).cloned())
+        .args(command.get_arguments().filter(|arg| !arg.is_hide_set() && !built_in(arg)).cloned())
         .subcommands(command.get_subcommands().filter(|command| !command.is_hide_set()).map(visible));
     if let Some(about) = command.get_about() {
         shown = shown.about(about.clone());

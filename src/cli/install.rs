@@ -16,8 +16,11 @@ the result and where each value came from. Switches can be given a value after '
 
 /// `tproxy install`.
 pub fn install_command() -> Command {
-    let command = Command::new("install")
-        .about("Redirect this host's traffic through the sidecar")
+    Command::new("install").about("Redirect this host's traffic through the sidecar").defer(install_arguments)
+}
+
+fn install_arguments(command: Command) -> Command {
+    let command = command
         .long_about(
             "Redirect this host's traffic through the sidecar: TCP that arrives to its inbound port, TCP that local \
              processes send to its outbound port, and, if asked for, DNS questions. What the sidecar's own user \
@@ -84,8 +87,13 @@ fn confirm_time(matches: &ArgMatches) -> Result<Option<Duration>, Failure> {
 
 /// `tproxy uninstall`.
 pub fn uninstall_command() -> Command {
-    let command = Command::new("uninstall")
+    Command::new("uninstall")
         .about("Remove the redirection and leave everything else as it is")
+        .defer(uninstall_arguments)
+}
+
+fn uninstall_arguments(command: Command) -> Command {
+    let command = command
         .long_about(
             "Remove the redirection, whoever installed it: tproxy or kumactl, IPv4 and IPv6, rules written through \
              iptables-nft and through iptables-legacy. Everybody else's rules stay as they are.\n\n\

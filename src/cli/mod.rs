@@ -35,6 +35,9 @@ impl From<Failure> for Stop {
 }
 
 /// The whole command line.
+///
+/// The arguments of a command are made only when it is the one that is run (`defer`): five commands take every
+/// setting as a flag, and to make them all costs more time than an installation takes otherwise.
 pub fn command() -> Command {
     let root = Command::new("tproxy")
         .version(env!("CARGO_PKG_VERSION"))

@@ -22,11 +22,12 @@ Exit codes:
 
 /// The command.
 pub fn command() -> Command {
-    let command = Command::new("status")
-        .about("Say what is installed and whether it is what is wanted")
-        .long_about(DETAILS)
-        .after_help(EXIT_CODES)
-        .override_usage("tproxy status [OPTIONS]");
+    Command::new("status").about("Say what is installed and whether it is what is wanted").defer(arguments)
+}
+
+fn arguments(command: Command) -> Command {
+    let command =
+        command.long_about(DETAILS).after_help(EXIT_CODES).override_usage("tproxy status [OPTIONS]");
     let command = flags::add(command).mut_args(|arg| {
         let idle = ["dry-run", "verbose", "wait", "wait-interval", "max-retries", "sleep-between-retries"];
         let more = ["store-firewalld"];

@@ -13,9 +13,11 @@ use crate::verify::{self, Budget};
 
 /// Its part of the command line.
 pub fn command() -> Command {
-    let command = Command::new("verify")
-        .about("Prove with packets that traffic goes through the sidecar")
-        .long_about(
+    Command::new("verify").about("Prove with packets that traffic goes through the sidecar").defer(arguments)
+}
+
+fn arguments(command: Command) -> Command {
+    let command = command.long_about(
             "Prove with packets that traffic goes through the sidecar: connections and DNS questions of an ordinary \
              user, of the sidecar's user and from outside, IPv4 and IPv6, and everything that the configuration \
              leaves alone. While the sidecar is not running, tproxy listens on its ports; when it is, connection \
