@@ -10,7 +10,7 @@ use crate::config::values::IpFamilyMode;
 use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Interfaces, Ipv6Support, PASSTHROUGH};
 use crate::plan::{self, Family};
-use crate::present::{Action, Receipt, RuleCounts};
+use crate::present::{Action, Receipt};
 
 use super::confirm::{self, Guard};
 use super::degrade::Degraded;
@@ -223,8 +223,13 @@ impl<'a> Install<'a> {
                     if let Some(guard) = guard.filter(|_| !left) {
                         guard.cancel();
                     }
-                    let rules = if left { goal.rules() } else { before.own_rules() };
-                    prove::show(&self.receipt(rules, left), report.as_ref(), format);
+                    let there = if left {
+                        self.receipt(goal, true)
+                    } else {
+                        let (backends, rules) = (before.installed(), before.own_rules());
+                        Receipt { action: Action::Install, changed: false, backends, rules }
+                    };
+                    prove::show(&there, report.as_ref(), format);
                     return Err(failure);
                 }
             }
@@ -233,7 +238,7 @@ impl<'a> Install<'a> {
         if let (Some(guard), Some(Trial { time, .. }), true) = (&mut guard, trial, proof.is_some()) {
             guard.begin(time);
         }
-        show::installed(&self.receipt(goal.rules(), changed), proof.as_ref(), guard.as_ref(), format);
+        show::installed(&self.receipt(goal, changed), proof.as_ref(), guard.as_ref(), format);
         let Some(guard) = guard else { return Ok(()) };
         drop(self.store);
         guard.announce(trial.is_some_and(|trial| trial.stay), format)
@@ -322,8 +327,8 @@ impl<'a> Install<'a> {
         intent
     }
 
-    fn receipt(&self, rules: RuleCounts, changed: bool) -> Receipt {
-        Receipt { action: Action::Install, changed, backend: Some(self.backend), rules }
+    fn receipt(&self, goal: &Goal, changed: bool) -> Receipt {
+        Receipt { action: Action::Install, changed, backends: vec![self.backend], rules: goal.rules() }
     }
 }
 

@@ -61,7 +61,7 @@ impl Scene {
     pub fn choose(&self, choice: BackendChoice, tools: &Tools) -> Option<(Backend, &'static str)> {
         let iptables = || self.iptables.choose(tools).map(|(variant, why)| (Backend::Iptables(variant), why));
         match choice {
-            BackendChoice::Nftables => Some((Backend::Nftables, "named by the configuration")),
+            BackendChoice::Nftables => Some((Backend::Nftables, "it was asked for")),
             BackendChoice::Iptables => iptables(),
             BackendChoice::Auto if self.native.is_some() => {
                 Some((Backend::Nftables, "it is what is installed"))
@@ -89,6 +89,12 @@ impl Scene {
     /// What is ours now, as something to come back to.
     pub fn as_goal(&self) -> Goal {
         Goal { iptables: self.iptables.as_wanted(), native: self.native.clone().map(WantedTable::Former) }
+    }
+
+    /// By what ways something of ours is there.
+    pub fn installed(&self) -> Vec<Backend> {
+        let iptables = self.iptables.installed().into_iter().map(Backend::Iptables);
+        iptables.chain(self.native.is_some().then_some(Backend::Nftables)).collect()
     }
 
     /// How many rules are ours.

@@ -88,15 +88,16 @@ fn assumed(config: &Config) -> Option<Backend> {
     }
 }
 
-/// Says by what way rules go and why, where it was for us to choose.
+/// Says by what way rules go and why.
 pub fn choice(backend: Backend, why: &str, asked: BackendChoice) {
     let way = match backend {
         Backend::Iptables(variant) => format!("iptables ({variant})"),
         Backend::Nftables => backend.name().to_owned(),
     };
     match asked {
-        BackendChoice::Auto => tracing::info!("using {way}: {why}"),
-        BackendChoice::Iptables | BackendChoice::Nftables => tracing::debug!("using {way}: {why}"),
+        // Which of its variants is still for us to choose.
+        BackendChoice::Iptables => tracing::info!("using {way}: iptables was asked for, and {why}"),
+        BackendChoice::Auto | BackendChoice::Nftables => tracing::info!("using {way}: {why}"),
     }
 }
 

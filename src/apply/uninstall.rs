@@ -68,7 +68,7 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     }
     pending::withdraw(&store);
     store.remove();
-    let rules = scene.own_rules();
-    show::receipt(&Receipt { action: Action::Uninstall, changed, backend: None, rules }, request.format);
+    let (backends, rules) = (scene.installed(), scene.own_rules());
+    show::receipt(&Receipt { action: Action::Uninstall, changed, backends, rules }, request.format);
     Ok(())
 }

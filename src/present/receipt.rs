@@ -23,8 +23,8 @@ pub struct Receipt {
     pub action: Action,
     /// Whether anything had to be done for it.
     pub changed: bool,
-    /// Where rules are now.
-    pub backend: Option<Backend>,
+    /// Where rules are now, or were before an uninstall: in several places if somebody installed by several ways.
+    pub backends: Vec<Backend>,
     /// How many rules of ours there are now, or were before an uninstall.
     pub rules: RuleCounts,
 }
@@ -51,8 +51,10 @@ impl Receipt {
     pub fn text(&self) -> String {
         let counts: Vec<_> = self.rules.each().map(|(what, count)| format!("{count} {what}")).collect();
         let counts = counts.join(" and ");
-        let variant = self.backend.and_then(Backend::variant);
-        let variant = variant.map_or(String::new(), |variant| format!(" ({variant})"));
+        let variants = self.backends.iter().filter_map(|backend| backend.variant());
+        let variants: Vec<_> = variants.map(|variant| variant.to_string()).collect();
+        let variant =
+            if variants.is_empty() { String::new() } else { format!(" ({})", variants.join(" and ")) };
         match (self.action, self.changed) {
             (Action::Install, true) => format!(
                 "transparent proxy setup completed successfully: {counts} rules{variant}. You can now run kuma-dp \
@@ -66,12 +68,20 @@ impl Receipt {
                 "transparent proxy cleanup completed successfully: no rules were left\n".to_owned()
             }
             (Action::Uninstall, true) => {
-                format!("transparent proxy cleanup completed successfully: {counts} rules removed\n")
+                format!("transparent proxy cleanup completed successfully: {counts} rules{variant} removed\n")
             }
             (Action::Uninstall, false) => {
                 "transparent proxy cleanup completed successfully: nothing was installed, nothing was changed\n"
                     .to_owned()
             }
+        }
+    }
+
+    /// The one way, unless there are several or none.
+    fn backend(&self) -> Option<Backend> {
+        match self.backends.as_slice() {
+            [one] => Some(*one),
+            _ => None,
         }
     }
 
@@ -86,10 +96,16 @@ impl Receipt {
                 Action::Uninstall => "uninstall",
             },
             "changed": self.changed,
-            "backend": self.backend.map(Backend::name),
-            "variant": self.backend.and_then(Backend::variant).map(|variant| variant.to_string()),
+            "backend": self.backend().map(Backend::name),
+            "variant": self.backend().and_then(Backend::variant).map(|variant| variant.to_string()),
             "rules": rules,
         });
+        if self.action == Action::Uninstall {
+            let removed = self.backends.iter().map(|backend| {
+                json!({ "backend": backend.name(), "variant": backend.variant().map(|variant| variant.to_string()) })
+            });
+            all["removed"] = removed.collect();
+        }
         for (key, value) in more {
             all[key] = value;
         }

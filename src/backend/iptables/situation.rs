@@ -1,6 +1,6 @@
 //! What is there and whose it is, for every variant and family; and from it, what has to change. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::plan::{Family, Table};
 
@@ -48,6 +48,12 @@ impl Situation {
     /// Whether anything is ours.
     pub fn is_installed(&self) -> bool {
         self.ownership.values().any(|own| !own.is_empty())
+    }
+
+    /// The variants in which something is ours.
+    pub fn installed(&self) -> BTreeSet<Variant> {
+        let ours = self.ownership.iter().filter(|(_, own)| !own.is_empty());
+        ours.map(|((variant, _), _)| *variant).collect()
     }
 
     /// Whose rules are whose, by place.
@@ -112,7 +118,7 @@ impl Situation {
     /// The variant to use, and why: the one where the host's rules are, nft where that decides nothing.
     pub fn choose(&self, tools: &Tools) -> Option<(Variant, &'static str)> {
         if let Some(named) = tools.named {
-            return Some((named, "named by the configuration"));
+            return Some((named, "the configuration names its programs"));
         }
         let usable = |variant: Variant| tools.of(variant).v4.is_some();
         let used = |variant| {

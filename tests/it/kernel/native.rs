@@ -48,6 +48,10 @@ fn an_install_says_what_it_chose_and_why() {
         let install = || lab.program().args(FLAGS).run().succeeds();
         install().says("using iptables (nft): neither variant has rules yet");
         install().says("using iptables (nft): it is what is installed");
+        let named = |backend| lab.program().args(FLAGS).args(["--backend", backend]).run().succeeds();
+        named("iptables").says("using iptables (nft): iptables was asked for, and it is what is installed");
+        named("nftables").says("using nftables: it was asked for");
+        install().says("using nftables: it is what is installed");
         lab.program().arg("uninstall").run().succeeds();
         firewall::iptables(Variant::Legacy, Family::V4, "-A INPUT -p tcp --dport 25 -j DROP").succeeds();
         install().says("using iptables (legacy): the host's rules are there");

@@ -154,5 +154,8 @@ each_backend! {
         let checks = said["verify"]["checks"].as_array().expect("checks");
         let failed: Vec<_> = checks.iter().filter(|check| check["status"] == "fail").map(|check| &check["id"]).collect();
         assert_eq!(failed, ["outbound"], "{run}");
+        lab.uninstall(backend, &[]).succeeds();
+        let run = lab.install(backend, &[SECOND, &["--verify", "-o", "json"]].concat()).exits(1);
+        assert!(document(&run)["backend"].is_null(), "nothing is there: {run}");
     }
 }
