@@ -67,6 +67,8 @@ impl Canonical {
         for m in matches {
             match m {
                 Match::Explicit(_) => {}
+                // Every interface is no condition: the kernel keeps none, and save programs print none.
+                Match::InInterface(name) | Match::OutInterface(name) if name == EVERY_INTERFACE => {}
                 Match::Source(net) => canonical.push(Match::Source(masked(&net))),
                 Match::Destination { net, negated } => {
                     canonical.push(Match::Destination { net: masked(&net), negated });
@@ -86,6 +88,9 @@ impl Canonical {
         Self { matches: canonical, target, comment }
     }
 }
+
+/// The beginning of every name.
+pub(super) const EVERY_INTERFACE: &str = "+";
 
 /// The network as the kernel keeps it, however it was typed.
 fn masked(net: &Cidr) -> Cidr {

@@ -11,6 +11,7 @@ use crate::config::values::{
 use crate::config::{Config, Redirect};
 use crate::plan::{BuiltinChain, ChainRef, Family, Match, OwnChain, Table, Target};
 
+use super::decode::EVERY_INTERFACE;
 use super::typed::{Purpose, TypedRule};
 
 /// What can be read off the rules.
@@ -284,10 +285,8 @@ impl Inferred {
                 self.config.redirect.dns.port = *port;
             }
             Target::Redirect(_) => {
-                let Some(interface) = on.interface.and_then(|name| name.parse::<InterfacePattern>().ok())
-                else {
-                    return;
-                };
+                let name = on.interface.as_deref().unwrap_or(EVERY_INTERFACE);
+                let Ok(interface) = name.parse::<InterfacePattern>() else { return };
                 let networks = on
                     .outside
                     .into_iter()

@@ -57,6 +57,9 @@ const VNETS: &[&str] = &[
     "br+:fd19::/64",
     "+:172.16.0.0/12",
     "+:fd20::/64",
+    "lo+:172.28.0.0/16",
+    "abcdefghijklmn+:172.24.0.0/16",
+    "abcdefghijklmno:172.25.0.0/16",
 ];
 
 /// Any configuration that is valid.

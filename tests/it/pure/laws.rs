@@ -125,6 +125,13 @@ proptest! {
                     let saved = SavedRule::new(args.trim_start());
                     prop_assert_eq!(Canonical::read(&saved), Some(Canonical::of(&placed.rule, comments)), "{}", args);
                     prop_assert_eq!(saved.is_tagged(), comments);
+                    // Nor does it matter what the save program leaves out of it.
+                    let mut kernel = kernel(&["*nat\n:DOCKER_OUTPUT - [0:0]\n:KUMA_MESH_INBOUND - [0:0]\n:KUMA_MESH_OUTBOUND - [0:0]\n\
+                        :KUMA_MESH_INBOUND_REDIRECT - [0:0]\n:KUMA_MESH_OUTBOUND_REDIRECT - [0:0]\nCOMMIT\n"]);
+                    kernel.restore(&format!("*nat\n-A OUTPUT{args}\nCOMMIT\n")).expect("a rule");
+                    let saved = Saved::parse(&kernel.save());
+                    let printed = &saved.table("nat").and_then(|nat| nat.chain("OUTPUT")).expect("a chain").rules[0];
+                    prop_assert_eq!(Canonical::read(printed), Some(Canonical::of(&placed.rule, comments)), "{}", printed.args);
                 }
             }
         }

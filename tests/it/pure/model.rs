@@ -119,13 +119,19 @@ fn command(chains: &mut Vec<Chain>, line: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// As the save program prints it: an address has a prefix length.
+/// As the save program prints it: an address has a prefix length, and every interface is no condition.
 fn printed(args: &str) -> String {
     let mut words: Vec<String> = args.split(' ').map(str::to_owned).collect();
     for at in 1..words.len() {
         if matches!(words[at - 1].as_str(), "-s" | "-d") && !words[at].contains('/') {
-            words[at].push_str("/32");
+            let whole = if words[at].contains(':') { "/128" } else { "/32" };
+            words[at].push_str(whole);
         }
+    }
+    while let Some(at) =
+        words.windows(2).position(|pair| matches!(pair, [o, n] if (o == "-i" || o == "-o") && n == "+"))
+    {
+        words.drain(at..at + 2);
     }
     words.join(" ")
 }

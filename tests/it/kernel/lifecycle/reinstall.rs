@@ -31,6 +31,31 @@ each_backend! {
         Snapshot::take().assert_unchanged_since(&before);
     }
 
+    /// Whatever a save program makes of an interface's name: it prints nothing of the one that stands for every one.
+    fn interfaces_of_every_name_are_known_again(lab, backend) {
+        let empty = Snapshot::take();
+        for name in ["+", "++", "lo+", "a+b", "a+b+", "abcdefghijklmn+", "abcdefghijklmno"] {
+            let vnets = ["10.0.0.0/8", "172.16.0.0/12", "fd00::/8"].map(|net| format!("--vnet={name}:{net}"));
+            for comments in ["--disable-comments=false", "--disable-comments"] {
+                let mut flags: Vec<&str> = vnets.iter().map(String::as_str).collect();
+                flags.extend(["--redirect-dns", comments]);
+                lab.install(backend, &flags).succeeds();
+                let before = Snapshot::take();
+                lab.install(backend, &flags).succeeds().prints("nothing was written");
+                lab.program().arg("status").run().exits(0);
+                Snapshot::take().assert_unchanged_since(&before);
+                // The rules alone tell it too.
+                if comments.ends_with("false") {
+                    std::fs::rename("/run/tproxy", "/run/aside").expect("a record");
+                    lab.program().arg("status").run().exits(0).prints("read off the rules");
+                    std::fs::rename("/run/aside", "/run/tproxy").expect("a record");
+                }
+                lab.uninstall(backend, &[]).succeeds();
+                Snapshot::take().assert_unchanged_since(&empty);
+            }
+        }
+    }
+
     fn a_different_one_replaces_the_first(lab, backend) {
         for flags in [
             &["--redirect-dns"][..],
