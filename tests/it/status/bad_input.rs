@@ -150,9 +150,12 @@ each_backend! {
         install(lab, backend);
         let record = std::fs::read_dir("/run/tproxy").expect("a directory").filter_map(Result::ok).map(|e| e.path());
         let record = record.into_iter().find(|path| path.extension().is_some_and(|e| e == "json")).expect("a record");
-        let pending = r#"{"schema":1,"until":1000000000,"begun":999999999,"installer":1}"#;
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot");
+        let pending = format!(
+            r#"{{"schema":2,"boot":"{}","until":1000000000,"begun":999999999,"installer":1,"proving":false}}"#, boot.trim()
+        );
         std::fs::write(record.with_extension("pending"), pending).expect("written");
-        let _ = status(lab, &[]).exits(0).prints("nobody confirmed the installation until 2001-09-09T01:46:40Z");
+        let _ = status(lab, &[]).exits(0).prints("nobody confirmed the installation until 20").prints("Z, so");
     }
 
     fn the_sidecars_user_is_gone(lab, backend) {

@@ -11,7 +11,6 @@ use crate::support::command::find;
 use crate::support::generation::nft_generation;
 use crate::support::lab::{Lab, everywhere, skip};
 use crate::support::listener::Listener;
-use crate::support::mesh::Mesh;
 use crate::support::snapshot::Snapshot;
 use crate::support::{APP, Family, SIDECAR, Variant, as_user, firewall};
 
@@ -174,28 +173,6 @@ fn a_rule_in_another_place_is_reordered() {
         let found = report(lab, 11, &flags(&given));
         assert_eq!(differences(&found), [("reordered".to_owned(), "outbound".to_owned())], "{found:#}");
     });
-}
-
-#[test]
-fn hits_are_those_of_the_rules() {
-    for family in Family::BOTH {
-        Lab::enter(move |lab| {
-            let given = install(lab, WANTED);
-            let mesh = Mesh::new(lab, family);
-            assert_eq!(mesh.connect(APP, family.outside(), 80), "outbound");
-            assert_eq!(mesh.connect(APP, family.elsewhere(), 81), "outbound");
-            assert_eq!(mesh.visit(lab, 8080), "inbound");
-            assert_eq!(mesh.ask(APP, family.resolver()), "dns");
-            let _ = mesh.connect(APP, family.outside(), 7777);
-            let found = report(lab, 0, &flags(&given));
-            assert_eq!(found["redirected"]["outbound"], 2, "{found:#}");
-            assert_eq!(found["redirected"]["inbound"], 1);
-            assert_eq!(found["redirected"]["dns"], 1);
-            assert_eq!(found["excluded"], 1);
-            // Its rules are both families'.
-            assert!(found["families"][0]["redirected"]["outbound"].is_null());
-        });
-    }
 }
 
 #[test]

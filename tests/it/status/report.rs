@@ -4,14 +4,14 @@ use crate::support::kumactl::{Kumactl, Version};
 use crate::support::lab::{each_backend, each_iptables_variant, each_stack};
 use crate::support::listener::Listener;
 use crate::support::mesh::Mesh;
-use crate::support::{APP, Backend, SIDECAR, as_user, client, firewall};
+use crate::support::{APP, Backend, Family, SIDECAR, as_user, client, firewall};
 
 use super::{differences, install, outbound, report, status};
 
 each_iptables_variant! {
     fn half_removed_rules_are_missing_one_by_one(lab, variant) {
         install(lab, variant);
-        for family in [firewall::Family::V4, firewall::Family::V6] {
+        for family in [Family::V4, Family::V6] {
             let _ = firewall::iptables(variant, family, "-t nat -F OUTPUT").succeeds();
         }
         let found = report(lab, 11, &[]);
@@ -25,7 +25,7 @@ each_iptables_variant! {
 
     fn a_flushed_chain_an_extra_rule_and_a_foreign_one(lab, variant) {
         install(lab, variant);
-        let v4 = firewall::Family::V4;
+        let v4 = Family::V4;
         let _ = firewall::iptables(variant, v4, "-t nat -F KUMA_MESH_INBOUND").succeeds();
         let _ = firewall::iptables(variant, v4, "-t nat -A KUMA_MESH_OUTBOUND_REDIRECT -p tcp -j ACCEPT").succeeds();
         let _ = firewall::iptables(variant, v4, "-t nat -A PREROUTING -p tcp --dport 1 -m comment --comment kuma/mesh/transparent/proxy -j RETURN").succeeds();
@@ -37,7 +37,7 @@ each_iptables_variant! {
 
     fn rules_in_the_wrong_order(lab, variant) {
         install(lab, variant);
-        let v4 = firewall::Family::V4;
+        let v4 = Family::V4;
         let saved = firewall::rules(variant, v4);
         let rules = saved.chain("nat", "KUMA_MESH_OUTBOUND");
         let last = rules.last().expect("a rule").to_string();
@@ -56,14 +56,14 @@ each_iptables_variant! {
         assert_eq!(found["installedBy"]["version"], "2.14 or newer");
         assert_eq!(found["variant"], variant.name());
         assert_eq!(found["sidecar"]["uid"], SIDECAR);
-        let _ = firewall::iptables(variant, firewall::Family::V4, "-t nat -F KUMA_MESH_OUTBOUND").succeeds();
+        let _ = firewall::iptables(variant, Family::V4, "-t nat -F KUMA_MESH_OUTBOUND").succeeds();
         assert!(differences(&report(lab, 11, &[])).contains(&("missing".into(), "KUMA_MESH_OUTBOUND".into())));
     }
 
     fn an_installation_without_comments(lab, variant) {
         let _ = lab.install(variant, &["--redirect-dns", "--disable-comments"]).succeeds();
         assert_eq!(report(lab, 0, &[])["comparedWith"], "recorded");
-        let _ = firewall::iptables(variant, firewall::Family::V6, "-t nat -F KUMA_MESH_OUTBOUND").succeeds();
+        let _ = firewall::iptables(variant, Family::V6, "-t nat -F KUMA_MESH_OUTBOUND").succeeds();
         assert!(differences(&report(lab, 11, &[])).contains(&("missing".into(), "KUMA_MESH_OUTBOUND".into())));
     }
 
@@ -158,6 +158,8 @@ each_stack! {
         assert_eq!(found["redirected"]["inbound"], 1);
         assert_eq!(found["redirected"]["dns"], 1);
         assert_eq!(found["excluded"], 1);
+        // The rules of our own table are both families'.
+        assert_eq!(found["families"][0]["redirected"]["outbound"].is_null(), backend == Backend::Nftables);
         let name = format!("ip{}", if family == Family::V4 { "v4" } else { "v6" });
         for listener in found["listeners"].as_array().expect("a list") {
             let wanted = if listener["family"] == name { "sidecar" } else { "nobody" };
@@ -199,10 +201,9 @@ fn the_documentation_names_every_key() {
         keys(&report(lab, 10, &[]), &mut found);
         install(lab, firewall::Variant::Nft);
         keys(&report(lab, 0, &[]), &mut found);
-        let _taken = as_user(APP, || Listener::tcp("app", firewall::Family::V4.any(), 15001));
-        let _elsewhere =
-            as_user(SIDECAR, || Listener::tcp("sidecar", firewall::Family::V4.localhost(), 15006));
-        let v4 = firewall::Family::V4;
+        let _taken = as_user(APP, || Listener::tcp("app", Family::V4.any(), 15001));
+        let _elsewhere = as_user(SIDECAR, || Listener::tcp("sidecar", Family::V4.localhost(), 15006));
+        let v4 = Family::V4;
         let _ = firewall::iptables(firewall::Variant::Nft, v4, "-t nat -I OUTPUT -p tcp --dport 1 -j ACCEPT")
             .succeeds();
         let _ = firewall::iptables(firewall::Variant::Nft, v4, "-t nat -F KUMA_MESH_INBOUND").succeeds();

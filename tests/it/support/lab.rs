@@ -238,138 +238,75 @@ fn again_in_a_user_namespace(closure: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// A module for each scenario, in it a test for each place: `name(what the scenario is told of it)`.
+macro_rules! scenarios {
+    (
+        $type:ident $places:tt
+        $($(#[$meta:meta])* fn $name:ident($lab:ident, $place:ident $(, $family:ident)?) $body:block)+
+    ) => {$(
+        $(#[$meta])*
+        mod $name {
+            #[allow(unused_imports, reason = "not every scenario needs all of its file")]
+            use super::*;
+
+            $crate::support::lab::scenarios!(@tests $type $places);
+
+            fn scenario(
+                $lab: &$crate::support::Lab,
+                $place: $crate::support::$type,
+                $($family: $crate::support::Family)?
+            ) $body
+        }
+    )+};
+    (@tests $type:ident { $($test:ident($place:ident $(, $family:ident)?))+ }) => {$(
+        #[test]
+        fn $test() {
+            use $crate::support::{$type, Lab};
+            Lab::enter(|lab| scenario(lab, $type::$place $(, $crate::support::Family::$family)?));
+        }
+    )+};
+}
+
 /// One scenario, one test per backend: `fn name(lab, backend)`. Other people's rules are written with
 /// `backend.tools()`; ours are looked for with `backend.has_ours(family)` or in a snapshot.
 macro_rules! each_backend {
-    ($($(#[$meta:meta])* fn $name:ident($lab:ident, $backend:ident) $body:block)+) => {$(
-        $(#[$meta])*
-        mod $name {
-            #[allow(unused_imports, reason = "not every scenario needs all of its file")]
-            use super::*;
-
-            #[test]
-            fn nft() {
-                $crate::support::Lab::enter(|lab| scenario(lab, $crate::support::Backend::NFT));
-            }
-
-            #[test]
-            fn legacy() {
-                $crate::support::Lab::enter(|lab| scenario(lab, $crate::support::Backend::LEGACY));
-            }
-
-            #[test]
-            fn nftables() {
-                $crate::support::Lab::enter(|lab| scenario(lab, $crate::support::Backend::Nftables));
-            }
-
-            fn scenario($lab: &$crate::support::Lab, $backend: $crate::support::Backend) $body
-        }
-    )+};
+    ($($scenarios:tt)+) => {
+        $crate::support::lab::scenarios! { Backend { nft(NFT) legacy(LEGACY) nftables(Nftables) } $($scenarios)+ }
+    };
 }
 
-/// One scenario, one test per backend and family.
+/// One scenario, one test per backend and family: `fn name(lab, backend, family)`.
 macro_rules! each_stack {
-    ($($(#[$meta:meta])* fn $name:ident($lab:ident, $backend:ident, $family:ident) $body:block)+) => {$(
-        $(#[$meta])*
-        mod $name {
-            #[allow(unused_imports, reason = "not every scenario needs all of its file")]
-            use super::*;
-            use $crate::support::{Family, Lab};
-
-            #[test]
-            fn nft_v4() {
-                Lab::enter(|lab| scenario(lab, $crate::support::Backend::NFT, Family::V4));
+    ($($scenarios:tt)+) => {
+        $crate::support::lab::scenarios! {
+            Backend {
+                nft_v4(NFT, V4) nft_v6(NFT, V6) legacy_v4(LEGACY, V4) legacy_v6(LEGACY, V6)
+                nftables_v4(Nftables, V4) nftables_v6(Nftables, V6)
             }
-
-            #[test]
-            fn nft_v6() {
-                Lab::enter(|lab| scenario(lab, $crate::support::Backend::NFT, Family::V6));
-            }
-
-            #[test]
-            fn legacy_v4() {
-                Lab::enter(|lab| scenario(lab, $crate::support::Backend::LEGACY, Family::V4));
-            }
-
-            #[test]
-            fn legacy_v6() {
-                Lab::enter(|lab| scenario(lab, $crate::support::Backend::LEGACY, Family::V6));
-            }
-
-            #[test]
-            fn nftables_v4() {
-                Lab::enter(|lab| scenario(lab, $crate::support::Backend::Nftables, Family::V4));
-            }
-
-            #[test]
-            fn nftables_v6() {
-                Lab::enter(|lab| scenario(lab, $crate::support::Backend::Nftables, Family::V6));
-            }
-
-            fn scenario($lab: &Lab, $backend: $crate::support::Backend, $family: Family) $body
+            $($scenarios)+
         }
-    )+};
+    };
 }
 
-/// One scenario, one test per variant of iptables, for what only its programs can do or suffer. What is not of
-/// that kind is for [`each_backend`].
+/// One scenario, one test per variant of iptables, for what only its programs can do or suffer: `fn name(lab,
+/// variant)`. What is not of that kind is for [`each_backend`].
 macro_rules! each_iptables_variant {
-    ($($(#[$meta:meta])* fn $name:ident($lab:ident, $variant:ident) $body:block)+) => {$(
-        $(#[$meta])*
-        mod $name {
-            #[allow(unused_imports, reason = "not every scenario needs all of its file")]
-            use super::*;
-
-            #[test]
-            fn nft() {
-                $crate::support::Lab::enter(|lab| scenario(lab, $crate::support::Variant::Nft));
-            }
-
-            #[test]
-            fn legacy() {
-                $crate::support::Lab::enter(|lab| scenario(lab, $crate::support::Variant::Legacy));
-            }
-
-            fn scenario($lab: &$crate::support::Lab, $variant: $crate::support::Variant) $body
-        }
-    )+};
+    ($($scenarios:tt)+) => {
+        $crate::support::lab::scenarios! { Variant { nft(Nft) legacy(Legacy) } $($scenarios)+ }
+    };
 }
 
-/// The same, one test per variant and family.
+/// The same, one test per variant and family: `fn name(lab, variant, family)`.
 macro_rules! each_iptables_stack {
-    ($($(#[$meta:meta])* fn $name:ident($lab:ident, $variant:ident, $family:ident) $body:block)+) => {$(
-        $(#[$meta])*
-        mod $name {
-            #[allow(unused_imports, reason = "not every scenario needs all of its file")]
-            use super::*;
-            use $crate::support::{Family, Lab};
-
-            #[test]
-            fn nft_v4() {
-                Lab::enter(|lab| scenario(lab, $crate::support::Variant::Nft, Family::V4));
-            }
-
-            #[test]
-            fn nft_v6() {
-                Lab::enter(|lab| scenario(lab, $crate::support::Variant::Nft, Family::V6));
-            }
-
-            #[test]
-            fn legacy_v4() {
-                Lab::enter(|lab| scenario(lab, $crate::support::Variant::Legacy, Family::V4));
-            }
-
-            #[test]
-            fn legacy_v6() {
-                Lab::enter(|lab| scenario(lab, $crate::support::Variant::Legacy, Family::V6));
-            }
-
-            fn scenario($lab: &Lab, $variant: $crate::support::Variant, $family: Family) $body
+    ($($scenarios:tt)+) => {
+        $crate::support::lab::scenarios! {
+            Variant { nft_v4(Nft, V4) nft_v6(Nft, V6) legacy_v4(Legacy, V4) legacy_v6(Legacy, V6) }
+            $($scenarios)+
         }
-    )+};
+    };
 }
 
-pub(crate) use {each_backend, each_iptables_stack, each_iptables_variant, each_stack};
+pub(crate) use {each_backend, each_iptables_stack, each_iptables_variant, each_stack, scenarios};
 
 /// The families of a lab, for scenarios that look at both.
 pub fn everywhere() -> impl Iterator<Item = (Variant, Family)> {

@@ -1,9 +1,9 @@
 //! What is left alone: by port, address, user and direction.
 
-use crate::support::APP;
 use crate::support::lab::{each_stack, skip};
 use crate::support::mesh::{APP_PORT, APP_PORT_2, Mesh};
 use crate::support::users::exists_here;
+use crate::support::{APP, Family};
 
 each_stack! {
     fn outbound_ports(lab, backend, family) {

@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use crate::support::Peer;
 use crate::support::client::{ask, connect_to};
 use crate::support::lab::each_stack;
 use crate::support::mesh::{APP_PORT, Mesh, name};
 use crate::support::network::ip;
+use crate::support::{Family, Peer};
 
 /// A guest with two networks on one interface.
 fn guest() -> Peer {
