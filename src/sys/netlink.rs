@@ -1,6 +1,7 @@
 //! The kernel's netlink sockets, as far as they save a child process: which `nf_tables` tables there are, who
 //! listens, and one IPv6 address more or less on an interface.
 
+pub mod answer;
 pub mod conntrack;
 pub mod dump;
 pub mod events;

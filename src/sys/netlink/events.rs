@@ -39,6 +39,15 @@ pub struct Transaction {
     pub lost: bool,
 }
 
+impl Transaction {
+    /// Takes a datagram, whatever is in it: this one goes on, or is done and the next one begins.
+    pub fn take(&mut self, datagram: &[u8], done: &mut Vec<Self>) {
+        for message in message::parse(datagram) {
+            read(&message, self, done);
+        }
+    }
+}
+
 /// One object of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -115,11 +124,7 @@ impl Events {
         loop {
             match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_TRUNC) {
                 Ok(size) => match self.buffer.get(..size) {
-                    Some(bytes) => {
-                        for message in message::parse(bytes) {
-                            read(&message, &mut self.pending, &mut done);
-                        }
-                    }
+                    Some(datagram) => self.pending.take(datagram, &mut done),
                     None => self.pending.lost = true,
                 },
                 Err(Errno::EINTR) => {}

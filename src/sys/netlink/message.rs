@@ -8,12 +8,13 @@ use std::net::Ipv6Addr;
 pub(super) use crate::attribute::attributes;
 use crate::plan::Family;
 
-const HEADER: usize = 16;
+/// `struct nlmsghdr`
+pub(super) const HEADER: usize = 16;
 
-const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
-const NLM_F_REQUEST: u16 = 0x1;
+pub(super) const NLM_F_REQUEST: u16 = 0x1;
 pub(super) const NLM_F_ACK: u16 = 0x4;
 /// In an answer: the list changed while it was made.
 const NLM_F_DUMP_INTR: u16 = 0x10;

@@ -9,13 +9,13 @@ use std::os::fd::AsRawFd as _;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, NetlinkAddr, SockProtocol, recv, sendto, setsockopt, sockopt};
 
-use super::message::{self, NLM_F_ACK, NLM_F_DUMP};
+pub use super::answer::Refusal;
+use super::answer::{Answer, GENERIC, SUBSYSTEM, Verdict};
+use super::message::{HEADER, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST};
 use super::{LISTINGS, Socket, with_buffer};
-use crate::attribute::{Attributes, find_text, find_u32};
+use crate::attribute::{Attributes, find_u32};
 use crate::backend::nftables::wire::Message;
 
-/// `NFNL_SUBSYS_NFTABLES`, the upper byte of every message's kind.
-const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 /// `NFNL_BATCH_GENID`
@@ -24,61 +24,8 @@ const GET_GENERATION: u16 = 16;
 /// `NFTA_GEN_ID`
 const GENERATION_ID: u16 = 1;
 
-const NLM_F_REQUEST: u16 = 0x1;
-/// `struct nlmsghdr`
-const HEADER: usize = 16;
-/// `struct nfgenmsg`
-const GENERIC: usize = 4;
-
-/// An error's code, and behind it the header of the message that it is about, unless the kernel says more.
-const ERROR_ATTRIBUTES: usize = 4 + HEADER;
-const NLMSG_ERROR: u16 = 2;
-/// `NLM_F_ACK_TLVS`
-const HAS_ATTRIBUTES: u16 = 0x200;
-/// `NLMSGERR_ATTR_MSG`, `NLMSGERR_ATTR_OFFS`
-const ERROR_WORDS: u16 = 1;
-const ERROR_OFFSET: u16 = 2;
-
 /// Room for the errors of a few thousand messages.
 const ERRORS: usize = 1 << 20;
-
-/// Why a transaction did not happen. Nothing of it did.
-#[derive(Debug)]
-pub enum Refusal {
-    /// There is another generation than the one that it was meant for: somebody changed something.
-    Changed,
-    /// It is more than this socket can send at once. Without the right to more that is twice the setting
-    /// `net.core.wmem_max`.
-    TooBig,
-    /// The kernel had no memory to take it.
-    NoMemory,
-    /// The right to administer this network namespace is lacking.
-    Denied,
-    /// The kernel does not accept a message.
-    Refused {
-        /// Which, of those given; `None`: all of them together.
-        message: Option<usize>,
-        /// Why.
-        errno: i32,
-        /// Why, in the kernel's words.
-        words: Option<String>,
-        /// The attribute at fault, as its place in the message's body.
-        offset: Option<usize>,
-    },
-    /// There was no answer, or none that makes sense.
-    Io(io::Error),
-}
-
-impl From<Errno> for Refusal {
-    fn from(errno: Errno) -> Self {
-        match errno {
-            Errno::EMSGSIZE => Self::TooBig,
-            Errno::ENOBUFS | Errno::ENOMEM => Self::NoMemory,
-            Errno::EPERM => Self::Denied,
-            _ => Self::Io(errno.into()),
-        }
-    }
-}
 
 /// A socket to `nf_tables` of the network namespace in which it was opened.
 ///
@@ -146,17 +93,11 @@ impl Door {
     }
 
     fn listen(&self, sequence: u32, buffer: &mut [u8]) -> Result<(Vec<Message>, bool), Errno> {
-        let (mut answer, mut interrupted) = (Vec::new(), false);
+        let mut answer = Answer::to(sequence);
         loop {
             let size = self.receive(buffer, MsgFlags::empty())?;
-            let datagram = buffer.get(..size).ok_or(Errno::EMSGSIZE)?;
-            for message in message::parse(datagram).filter(|message| message.sequence == sequence) {
-                interrupted |= message.interrupted();
-                match message.end() {
-                    Some(Ok(())) => return Ok((answer, interrupted)),
-                    Some(Err(errno)) => return Err(Errno::from_raw(errno)),
-                    None => answer.extend(read(&message)),
-                }
+            if answer.take(buffer.get(..size).ok_or(Errno::EMSGSIZE)?)? {
+                return Ok((answer.messages, answer.interrupted));
             }
         }
     }
@@ -166,18 +107,19 @@ impl Door {
     /// # Errors
     /// Why none was made.
     pub fn commit(&mut self, changes: &[Message], generation: u32) -> Result<(), Refusal> {
-        let Some(last) = changes.len().checked_sub(1) else { return Ok(()) };
+        if changes.is_empty() {
+            return Ok(());
+        }
         let first = self.next(changes.len() + 2);
         let bytes = batch(changes, generation, first);
         self.make_room(bytes.len());
         self.send(&bytes)?;
         drop(bytes);
-        with_buffer(|buffer| self.verdict(first, last, buffer))
+        with_buffer(|buffer| self.verdict(Verdict::on(changes.len(), first), buffer))
     }
 
-    /// What the kernel has said to the changes from number `first` on.
-    fn verdict(&self, first: u32, last: usize, buffer: &mut [u8]) -> Result<(), Refusal> {
-        let mut done = false;
+    /// What the kernel has said.
+    fn verdict(&self, mut verdict: Verdict, buffer: &mut [u8]) -> Result<(), Refusal> {
         loop {
             let size = match self.receive(buffer, MsgFlags::MSG_DONTWAIT) {
                 Err(Errno::ETIMEDOUT) => break,
@@ -186,18 +128,9 @@ impl Door {
                 other => other.map_err(|errno| Refusal::Io(errno.into()))?,
             };
             let datagram = buffer.get(..size).ok_or_else(|| Refusal::Io(io::Error::from(Errno::EMSGSIZE)))?;
-            for message in message::parse(datagram) {
-                let place = usize::try_from(message.sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
-                match message.end() {
-                    Some(Err(errno)) if place <= last + 1 => {
-                        return Err(refusal(&message, place.checked_sub(1), errno));
-                    }
-                    Some(Ok(())) if place == last + 1 => done = true,
-                    _ => {}
-                }
-            }
+            verdict.take(datagram)?;
         }
-        if done {
+        if verdict.done {
             Ok(())
         } else {
             Err(Refusal::Io(io::Error::other("the kernel did not confirm the change")))
@@ -277,36 +210,4 @@ fn write(bytes: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, generic: [u8
     bytes.extend(generic);
     bytes.extend(body);
     bytes.resize(bytes.len().next_multiple_of(4), 0);
-}
-
-fn read(message: &message::Message<'_>) -> Option<Message> {
-    let [kind, subsystem] = message.kind.to_le_bytes();
-    let (family, body) = (*message.payload.first()?, message.payload.get(GENERIC..)?);
-    (u16::from(subsystem) == SUBSYSTEM).then(|| Message {
-        kind: kind.into(),
-        flags: message.flags,
-        family,
-        body: body.to_vec(),
-    })
-}
-
-fn refusal(message: &message::Message<'_>, place: Option<usize>, errno: i32) -> Refusal {
-    let said = match message.payload.get(ERROR_ATTRIBUTES..) {
-        Some(said) if message.kind == NLMSG_ERROR && message.flags & HAS_ATTRIBUTES != 0 => said,
-        _ => &[],
-    };
-    match (place, errno) {
-        (None, libc::ERESTART) => Refusal::Changed,
-        (None, libc::EPERM) => Refusal::Denied,
-        _ => {
-            // The kernel's numbers for itself are in the machine's byte order.
-            let offset = find_u32(said, ERROR_OFFSET).map(u32::to_be).and_then(|at| usize::try_from(at).ok());
-            Refusal::Refused {
-                message: place,
-                errno,
-                words: find_text(said, ERROR_WORDS),
-                offset: offset.and_then(|at| at.checked_sub(HEADER + GENERIC)),
-            }
-        }
-    }
 }

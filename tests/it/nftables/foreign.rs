@@ -16,7 +16,7 @@ use crate::support::command::{Program, Run, must};
 use crate::support::{Lab, firewall};
 
 /// One of everything, with what it counted.
-const EVERYTHING: &str = r#"table inet kuma_mesh {
+pub const EVERYTHING: &str = r#"table inet kuma_mesh {
 	comment "not ours"
 	counter hits { packets 5 bytes 600 }
 	quota some { over 25 mbytes used 10 bytes }

@@ -1,5 +1,6 @@
 //! The kernel's `nf_tables` as our own messages speak to it, with real `nft` beside.
 
+mod datagrams;
 mod foreign;
 mod odds;
 mod random;
