@@ -43,7 +43,7 @@ impl Door {
     /// The kernel's: [`Errno::EPROTONOSUPPORT`] where it has no netfilter.
     pub fn open() -> io::Result<Self> {
         let socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
-        // Both came with Linux 4.12, before anything else that is needed; without, answers only say less.
+        // Without them answers only say less.
         for option in [libc::NETLINK_CAP_ACK, libc::NETLINK_EXT_ACK] {
             let _ = enable(&socket, option);
         }
