@@ -1,5 +1,6 @@
 //! What an installation can do without, and what it does without on this host. Pure.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -12,10 +13,11 @@ use crate::config::values::IpFamilyMode;
 use crate::host::HostFacts;
 use crate::plan::{self, Family, Plan, Table};
 
-/// Every family's configuration, less what this host turned out not to be able to do.
+/// Every family's configuration, less what this host turned out not to be able to do. It can be long, so it is the
+/// user's own as long as nothing is left out.
 #[derive(Debug, Clone)]
-pub struct Degraded {
-    configs: BTreeMap<Family, Config>,
+pub struct Degraded<'a> {
+    configs: BTreeMap<Family, Cow<'a, Config>>,
     left_out: Vec<LeftOut>,
 }
 
@@ -108,22 +110,22 @@ impl Part {
     }
 }
 
-impl Degraded {
+impl<'a> Degraded<'a> {
     /// Nothing left out yet.
-    pub fn new(config: &Config) -> Self {
-        let configs = Family::BOTH.into_iter().map(|family| (family, config.clone())).collect();
+    pub fn new(config: &'a Config) -> Self {
+        let configs = Family::BOTH.into_iter().map(|family| (family, Cow::Borrowed(config))).collect();
         Self { configs, left_out: Vec::new() }
     }
 
     /// Without what an installation left out, as far as this configuration asks for it.
-    pub fn as_recorded(config: &Config, left_out: &[LeftOut]) -> Self {
+    pub fn as_recorded(config: &'a Config, left_out: &[LeftOut]) -> Self {
         let mut degraded = Self::new(config);
         for left in left_out {
             let mut was_on = false;
             for (family, config) in &mut degraded.configs {
                 if left.concerns(*family) && left.part.is_on(config) {
                     was_on = true;
-                    left.part.turn_off(config);
+                    left.part.turn_off(config.to_mut());
                 }
             }
             if was_on {
@@ -149,7 +151,7 @@ impl Degraded {
 
     /// Goes on without IPv6.
     pub fn lose_ipv6(&mut self, why: &str) {
-        self.configs.values_mut().for_each(|config| Part::Ipv6.turn_off(config));
+        self.configs.values_mut().for_each(|config| Part::Ipv6.turn_off(config.to_mut()));
         self.note(Part::Ipv6, None, why);
     }
 
@@ -168,7 +170,7 @@ impl Degraded {
     pub fn leave_out(&mut self, family: Family, refusal: &Refusal) -> Option<&'static str> {
         let config = self.configs.get_mut(&family)?;
         let part = suspects(refusal).into_iter().find(|part| part.is_on(config))?;
-        part.turn_off(config);
+        part.turn_off(config.to_mut());
         self.note(part, Some(family), &refusal.words);
         Some(part.describe())
     }
@@ -179,7 +181,7 @@ impl Degraded {
         let mut was_on = false;
         for config in self.configs.values_mut().filter(|config| part.is_on(config)) {
             was_on = true;
-            part.turn_off(config);
+            part.turn_off(config.to_mut());
         }
         was_on.then(|| {
             self.note(part, None, &error.to_string());
@@ -243,7 +245,8 @@ mod tests {
 
     #[test]
     fn a_required_rule_is_not_degraded() {
-        let mut degraded = Degraded::new(&Config::default());
+        let config = Config::default();
+        let mut degraded = Degraded::new(&config);
         let redirect =
             refusal(Some(Table::Nat), "RULE_APPEND failed", Some("-A X -p tcp -j REDIRECT --to-ports 1"));
         assert_eq!(degraded.leave_out(Family::V4, &redirect), None);

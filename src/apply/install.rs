@@ -49,7 +49,7 @@ struct Install<'a> {
     interfaces: Interfaces,
     facts: HostFacts,
     /// What is wanted of each family, less what turned out to be impossible here.
-    degraded: Degraded,
+    degraded: Degraded<'a>,
     /// Whether another backend may be taken than the one that was chosen.
     may_switch: bool,
     /// What is to be said of the installation; as long as it may become another one, that is kept.
@@ -129,9 +129,11 @@ impl<'a> Install<'a> {
             let commented = |family| !self.degraded.config(family).comments.disabled;
             let goal = Goal::of(&plan, self.backend, commented);
             let six = plan.families.iter().any(|plan| plan.family == Family::V6);
+            // Lists make it long; what the kernel does with the rest takes memory too.
+            drop(plan);
             let done = self.state(&first, &goal, passthrough.ours(six));
             if scene.steps(&goal).is_empty() && !passthrough.differs(six) {
-                self.persist(&plan)?;
+                self.persist()?;
                 let same = old.filter(|old| old.says_the_same(&done));
                 if intended || same.is_none() {
                     self.store.note(same.unwrap_or(&done));
@@ -150,7 +152,7 @@ impl<'a> Install<'a> {
             }
             let intent = Self::intent(&done, old);
             intended = true;
-            let next = match self.step(&intent, &mut passthrough, &scene, &plan, &goal) {
+            let next = match self.step(&intent, &mut passthrough, &scene, &goal, six) {
                 Ok(true) => {
                     self.store.note(&done);
                     break self.finish(&undo, &first, &goal, guard, true);
@@ -178,12 +180,11 @@ impl<'a> Install<'a> {
         intent: &State,
         passthrough: &mut Passthrough,
         scene: &Scene,
-        plan: &plan::Plan,
         goal: &Goal,
+        six: bool,
     ) -> Result<bool, Failure> {
         self.store.save(intent)?;
         self.session.record.rules = intent.recorded();
-        let six = plan.families.iter().any(|plan| plan.family == Family::V6);
         if six && passthrough.differs(six) && !self.store.remembers() {
             tracing::info!(
                 "::6 is added to {} and an uninstall leaves it there, because nothing can record that it is new",
@@ -198,7 +199,7 @@ impl<'a> Install<'a> {
             self.go_on_after(&refused, scene)?;
             return Ok(false);
         }
-        self.persist(plan)?;
+        self.persist()?;
         Ok(true)
     }
 
@@ -244,8 +245,9 @@ impl<'a> Install<'a> {
         guard.announce(trial.is_some_and(|trial| trial.stay), format)
     }
 
-    fn persist(&self, plan: &plan::Plan) -> Result<(), Failure> {
+    fn persist(&self) -> Result<(), Failure> {
         let comments = !self.degraded.config(Family::V4).comments.disabled;
+        let plan = || self.degraded.plan(&self.facts);
         persist::keep(self.request.config.store_firewalld, plan, self.backend, comments)
     }
 

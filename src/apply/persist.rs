@@ -7,11 +7,17 @@ use crate::backend::{Backend, firewalld};
 use crate::exit::Failure;
 use crate::plan::Plan;
 
-/// Puts the rules into firewalld's configuration where that is wanted; where it is not, says what firewalld will do.
+/// Puts the rules of a plan into firewalld's configuration where that is wanted; where it is not, says what firewalld
+/// will do.
 ///
 /// # Errors
 /// The file cannot be read or written.
-pub fn keep(wanted: bool, plan: &Plan, backend: Backend, comments: bool) -> Result<(), Failure> {
+pub fn keep(
+    wanted: bool,
+    plan: impl FnOnce() -> Plan,
+    backend: Backend,
+    comments: bool,
+) -> Result<(), Failure> {
     let path = Path::new(firewalld::DIRECT_XML);
     if backend == Backend::Nftables {
         return without_file(wanted);
@@ -31,7 +37,7 @@ pub fn keep(wanted: bool, plan: &Plan, backend: Backend, comments: bool) -> Resu
         }
         return Ok(());
     }
-    let stored = firewalld::store(path, plan, comments)?;
+    let stored = firewalld::store(path, &plan(), comments)?;
     for note in stored.notes.iter().chain(&stored.replaced) {
         tracing::warn!("{}: {note}", path.display());
     }
