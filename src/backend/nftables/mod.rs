@@ -5,7 +5,6 @@ pub mod commit;
 pub mod decode;
 mod elements;
 pub mod encode;
-mod exclusions;
 mod expression;
 pub mod foreign;
 pub mod infer;

@@ -143,3 +143,46 @@ fn mentions(rule: &Message, chain: &str) -> bool {
     let name: Vec<u8> = chain.bytes().chain([0]).collect();
     expressions.windows(name.len()).any(|window| window == name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::decode::decode;
+    use super::super::foreign::intruders;
+    use super::super::model::TABLE;
+    use super::*;
+
+    /// A flowtable as a kernel tells of it, which many kernels are made without: its name, where and on what it is,
+    /// how many use it, its handle, its flags.
+    fn flowtable() -> Message {
+        let device = Attributes::new().text(1, "eth0");
+        let hook = Attributes::new().number(1, 0).number(2, 0).nested(3, &device);
+        let named = Attributes::new().text(1, TABLE).text(2, "fast").nested(3, &hook);
+        let body = named.number(4, 1).bytes(5, &[0, 0, 0, 0, 0, 0, 0, 9]).number(7, 1);
+        Message { kind: message::NEW_FLOWTABLE, flags: 2, family: INET, body: body.into() }
+    }
+
+    #[test]
+    fn a_flowtable_is_named_and_made_again_before_the_rules_that_use_it() {
+        let named = || Attributes::new().text(1, TABLE);
+        let told = |kind, body: Attributes| Message { kind, flags: 2, family: INET, body: body.into() };
+        let uses = Attributes::new().text(1, "flow_offload").nested(2, &Attributes::new().text(1, "fast"));
+        let rule = named().text(2, "outbound").nested(4, &Attributes::new().nested(1, &uses));
+        let told = [
+            told(message::NEW_RULE, rule),
+            flowtable(),
+            told(message::NEW_CHAIN, named().text(3, "outbound")),
+            told(message::NEW_TABLE, named()),
+        ];
+        let observed = decode(&told);
+        assert_eq!(intruders(&observed), ["flowtable fast", "chain outbound: <flow_offload>"]);
+        assert!(observed.handles.contains(&9), "another one of the same name is another one");
+
+        let sent = again(&told);
+        let kinds = [message::NEW_TABLE, message::NEW_CHAIN, message::NEW_FLOWTABLE, message::NEW_RULE];
+        assert_eq!(sent.iter().map(|message| message.kind).collect::<Vec<_>>(), kinds);
+        let given: Vec<u16> = attributes(&sent[2].body).map(|(kind, _)| kind).collect();
+        assert_eq!(given, [1, 2, 3, 7], "neither users nor a handle");
+        assert_eq!(find(&sent[2].body, 3), find(&flowtable().body, 3));
+        assert_eq!(decode(&sent).foreign, observed.foreign);
+    }
+}

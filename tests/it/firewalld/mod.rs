@@ -32,10 +32,14 @@ fn has_ours() -> bool {
     Family::BOTH.into_iter().any(|family| rules(family).has_ours())
 }
 
-fn scenario(backend: Backend, settings: &'static str, test: impl FnOnce(&Lab, &Firewalld) + Send + 'static) {
+fn scenario(
+    backend: Backend,
+    settings: &'static str,
+    test: impl FnOnce(&Lab, &mut Firewalld) + Send + 'static,
+) {
     Lab::enter(move |lab| {
-        let Some(firewalld) = Firewalld::start(lab, backend, settings) else { return };
-        test(lab, &firewalld);
+        let Some(mut firewalld) = Firewalld::start(lab, backend, settings) else { return };
+        test(lab, &mut firewalld);
     });
 }
 
@@ -108,12 +112,12 @@ fn traffic_goes_its_way(lab: &Lab, firewalld: &Firewalld) {
 
 #[test]
 fn traffic_goes_its_way_after_a_reload_with_nftables() {
-    scenario(Backend::Nftables, IPV6, traffic_goes_its_way);
+    scenario(Backend::Nftables, IPV6, |lab, firewalld| traffic_goes_its_way(lab, firewalld));
 }
 
 #[test]
 fn traffic_goes_its_way_after_a_reload_with_iptables() {
-    scenario(Backend::Iptables, IPV6, traffic_goes_its_way);
+    scenario(Backend::Iptables, IPV6, |lab, firewalld| traffic_goes_its_way(lab, firewalld));
 }
 
 /// firewalld empties the tables of iptables and makes its own anew; a table of somebody else is nothing to it. What an
@@ -142,14 +146,48 @@ fn the_native_table_stays(lab: &Lab, firewalld: &Firewalld) {
     assert!(own_table().is_none() && !has_ours());
 }
 
+/// One that ends takes its own rules away, one that begins empties the tables of iptables; all the while traffic is
+/// redirected.
+fn the_native_table_outlives_it(lab: &Lab, firewalld: &mut Firewalld) {
+    lab.install(Native, &FLAGS).succeeds();
+    let (table, handle) = (own_table(), own_table_handle());
+    for family in Family::BOTH {
+        firewall::iptables(Variant::Nft, family, "-t nat -A OUTPUT -p tcp --dport 9 -j RETURN").succeeds();
+    }
+    firewalld.restart();
+    assert_eq!((own_table(), own_table_handle()), (table, handle));
+    for family in Family::BOTH {
+        assert!(
+            !rules(family).to_string().contains("--dport 9"),
+            "rules of others are gone: {}",
+            rules(family)
+        );
+        let mesh = Mesh::new(lab, family);
+        assert_eq!(mesh.connect(APP, family.outside(), 443), "outbound");
+        assert_eq!(mesh.connect(SIDECAR, family.outside(), 443), "world");
+        assert_eq!(mesh.ask(APP, family.resolver()), "dns");
+    }
+    lab.install(Native, &FLAGS).succeeds().prints("nothing was written");
+}
+
+#[test]
+fn the_native_table_outlives_firewalld_with_nftables() {
+    scenario(Backend::Nftables, IPV6, the_native_table_outlives_it);
+}
+
+#[test]
+fn the_native_table_outlives_firewalld_with_iptables() {
+    scenario(Backend::Iptables, IPV6, the_native_table_outlives_it);
+}
+
 #[test]
 fn the_native_table_stays_over_a_reload_with_nftables() {
-    scenario(Backend::Nftables, IPV6, the_native_table_stays);
+    scenario(Backend::Nftables, IPV6, |lab, firewalld| the_native_table_stays(lab, firewalld));
 }
 
 #[test]
 fn the_native_table_stays_over_a_reload_with_iptables() {
-    scenario(Backend::Iptables, IPV6, the_native_table_stays);
+    scenario(Backend::Iptables, IPV6, |lab, firewalld| the_native_table_stays(lab, firewalld));
 }
 
 #[test]

@@ -208,7 +208,9 @@ proptest! {
         mishaps in prop::collection::vec(mishap(), 0..12),
     ) {
         let mut bytes = fs::read(seeds().join(seed)).expect("a seed");
-        mishaps.iter().for_each(|mishap| suffer(&mut bytes, mishap));
+        for mishap in &mishaps {
+            suffer(&mut bytes, mishap);
+        }
         told::datagram(&bytes);
     }
 

@@ -51,6 +51,32 @@ pub const EVERYTHING: &str = r#"table inet kuma_mesh {
 }
 "#;
 
+/// What not every kernel has: how it is told, and what makes it.
+const PERHAPS: [(&str, &str); 6] = [
+    (
+        "flowtable fast",
+        "flowtable fast { hook ingress priority 0; devices = { lo }; }\nchain theirs { meta l4proto tcp flow add @fast\n}",
+    ),
+    (
+        "ct helper ftp",
+        "ct helper ftp { type \"ftp\" protocol tcp; }\nchain theirs { tcp dport 21 ct helper set \"ftp\"\n}",
+    ),
+    ("synproxy https", "synproxy https { mss 1460\nwscale 7\ntimestamp sack-perm\n}"),
+    ("ct expectation pg", "ct expectation pg { protocol tcp; dport 5432; timeout 1h; size 12; l3proto ip; }"),
+    ("chain early {", "chain early { type filter hook ingress device lo priority 0; policy drop; }"),
+    ("the flag \"dormant\"", "flags dormant;"),
+];
+
+/// Whether the kernel has it; says so if not.
+fn taken(text: &str) -> bool {
+    let whole = format!("table inet kuma_mesh {{\n{text}\n}}\n");
+    let run = Program::new("nft").args(["-f", "-"]).stdin(whole).run();
+    if run.code != Some(0) {
+        eprintln!("this kernel has none of it: {text}");
+    }
+    run.code == Some(0)
+}
+
 /// Rules of theirs in a chain of ours, and what they need.
 const BETWEEN: &str = r#"
 	add counter inet kuma_mesh hits { packets 5 bytes 600 ; }
@@ -130,14 +156,14 @@ fn everything_comes_back_as_it_was() {
     Lab::enter(|lab| {
         lab.silence();
         firewall::nft(EVERYTHING);
-        // Not every kernel has flowtables of this family.
-        let flowtable = "table inet kuma_mesh {\nflowtable fast { hook ingress priority 0; devices = { lo }; }\nchain theirs { meta l4proto tcp flow add @fast\n}\n}\n";
-        if Program::new("nft").args(["-f", "-"]).stdin(flowtable).run().code != Some(0) {
-            eprintln!("without a flowtable: this kernel has none for the family inet");
-        }
+        let taken: Vec<&str> =
+            PERHAPS.into_iter().filter_map(|(what, text)| taken(text).then_some(what)).collect();
         let mut door = Door::open().expect("a door");
         let former = now(&mut door);
         let told = intruders(&former).join("\n");
+        for what in taken {
+            assert!(told.contains(what), "{what}: {told}");
+        }
         for what in ["counter hits", "quota some", "limit slow", "ct timeout brief", "set banned", "set seen"]
         {
             assert!(former.foreign.iter().any(|foreign| foreign.starts_with(what)), "{what}: {told}");

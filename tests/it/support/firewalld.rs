@@ -42,6 +42,7 @@ const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus C
 /// firewalld at work; ends with the value.
 pub struct Firewalld {
     bus: nix::unistd::Pid,
+    log: PathBuf,
     daemon: Option<Running>,
 }
 
@@ -67,15 +68,30 @@ impl Firewalld {
         let flags = ["--fork", "--nopidfile", "--print-pid", "--config-file", &conf.to_string_lossy()];
         let bus = command::must("dbus-daemon", &flags).trim().parse().expect("a process id");
         let bus = nix::unistd::Pid::from_raw(bus);
-        let log = lab.dir().join("firewalld.log");
-        let daemon = on_the_bus("firewalld").args(["--nofork", "--nopid", "--log-file"]).arg(&log).start();
-        let firewalld = Self { bus, daemon: Some(daemon) };
+        let mut firewalld = Self { bus, log: lab.dir().join("firewalld.log"), daemon: None };
+        firewalld.begin();
+        Some(firewalld)
+    }
+
+    #[track_caller]
+    fn begin(&mut self) {
+        let flags = ["--nofork", "--nopid", "--log-file"];
+        self.daemon = Some(on_the_bus("firewalld").args(flags).arg(&self.log).start());
         let limit = Instant::now() + PATIENCE;
         while on_the_bus("firewall-cmd").arg("--state").run().stdout.trim() != "running" {
-            let log = fs::read_to_string(&log).unwrap_or_default();
+            let log = fs::read_to_string(&self.log).unwrap_or_default();
             assert!(Instant::now() < limit, "firewalld does not start: {log}");
         }
-        Some(firewalld)
+    }
+
+    /// As a service manager does: it is told to end, and when it has, another one begins.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            kill(command::pid(daemon.pid), Signal::SIGTERM).expect("a firewalld");
+            daemon.finish();
+        }
+        self.begin();
     }
 
     /// Reads its configuration again and makes all rules anew.

@@ -4,24 +4,22 @@
 //! and lowered again and compared with the table, so whatever was read wrongly or cannot be expressed shows up as a
 //! difference and is not lost.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod exclusions;
+mod resolvers;
+mod values;
 
-use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
+use std::net::IpAddr;
 
 use crate::config::Config;
-use crate::config::values::{
-    BackendChoice, Cidr, InterfacePattern, IpFamilyMode, Port, PortRange, Protocol, VirtualNetwork,
-};
+use crate::config::values::{BackendChoice, InterfacePattern, IpFamilyMode, Protocol, VirtualNetwork};
 use crate::host::{HostFacts, Resolver};
 use crate::plan::{self, Family, OwnChain};
 
-use super::exclusions;
 use super::lower::{self, NAT_FIRST, own_name};
 use super::model::{Chain, ChainKind, End, HookPoint, Interface, Rule, Statement, Table, Test, Verdict};
-use super::set::{Interval, Key};
 
-/// How many servers one element can stand for at most.
-const SERVERS: u128 = 256;
+pub use self::resolvers::resolvers;
+use self::values::{networks, ranges, single_ports};
 
 /// What can be read off a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,125 +79,8 @@ pub fn sidecar_uid(table: &Table) -> Option<u32> {
     })
 }
 
-/// The DNS servers questions to which are redirected, where they are redirected server by server. IPv4 comes first.
-///
-/// Only the rules about zones tell something of their order: a server on a loopback address has a rule of its own
-/// there, behind that of all servers, and only the host's own address makes a difference by its place among them.
-pub fn resolvers(table: &Table) -> Vec<IpAddr> {
-    let mut servers: Vec<IpAddr> = Vec::new();
-    let lists = || table.sets.keys().filter(|name| is_list(name, "resolvers"));
-    if lists().next().is_none() {
-        return servers;
-    }
-    for family in Family::BOTH {
-        let mut found: Vec<IpAddr> = Vec::new();
-        let mut add = |addr: IpAddr| {
-            if family.holds(addr.into()) && !found.contains(&addr) {
-                found.push(addr);
-            }
-        };
-        // Those of a later list come behind the server for which that list was begun.
-        let mut later: Vec<IpAddr> = Vec::new();
-        let zones = table.chains.iter().filter(|chain| is_at(chain, ChainKind::Filter, HookPoint::Output));
-        let mut first = true;
-        for rule in zones.flat_map(|chain| &chain.rules).filter(|rule| about_zones(rule, family)) {
-            for statement in &rule.statements {
-                match statement {
-                    Statement::Address(End::Destination, Test::In(set)) => {
-                        let of_set = addresses(table, set).into_iter().filter(|addr| !addr.is_loopback());
-                        if first {
-                            of_set.for_each(&mut add);
-                        } else {
-                            later.extend(of_set);
-                        }
-                        first = false;
-                    }
-                    Statement::Address(End::Source, Test::Is(net)) => {
-                        add(net.addr());
-                        later.drain(..).for_each(&mut add);
-                    }
-                    _ => {}
-                }
-            }
-        }
-        later.into_iter().for_each(&mut add);
-        // What no rule about zones tells, such as where there are none.
-        lists().flat_map(|name| addresses(table, name)).for_each(&mut add);
-        servers.extend(found);
-    }
-    servers
-}
-
-/// Whether it puts questions of one family, or answers of a server on this host, into a zone.
-fn about_zones(rule: &Rule, family: Family) -> bool {
-    matches!(rule.statements.last(), Some(Statement::CtZone(_)))
-        && rule.statements.contains(&Statement::Family(family))
-}
-
-/// The single addresses of a set.
-fn addresses(table: &Table, set: &str) -> Vec<IpAddr> {
-    let Some(set) = table.sets.get(set) else { return Vec::new() };
-    let all = set
-        .intervals
-        .iter()
-        .flat_map(|interval| interval.first..=interval.last.min(interval.first.saturating_add(SERVERS - 1)));
-    all.filter_map(|bits| address(set.key, bits)).collect()
-}
-
-fn address(key: Key, bits: u128) -> Option<IpAddr> {
-    match key {
-        Key::Ipv4 => Some(Ipv4Addr::from_bits(u32::try_from(bits).ok()?).into()),
-        Key::Ipv6 => Some(Ipv6Addr::from_bits(bits).into()),
-        _ => None,
-    }
-}
-
-/// As few networks as can be that together are the set.
-fn networks(table: &Table, set: &str) -> Vec<Cidr> {
-    let Some(set) = table.sets.get(set) else { return Vec::new() };
-    let of = |interval: &Interval| -> Vec<IpNet> {
-        match (address(set.key, interval.first), address(set.key, interval.last)) {
-            (Some(IpAddr::V4(first)), Some(IpAddr::V4(last))) => {
-                Ipv4Subnets::new(first, last, 0).map(IpNet::from).collect()
-            }
-            (Some(IpAddr::V6(first)), Some(IpAddr::V6(last))) => {
-                Ipv6Subnets::new(first, last, 0).map(IpNet::from).collect()
-            }
-            _ => Vec::new(),
-        }
-    };
-    set.intervals.iter().flat_map(of).map(Cidr::from).collect()
-}
-
-/// The set's ports, or the rule's own.
-pub(super) fn ranges(table: &Table, test: &Test<PortRange>) -> Vec<PortRange> {
-    match test {
-        Test::Is(range) => vec![*range],
-        Test::In(set) => {
-            let set = table.sets.get(set).filter(|set| set.key == Key::Port);
-            let port =
-                |number: u128| u16::try_from(number).ok().and_then(|number| Port::try_from(number).ok());
-            let range = |interval: &Interval| {
-                Some(PortRange { first: port(interval.first.max(1))?, last: port(interval.last)? })
-            };
-            set.map(|set| set.intervals.iter().filter_map(range).collect()).unwrap_or_default()
-        }
-        Test::IsNot(_) | Test::NotIn(_) => Vec::new(),
-    }
-}
-
-fn single_ports(ranges: Vec<PortRange>) -> Vec<Port> {
-    let all = ranges.into_iter().flat_map(|range| range.first.get()..=range.last.get());
-    all.filter_map(|number| Port::try_from(number).ok()).collect()
-}
-
 fn statements(table: &Table) -> impl Iterator<Item = &Statement> {
     table.chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements)
-}
-
-/// `resolvers_ipv4` and, where that name was taken by other values, `resolvers_ipv4_2`.
-pub(super) fn is_list(name: &str, of: &str) -> bool {
-    name.strip_prefix(of).is_some_and(|rest| rest.starts_with('_'))
 }
 
 pub(super) fn is_at(chain: &Chain, kind: ChainKind, point: HookPoint) -> bool {
@@ -381,37 +262,7 @@ fn pattern(interface: &Interface) -> Option<InterfacePattern> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::set::Set;
     use super::*;
-
-    fn with_set(name: &str, key: Key, first: u128, last: u128) -> Table {
-        Table {
-            sets: [(name.to_owned(), Set::new(key, [Interval { first, last }]))].into(),
-            chains: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn an_interval_is_as_few_networks_as_can_be() {
-        let texts = |key, first, last| -> Vec<String> {
-            networks(&with_set("s", key, first, last), "s").iter().map(ToString::to_string).collect()
-        };
-        let four = |addr: &str| u128::from(addr.parse::<Ipv4Addr>().expect("an address").to_bits());
-        assert_eq!(
-            texts(Key::Ipv4, four("10.0.0.1"), four("10.0.0.4")),
-            ["10.0.0.1/32", "10.0.0.2/31", "10.0.0.4/32"]
-        );
-        assert_eq!(texts(Key::Ipv4, 0, u32::MAX.into()), ["0.0.0.0/0"]);
-        assert_eq!(texts(Key::Ipv6, 0, u128::MAX), ["::/0"]);
-        assert_eq!(texts(Key::Port, 0, 9), [""; 0]);
-    }
-
-    #[test]
-    fn neighbours_in_one_element_are_several_servers_and_a_whole_network_is_not() {
-        let first = u128::from(Ipv4Addr::new(10, 0, 0, 2).to_bits());
-        let servers = |last| resolvers(&with_set("resolvers_ipv4", Key::Ipv4, first, last)).len();
-        assert_eq!([servers(first), servers(first + 1), servers(u32::MAX.into())], [1, 2, 256]);
-    }
 
     #[test]
     fn whatever_is_in_a_table_is_read() {

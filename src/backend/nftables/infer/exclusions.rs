@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::config::values::{MAX_UID, Protocol, UidExclusion};
 
-use super::infer::{is_at, is_list, ranges};
-use super::model::{ChainKind, End, HookPoint, Rule, Statement, Table, Test, Verdict};
-use super::set::Interval;
+use super::super::model::{ChainKind, End, HookPoint, Rule, Statement, Table, Test, Verdict};
+use super::super::set::Interval;
+use super::is_at;
+use super::values::{is_list, ranges};
 
 /// The exclusions from which the rules of a table were most likely made.
 pub(super) fn infer(table: &Table) -> Vec<UidExclusion> {
