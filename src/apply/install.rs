@@ -216,7 +216,7 @@ impl<'a> Install<'a> {
         let format = self.request.format;
         let mut proof = None;
         if self.request.verify {
-            match prove::prove(&self.request.config, &self.facts) {
+            match prove::prove(&self.request.config, &self.facts, self.request.written.as_ref()) {
                 Ok(report) => proof = Some(report),
                 Err(Unproven { report, failure }) => {
                     let failure = undo.after(failure, &self.session, &mut self.store);

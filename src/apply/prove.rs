@@ -1,6 +1,6 @@
 //! `install --verify`: an installation stays only if packets go where they should.
 
-use crate::config::Config;
+use crate::config::{Config, Written};
 use crate::exit::{Exit, Failure};
 use crate::host::HostFacts;
 use crate::present::{self, Receipt};
@@ -18,12 +18,12 @@ pub struct Unproven {
     pub failure: Failure,
 }
 
-/// Sends packets.
+/// Sends packets. `written` is what a command that installs the same may refer to.
 ///
 /// # Errors
 /// Some do not go where they should, or none could be sent.
-pub fn prove(config: &Config, facts: &HostFacts) -> Result<Report, Unproven> {
-    let report = verify::run(config, facts, &Budget::begin()).map_err(|failure| {
+pub fn prove(config: &Config, facts: &HostFacts, written: Option<&Written>) -> Result<Report, Unproven> {
+    let report = verify::run(config, facts, written, &Budget::begin()).map_err(|failure| {
         let message = format!("the installation cannot be verified: {}", failure.message);
         let failure = Failure::new(Exit::Failed, message).hint("install without --verify");
         Unproven { report: None, failure }

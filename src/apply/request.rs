@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, Written};
 
 /// Whether anything is to be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,6 +31,8 @@ pub enum Format {
 pub struct InstallRequest {
     /// What is wanted.
     pub config: Config,
+    /// What a command that wants the same may refer to.
+    pub written: Option<Written>,
     /// Whether anything is to be changed; wins over `config.dry_run`.
     pub dry_run: DryRun,
     /// For whom results are printed.

@@ -29,6 +29,9 @@ const DIRECTORY: &str = "/run/tproxy";
 /// How often the directory is made again that somebody removed at the same time.
 const DIRECTORY_TRIES: usize = 100;
 
+/// What the name of the state file ends in.
+pub const RECORD: &str = "json";
+
 /// The state file's format.
 const SCHEMA: u32 = 1;
 
@@ -92,6 +95,12 @@ impl State {
     /// The variant of iptables that the installation went by, if it did.
     pub fn variant(&self) -> Option<Variant> {
         Variant::BOTH.into_iter().find(|variant| variant.to_string() == self.variant)
+    }
+
+    /// The configuration in the text of a state file; `None` of any other text.
+    pub fn config_in(text: &str) -> Option<String> {
+        let state: Self = serde_json::from_str(text).ok()?;
+        (state.schema == SCHEMA).then_some(state.config)
     }
 
     /// Whether it tells of the same installation, whenever that was made.
@@ -273,7 +282,7 @@ impl Store {
     }
 
     fn state_path(&self) -> PathBuf {
-        self.path("json")
+        self.path(RECORD)
     }
 
     fn lock_path(&self) -> PathBuf {

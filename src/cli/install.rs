@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::flags;
 use crate::apply::{self, InstallRequest, Trial, UninstallRequest};
-use crate::config::duration;
+use crate::config::{Written, duration};
 use crate::exit::{Exit, Failure};
 
 const LAYERS: &str = "\
@@ -148,6 +148,7 @@ fn common(command: Command) -> Command {
 pub fn install(matches: &ArgMatches) -> Result<(), Failure> {
     let wanted = flags::resolve(matches, false)?;
     apply::install(&InstallRequest {
+        written: Written::given(&wanted.resolved),
         config: wanted.resolved.config,
         dry_run: wanted.dry_run,
         format: flags::format(matches),

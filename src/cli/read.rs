@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
 
+use crate::apply::store::State;
 use crate::config::text::quoted;
 use crate::config::{self, File};
 
@@ -35,7 +36,8 @@ fn file(name: &str) -> Result<File, String> {
     let read = if name == "-" { text(io::stdin().lock()) } else { fs::File::open(name).and_then(text) };
     let shown = if name == "-" { STDIN } else { name };
     match read {
-        Ok(text) => Ok(File { name: shown.into(), text }),
+        // What an installation recorded can be installed again.
+        Ok(text) => Ok(File { name: shown.into(), text: State::config_in(&text).unwrap_or(text) }),
         Err(error) if name.contains('\n') || name.starts_with('{') => Err(format!(
             "cannot read the configuration file {}: {error}; --config takes the name of a file, or - for standard \
              input, not the configuration itself",

@@ -9,7 +9,7 @@ use crate::exit::{Exit, Failure};
 use crate::host;
 use crate::present;
 use crate::stdout::print;
-use crate::verify::{self, Budget};
+use crate::verify::{self, Budget, Wanted};
 
 /// Its part of the command line.
 pub fn command() -> Command {
@@ -47,10 +47,10 @@ pub fn verify(matches: &ArgMatches) -> Result<(), Failure> {
             Failure::new(Exit::Host, "only root can send packets as other users").hint("run it with sudo")
         );
     }
-    let (config, compared) = verify::wanted(&resolved, &budget)?;
+    let Wanted { config, compared, written } = verify::wanted(&resolved, &budget)?;
     let facts = facts::collect(&config, &host::interfaces()?)
         .map_err(|lacking| verify::reason(&config, compared, lacking, &budget))?;
-    let report = verify::run(&config, &facts, &budget)?;
+    let report = verify::run(&config, &facts, written.as_ref(), &budget)?;
     print(&match flags::format(matches) {
         Format::Json => present::verify_json(&report),
         Format::Text => present::verify_text(&report),

@@ -56,6 +56,8 @@ pub struct Resolved {
     pub warnings: Vec<String>,
     /// What is good to know.
     pub notes: Vec<String>,
+    /// The names of the files, in their order.
+    pub files: Vec<String>,
 }
 
 /// Everything that is wrong, one sentence each.
@@ -97,7 +99,8 @@ pub fn resolve(layers: &Layers) -> Result<Resolved, Problems> {
     }
     if work.problems.is_empty() {
         let Work { config, sources, warnings, notes, .. } = work;
-        Ok(Resolved { config, sources, warnings, notes })
+        let files = layers.files.iter().map(|file| file.name.clone()).collect();
+        Ok(Resolved { config, sources, warnings, notes, files })
     } else {
         Err(Problems(work.problems))
     }

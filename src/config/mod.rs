@@ -19,7 +19,7 @@ pub mod values;
 #[cfg(test)]
 mod tests;
 
-pub use command::install_command;
+pub use command::{Written, install_command, is_short};
 pub use layers::{File, Flag, Layers, Problems, Resolved, is_variable, resolve};
 pub use origin::{Origin, Sources};
 pub use schema::{

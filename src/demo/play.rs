@@ -170,6 +170,7 @@ impl Play {
         print(&show::command(self.style, "install", &flags))?;
         let request = InstallRequest {
             config,
+            written: None,
             dry_run: DryRun::Off,
             format: Format::Json,
             adopt: false,

@@ -20,7 +20,7 @@ use super::rules::{self, Look};
 use super::stand_in;
 use super::witness;
 use crate::config::values::IpFamilyMode;
-use crate::config::{Config, install_command};
+use crate::config::{Config, Written, install_command};
 use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Ipv6Support};
 use crate::plan::Family;
@@ -37,11 +37,16 @@ const CAPABILITIES: &str = "run it as root of the host or of the container whose
 const ENDING: Duration = Duration::from_secs(1);
 
 /// Finds out whether traffic goes where a configuration says, with packets that do not leave this host. Needs root.
-/// What there is no time for is not tested.
+/// What there is no time for is not tested. `written` is what the command to run next may refer to.
 ///
 /// # Errors
 /// Nothing could be tested at all.
-pub fn run(config: &Config, facts: &HostFacts, budget: &Budget) -> Result<Report, Failure> {
+pub fn run(
+    config: &Config,
+    facts: &HostFacts,
+    written: Option<&Written>,
+    budget: &Budget,
+) -> Result<Report, Failure> {
     let token = Token::random();
     let mut dice = Dice::new(token.seed());
     let families: Vec<Family> = match config.ip_family_mode {
@@ -105,11 +110,11 @@ pub fn run(config: &Config, facts: &HostFacts, budget: &Budget) -> Result<Report
         tracing::warn!("{complaint}");
     }
     let native = after.as_ref().is_some_and(Look::is_native);
-    let install = install_command(config);
+    let install = install_command(config, written);
     let bench = Bench { config, method, holders, sidecar: facts.sidecar_uid, native, install };
     let judged = checks.into_iter().zip(reached);
     let mut outcomes: Vec<Outcome> = judged.map(|(check, reached)| bench.judge(check, &reached)).collect();
-    outcomes.extend(ipv6_left_out(config, facts));
+    outcomes.extend(ipv6_left_out(config, facts, written));
     if let Some(after) = &after {
         if let Some(before) = &before {
             witness::confirm(&before.counted(), &after.counted(), &mut outcomes);
@@ -239,7 +244,7 @@ fn settle<'a>(labs: impl Iterator<Item = &'a Lab>, budget: &Budget) {
 }
 
 /// A dual-stack configuration on a host without IPv6.
-fn ipv6_left_out(config: &Config, facts: &HostFacts) -> Option<Outcome> {
+fn ipv6_left_out(config: &Config, facts: &HostFacts, written: Option<&Written>) -> Option<Outcome> {
     let Ipv6Support::Unavailable(why) = &facts.ipv6 else { return None };
     if config.ip_family_mode != IpFamilyMode::DualStack {
         return None;
@@ -253,12 +258,13 @@ fn ipv6_left_out(config: &Config, facts: &HostFacts) -> Option<Outcome> {
         expected: "is redirected as IPv4 is".to_owned(),
     };
     let meant = Config { ip_family_mode: IpFamilyMode::Ipv4, ..config.clone() };
+    let written = written.cloned().map(|written| written.but("ipFamilyMode"));
     Some(Outcome {
         check,
         status: Status::NotTested,
         happened: why.clone(),
         evidence: Vec::new(),
         cause: None,
-        next: Some(format!("if that is meant to be so: {}", install_command(&meant))),
+        next: Some(format!("if that is meant to be so: {}", install_command(&meant, written.as_ref()))),
     })
 }

@@ -2,42 +2,65 @@
 
 use super::budget::{Budget, Stage};
 use super::rules;
-use crate::apply::store::{State, Store};
+use crate::apply::store::{RECORD, State, Store};
 use crate::backend::iptables::observe::observe_readable;
 use crate::backend::iptables::situation::Situation;
 use crate::backend::iptables::tools::Tools;
 use crate::backend::{iptables, nftables};
-use crate::config::{Config, Resolved};
+use crate::config::{Config, Resolved, Sources, Written, is_short};
 use crate::exit::Failure;
 use crate::plan::Family;
 use crate::status::look::native_table;
 use crate::status::model::Compared;
-use crate::status::source::effective;
+use crate::status::source::{effective, read};
+
+/// What is verified.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The configuration.
+    pub config: Config,
+    /// Where it comes from.
+    pub compared: Compared,
+    /// What a command that installs the same may refer to.
+    pub written: Option<Written>,
+}
 
 /// What this command was given; else what the installation recorded; else what the rules say by themselves; else the
 /// defaults. Logs which, and says where it comes from.
 ///
 /// # Errors
 /// The network namespace has no identity.
-pub fn wanted(resolved: &Resolved, budget: &Budget) -> Result<(Config, Compared), Failure> {
-    let state = Store::unlocked()?.load();
-    let (config, compared) = effective(resolved, state.as_ref().map(|state: &State| state.config.as_str()));
-    match compared {
-        Compared::Given => tracing::info!("verifying the given configuration"),
-        Compared::Recorded => tracing::info!("verifying the configuration that the installation recorded"),
+pub fn wanted(resolved: &Resolved, budget: &Budget) -> Result<Wanted, Failure> {
+    let store = Store::unlocked()?;
+    let state = store.load();
+    let recorded = state.as_ref().map(|state: &State| state.config.as_str());
+    let (config, compared) = effective(resolved, recorded);
+    let record = || store.path(RECORD).display().to_string();
+    let written = match compared {
+        Compared::Given => {
+            tracing::info!("verifying the given configuration");
+            let is_recorded = || recorded.and_then(read).is_some_and(|recorded| recorded == config);
+            Written::given(resolved).or_else(|| {
+                (!is_short(&config) && is_recorded()).then(|| Written::beside(record(), &Sources::default()))
+            })
+        }
+        Compared::Recorded => {
+            tracing::info!("verifying the configuration that the installation recorded");
+            (!is_short(&config)).then(|| Written::beside(record(), &resolved.sources))
+        }
         Compared::Inferred | Compared::Nothing => {
             let look = config.clone();
             if let Some(inferred) = budget.within(Stage::Preparing, move || read_off(&look)).flatten() {
                 tracing::info!(
                     "no configuration is given or recorded; verifying the one that the installed rules were made from"
                 );
-                return Ok((inferred, Compared::Inferred));
+                return Ok(Wanted { config: inferred, compared: Compared::Inferred, written: None });
             }
             tracing::info!("no configuration is given or recorded; verifying the defaults");
-            return Ok((config, Compared::Nothing));
+            return Ok(Wanted { config, compared: Compared::Nothing, written: None });
         }
-    }
-    Ok((config, compared))
+    };
+    Ok(Wanted { config, compared, written })
 }
 
 /// Why nothing can be verified. Where nothing is installed and no configuration was given, it is that, and not what the

@@ -2,6 +2,7 @@
 
 pub mod bad;
 mod bad_input;
+mod command;
 mod config;
 mod generated;
 mod good_input;

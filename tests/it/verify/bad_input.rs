@@ -35,7 +35,7 @@ fn verify_asking_more(lab: &Lab, backend: Backend, more: &[&str]) -> Said {
 }
 
 /// Does the same to a chain of an installation, by whatever name it has there.
-fn flush(backend: Backend, iptables: &str, native: &str) {
+pub fn flush(backend: Backend, iptables: &str, native: &str) {
     match backend {
         Backend::Iptables(variant) => {
             for family in Family::BOTH {

@@ -6,6 +6,7 @@ mod documented;
 mod healthy;
 mod install;
 mod native;
+mod next;
 mod odd;
 mod quiet;
 mod said;
