@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::support::lab::{each_backend, each_iptables_variant};
 use crate::support::mesh::Mesh;
-use crate::support::{APP, Family, firewall};
+use crate::support::{APP, Backend, Family, firewall};
 
 use super::{install, report, status};
 
@@ -34,26 +34,20 @@ fn whose(report: &Value) -> Vec<&str> {
     report["ahead"].as_array().expect("a list").iter().map(|a| a["whose"].as_str().expect("a name")).collect()
 }
 
-each_iptables_variant! {
-    fn what_arrives_for_the_host_is_ours(lab, variant) {
-        install(lab, variant);
+each_backend! {
+    fn what_arrives_for_the_host_is_ours(lab, backend) {
+        install(lab, backend);
         let first = "-t nat -I PREROUTING 1 -p tcp --dport 8080 -m addrtype --dst-type LOCAL -j REDIRECT --to-ports 1";
-        let _ = firewall::iptables(variant, Family::V4, first).succeeds();
+        let _ = firewall::iptables(backend.tools(), Family::V4, first).succeeds();
         let found = report(lab, 11, &[]);
         assert_eq!(found["ahead"][0]["traffic"], "inbound", "{found:#}");
         assert_eq!(found["ahead"].as_array().expect("a list").len(), 1, "{found:#}");
     }
 
-    fn the_other_variant_takes(lab, variant) {
-        install(lab, variant);
-        let take = "*nat\n-A OUTPUT -p tcp -m tcp --dport 9999 -j REDIRECT --to-ports 1\nCOMMIT\n";
-        firewall::restore(variant.other(), Family::V4, take);
-        let found = report(lab, 11, &[]);
-        assert_eq!(found["ahead"][0]["place"], format!("nat OUTPUT ({})", variant.other().name()), "{found:#}");
-    }
-
-    fn native_chains_count_by_priority_and_rules(lab, variant) {
-        install(lab, variant);
+    fn native_chains_count_by_priority_and_rules(lab, backend) {
+        install(lab, backend);
+        // Beside ours, at -95, or before the chains of iptables, at -100.
+        let between = if backend == Backend::Nftables { 11 } else { 0 };
         let table = |priority: i32, rule: &str| {
             firewall::nft(&format!(
                 "table inet mine\ndelete table inet mine\ntable inet mine {{\n chain out {{\n \
@@ -67,14 +61,17 @@ each_iptables_variant! {
         table(-101, "");
         report(lab, 0, &[]);
         table(-99, "tcp dport 9999 redirect to :1");
+        report(lab, between, &[]);
+        table(-94, "tcp dport 9999 redirect to :1");
         report(lab, 0, &[]);
         table(-101, "fib daddr type local tcp dport 9999 redirect to :1");
         report(lab, 0, &[]);
         table(-101, "udp dport 9999 redirect to :1");
         report(lab, 0, &[]);
     }
-    fn a_native_chain_in_the_table_of_iptables(lab, variant) {
-        install(lab, variant);
+
+    fn a_native_chain_in_the_table_of_iptables(lab, backend) {
+        install(lab, backend);
         firewall::nft(
             "table ip nat {\n chain mine {\n type nat hook output priority -150\n tcp dport 9999 redirect to :1\n }\n}\n",
         );
@@ -82,12 +79,16 @@ each_iptables_variant! {
         assert_eq!(found["ahead"][0]["place"], "nftables table ip nat", "{found:#}");
     }
 
-    fn what_is_not_tracked_cannot_be_redirected(lab, variant) {
-        install(lab, variant);
+    fn what_is_not_tracked_cannot_be_redirected(lab, backend) {
+        install(lab, backend);
         let rule = "*raw\n-A OUTPUT -p tcp -m tcp --dport 9999 -j CT --notrack\nCOMMIT\n";
-        firewall::restore(variant, Family::V4, rule);
+        firewall::restore(backend.tools(), Family::V4, rule);
         let found = report(lab, 11, &[]);
-        assert_eq!(found["ahead"][0]["place"], format!("raw OUTPUT ({})", variant.name()), "{found:#}");
+        let place = match backend {
+            Backend::Iptables(variant) => format!("raw OUTPUT ({})", variant.name()),
+            Backend::Nftables => "nftables table ip raw".to_owned(),
+        };
+        assert_eq!(found["ahead"][0]["place"], place, "{found:#}");
     }
 }
 
@@ -116,5 +117,16 @@ each_backend! {
         let _ = lab.install(backend, &["--redirect-dns", "--redirect-outbound-insert-instead-of-append"]).succeeds();
         assert_eq!(mesh.connect(APP, Family::V4.outside(), 443), "outbound");
         report(lab, 0, &[]);
+    }
+}
+
+// Our own table has no other variant; `native` has both of them before it.
+each_iptables_variant! {
+    fn the_other_variant_takes(lab, variant) {
+        install(lab, variant);
+        let take = "*nat\n-A OUTPUT -p tcp -m tcp --dport 9999 -j REDIRECT --to-ports 1\nCOMMIT\n";
+        firewall::restore(variant.other(), Family::V4, take);
+        let found = report(lab, 11, &[]);
+        assert_eq!(found["ahead"][0]["place"], format!("nat OUTPUT ({})", variant.other().name()), "{found:#}");
     }
 }

@@ -36,6 +36,7 @@ fn hide_programs(lab: &Lab, variant: Variant) {
     must("mount", &["--bind", &nothing.to_string_lossy(), &program.to_string_lossy()]);
 }
 
+// Our own table needs no program to be read and has no other variant.
 each_iptables_variant! {
     fn rules_that_no_program_here_can_read(lab, variant) {
         install(lab, variant);

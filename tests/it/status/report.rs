@@ -8,21 +8,8 @@ use crate::support::{APP, Backend, Family, SIDECAR, as_user, client, firewall};
 
 use super::{differences, install, outbound, report, status};
 
+// In the words of iptables, and what kumactl wrote with it; `native` has the same in those of nft.
 each_iptables_variant! {
-    fn half_removed_rules_are_missing_one_by_one(lab, variant) {
-        install(lab, variant);
-        for family in [Family::V4, Family::V6] {
-            let _ = firewall::iptables(variant, family, "-t nat -F OUTPUT").succeeds();
-        }
-        let found = report(lab, 11, &[]);
-        let missing = differences(&found);
-        assert!(missing.len() >= 6 && missing.iter().all(|(kind, chain)| kind == "missing" && chain == "OUTPUT"), "{found:#}");
-        let text = status(lab, &[]).exits(11).prints("not as wanted").prints("missing").prints("fix: run 'tproxy install'");
-        assert!(text.stdout.lines().all(|line| line.chars().count() <= 80), "{text}");
-        install(lab, variant);
-        report(lab, 0, &[]);
-    }
-
     fn a_flushed_chain_an_extra_rule_and_a_foreign_one(lab, variant) {
         install(lab, variant);
         let v4 = Family::V4;
@@ -60,13 +47,6 @@ each_iptables_variant! {
         assert!(differences(&report(lab, 11, &[])).contains(&("missing".into(), "KUMA_MESH_OUTBOUND".into())));
     }
 
-    fn an_installation_without_comments(lab, variant) {
-        let _ = lab.install(variant, &["--redirect-dns", "--disable-comments"]).succeeds();
-        assert_eq!(report(lab, 0, &[])["comparedWith"], "recorded");
-        let _ = firewall::iptables(variant, Family::V6, "-t nat -F KUMA_MESH_OUTBOUND").succeeds();
-        assert!(differences(&report(lab, 11, &[])).contains(&("missing".into(), "KUMA_MESH_OUTBOUND".into())));
-    }
-
     fn older_kumactls_are_told_apart(lab, variant) {
         let _ = lab;
         for (version, dns, said) in [
@@ -90,6 +70,41 @@ each_iptables_variant! {
 }
 
 each_backend! {
+    fn half_removed_rules_are_missing_one_by_one(lab, backend) {
+        install(lab, backend);
+        let (chain, least) = match backend {
+            Backend::Iptables(variant) => {
+                for family in Family::BOTH {
+                    let _ = firewall::iptables(variant, family, "-t nat -F OUTPUT").succeeds();
+                }
+                ("OUTPUT", 6)
+            }
+            Backend::Nftables => {
+                firewall::nft("flush chain inet kuma_mesh output\n");
+                ("output", 1)
+            }
+        };
+        let found = report(lab, 11, &[]);
+        let missing = differences(&found);
+        assert!(missing.len() >= least && missing.iter().all(|(kind, of)| kind == "missing" && of == chain), "{found:#}");
+        let text = status(lab, &[]).exits(11).prints("not as wanted").prints("missing").prints("fix: run 'tproxy install'");
+        assert!(text.stdout.lines().all(|line| line.chars().count() <= 80), "{text}");
+        install(lab, backend);
+        report(lab, 0, &[]);
+    }
+
+    fn an_installation_without_comments(lab, backend) {
+        let _ = lab.install(backend, &["--redirect-dns", "--disable-comments"]).succeeds();
+        assert_eq!(report(lab, 0, &[])["comparedWith"], "recorded");
+        match backend {
+            Backend::Iptables(variant) => {
+                let _ = firewall::iptables(variant, Family::V6, "-t nat -F KUMA_MESH_OUTBOUND").succeeds();
+            }
+            Backend::Nftables => firewall::nft("flush chain inet kuma_mesh outbound\n"),
+        }
+        assert!(differences(&report(lab, 11, &[])).contains(&("missing".into(), outbound(backend).into())));
+    }
+
     fn an_installation_is_as_wanted(lab, backend) {
         install(lab, backend);
         let found = report(lab, 0, &[]);

@@ -17,7 +17,8 @@ fn handle(chain: &str, text: &str) -> String {
     rule.rsplit_once("# handle ").expect("a handle").1.to_owned()
 }
 
-fn delete(chain: &str, text: &str) {
+/// Takes away the first rule of a chain that holds a text.
+pub fn delete(chain: &str, text: &str) {
     firewall::nft(&format!("delete rule inet kuma_mesh {chain} handle {}", handle(chain, text)));
 }
 

@@ -4,10 +4,10 @@ use std::net::UdpSocket;
 
 use super::verify;
 use crate::support::firewall::{self, Family};
-use crate::support::lab::{each_backend, each_iptables_variant};
+use crate::support::lab::each_backend;
 use crate::support::listener::Listener;
 use crate::support::mesh::Mesh;
-use crate::support::{APP, Lab, SIDECAR, Variant, as_user};
+use crate::support::{APP, Backend, Lab, SIDECAR, Variant, as_user};
 
 each_backend! {
     fn a_running_sidecar_is_left_alone(lab, backend) {
@@ -91,14 +91,25 @@ fn a_careless_dns_server_is_told_from_bad_rules() {
     });
 }
 
-each_iptables_variant! {
-    fn and_does_not_hide_what_is_wrong(lab, variant) {
-        lab.install(variant, &["--redirect-dns"]).succeeds();
+each_backend! {
+    fn and_does_not_hide_what_is_wrong(lab, backend) {
+        lab.install(backend, &["--redirect-dns"]).succeeds();
         let _four = Mesh::new(lab, Family::V4);
         let _six = Mesh::new(lab, Family::V6);
-        firewall::restore(variant, Family::V4, "*nat\n-F KUMA_MESH_INBOUND\nCOMMIT\n");
-        firewall::restore(variant, Family::V6, "*raw\n-F\nCOMMIT\n");
+        let failing: &[&str] = match backend {
+            Backend::Iptables(variant) => {
+                firewall::restore(variant, Family::V4, "*nat\n-F KUMA_MESH_INBOUND\nCOMMIT\n");
+                firewall::restore(variant, Family::V6, "*raw\n-F\nCOMMIT\n");
+                &["ipv4 inbound", "ipv6 dns-sidecar"]
+            }
+            // Both families share its rules.
+            Backend::Nftables => {
+                let chains = ["inbound", "zones_output", "zones_prerouting"];
+                firewall::nft(&chains.map(|chain| format!("flush chain inet kuma_mesh {chain}\n")).concat());
+                &["ipv4 dns-sidecar", "ipv4 inbound", "ipv6 dns-sidecar", "ipv6 inbound"]
+            }
+        };
         let said = verify(lab, &[]);
-        said.fails(&["ipv4 inbound", "ipv6 dns-sidecar"]);
+        said.fails(failing);
     }
 }

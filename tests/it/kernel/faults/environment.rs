@@ -49,6 +49,7 @@ each_backend! {
     }
 }
 
+// The native backend runs no tool that could be named.
 each_iptables_variant! {
     fn named_tools_that_cannot_be_used_are_an_error(lab, variant) {
         let before = Snapshot::take();

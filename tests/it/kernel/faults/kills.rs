@@ -35,6 +35,7 @@ fn killed(lab: &Lab, variant: Variant, fault: &Fault) {
     }
 }
 
+// Killed where a program is called. The native backend calls the kernel: `native::kills` has each of its calls.
 each_iptables_variant! {
     fn killed_before_a_tool_works(lab, variant) {
         killed(lab, variant, &Fault::Before(KILL.to_owned()));

@@ -8,11 +8,12 @@ use std::thread;
 use nix::sys::signal::{Signal, kill};
 
 use super::{FIRST, SECOND, their_rules};
-use crate::support::command::pid;
-use crate::support::lab::{each_backend, each_iptables_variant};
+use crate::support::command::{Running, pid};
+use crate::support::lab::each_backend;
 use crate::support::snapshot::Snapshot;
+use crate::support::tracer::{Then, When, trace};
 use crate::support::wrappers::{Fault, Wrappers};
-use crate::support::{Lab, Variant};
+use crate::support::{Backend, Lab, Variant};
 
 const LOCK: &str = "/run/xtables.lock";
 
@@ -130,33 +131,55 @@ each_backend! {
             }
         }
     }
-}
 
-each_iptables_variant! {
     /// The second one works only when the first one is done, and a third one need not wait for that.
-    fn a_second_install_waits_for_the_first(lab, variant) {
-        let gate = Path::new("/run/lab/gate");
-        crate::support::command::must("mkfifo", &[&gate.to_string_lossy()]);
-        let slow = Wrappers::new(variant)
-            .at(&("iptables-restore".to_owned(), 1), &Fault::Before(format!("read -r x < {}", gate.display())));
-        let first = lab.program().args(["install", "--kuma-dp-user", "kuma-dp"]).args(slow.flags()).args(FIRST).start();
-        while !slow.log().iter().any(|line| line.starts_with("iptables-restore ")) {
-            thread::yield_now();
-        }
-        let second = lab.installing(variant, &SECOND).start();
-        stands_at_a_lock(second.pid);
-        let third = lab.installing(variant, &FIRST).start();
-        stands_at_a_lock(third.pid);
-        kill(pid(third.pid), Signal::SIGTERM).expect("it is there");
-        third.finish().exits(1).says("SIGTERM");
-        fs::write(gate, "go\n").expect("somebody reads");
-        first.finish().succeeds();
+    fn a_second_install_waits_for_the_first(lab, backend) {
+        let second = match backend {
+            Backend::Iptables(variant) => {
+                let gate = Path::new("/run/lab/gate");
+                crate::support::command::must("mkfifo", &[&gate.to_string_lossy()]);
+                let held = Fault::Before(format!("read -r x < {}", gate.display()));
+                let slow = Wrappers::new(variant).at(&("iptables-restore".to_owned(), 1), &held);
+                let first = lab.program().args(["install", "--kuma-dp-user", "kuma-dp"]).args(slow.flags()).args(FIRST).start();
+                while !slow.log().iter().any(|line| line.starts_with("iptables-restore ")) {
+                    thread::yield_now();
+                }
+                let second = others_wait(lab, backend);
+                fs::write(gate, "go\n").expect("somebody reads");
+                first.finish().succeeds();
+                second
+            }
+            Backend::Nftables => {
+                let mut second = None;
+                let first = trace(&lab.installing(backend, &FIRST), |call, when| {
+                    if when == When::Before && second.is_none() && call.transaction().is_some() {
+                        // The tracer waits for every child of its thread.
+                        let others = thread::scope(|scope| scope.spawn(|| others_wait(lab, backend)).join());
+                        second = Some(others.unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+                    }
+                    Then::GoOn
+                });
+                first.succeeds();
+                second.expect("a transaction")
+            }
+        };
         second.finish().succeeds();
         let now = Snapshot::take().without_counters();
-        lab.uninstall(variant, &[]).succeeds();
-        lab.install(variant, &SECOND).succeeds();
+        lab.uninstall(backend, &[]).succeeds();
+        lab.install(backend, &SECOND).succeeds();
         now.assert_unchanged_since(&Snapshot::take().without_counters());
     }
+}
+
+/// Another installation begins and waits, and a third one is asked to wait no longer.
+fn others_wait(lab: &Lab, backend: Backend) -> Running {
+    let second = lab.installing(backend, &SECOND).start();
+    stands_at_a_lock(second.pid);
+    let third = lab.installing(backend, &FIRST).start();
+    stands_at_a_lock(third.pid);
+    kill(pid(third.pid), Signal::SIGTERM).expect("it is there");
+    third.finish().exits(1).says("SIGTERM");
+    second
 }
 
 /// Waits until a process waits for a file lock, which the kernel shows.

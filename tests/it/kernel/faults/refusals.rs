@@ -115,6 +115,7 @@ fn is_left_out(lab: &Lab, variant: Variant, fault: &Fault, part: &str, warning: 
     Snapshot::take().assert_unchanged_since(&before);
 }
 
+// In the words of the tools; what the kernel itself refuses is in `native::lacking`.
 each_iptables_variant! {
     fn conntrack_zones_can_be_left_out(lab, variant) {
         is_left_out(lab, variant, &refuses(variant, "-j CT"), "-j CT", "zone");

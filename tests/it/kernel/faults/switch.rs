@@ -57,6 +57,7 @@ fn with_programs(lab: &Lab, prepare: impl Fn(), more: &[&str]) -> Run {
     run
 }
 
+// Away from programs that are of no use; from the native backend there is no other way to go.
 each_iptables_variant! {
     fn what_was_to_be_left_out_is_not_told_of_what_is_there(lab, variant) {
         their_rules(variant);

@@ -28,6 +28,7 @@ fn wanted_beside_theirs(variant: Variant) -> Snapshot {
     })
 }
 
+// The native backend runs no tool; what the kernel refuses it is in `native`.
 each_iptables_variant! {
     fn a_tool_fails(lab, variant) {
         one_call_goes_wrong(lab, variant, &Fault::fails(1, "it is not my day"));
