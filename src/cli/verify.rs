@@ -47,9 +47,8 @@ pub fn verify(matches: &ArgMatches) -> Result<(), Failure> {
             Failure::new(Exit::Host, "only root can send packets as other users").hint("run it with sudo")
         );
     }
-    let Wanted { config, compared, written } = verify::wanted(&resolved, &budget)?;
-    let facts = facts::collect(&config, &host::interfaces()?)
-        .map_err(|lacking| verify::reason(&config, compared, lacking, &budget))?;
+    let Wanted { config, written } = verify::wanted(&resolved, &budget)?;
+    let facts = facts::collect(&config, &host::interfaces()?)?;
     let report = verify::run(&config, &facts, written.as_ref(), &budget)?;
     print(&match flags::format(matches) {
         Format::Json => present::verify_json(&report),

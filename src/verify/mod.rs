@@ -25,4 +25,4 @@ pub mod witness;
 pub use budget::Budget;
 pub use check::{Evidence, Id, Method, Outcome, Report, Status};
 pub use run::run;
-pub use source::{Wanted, reason, wanted};
+pub use source::{Wanted, wanted};

@@ -8,7 +8,7 @@ use crate::backend::iptables::situation::Situation;
 use crate::backend::iptables::tools::Tools;
 use crate::backend::{iptables, nftables};
 use crate::config::{Config, Resolved, Sources, Written, is_short};
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::plan::Family;
 use crate::status::look::native_table;
 use crate::status::model::Compared;
@@ -19,8 +19,6 @@ use crate::status::source::{effective, read};
 pub struct Wanted {
     /// The configuration.
     pub config: Config,
-    /// Where it comes from.
-    pub compared: Compared,
     /// What a command that installs the same may refer to.
     pub written: Option<Written>,
 }
@@ -29,7 +27,7 @@ pub struct Wanted {
 /// defaults. Logs which, and says where it comes from.
 ///
 /// # Errors
-/// The network namespace has no identity.
+/// Nothing is installed and nothing is given, or the network namespace has no identity.
 pub fn wanted(resolved: &Resolved, budget: &Budget) -> Result<Wanted, Failure> {
     let store = Store::unlocked()?;
     let state = store.load();
@@ -54,28 +52,25 @@ pub fn wanted(resolved: &Resolved, budget: &Budget) -> Result<Wanted, Failure> {
                 tracing::info!(
                     "no configuration is given or recorded; verifying the one that the installed rules were made from"
                 );
-                return Ok(Wanted { config: inferred, compared: Compared::Inferred, written: None });
+                return Ok(Wanted { config: inferred, written: None });
+            }
+            // Whoever installed nothing and says nothing does not want to know what the defaults would do.
+            if is_clean(&config, budget) {
+                let why = "nothing is installed here, and no configuration is given to verify";
+                return Err(Failure::new(Exit::Host, why).hint("tproxy install"));
             }
             tracing::info!("no configuration is given or recorded; verifying the defaults");
-            return Ok(Wanted { config, compared: Compared::Nothing, written: None });
+            return Ok(Wanted { config, written: None });
         }
     };
-    Ok(Wanted { config, compared, written })
+    Ok(Wanted { config, written })
 }
 
-/// Why nothing can be verified. Where nothing is installed and no configuration was given, it is that, and not what the
-/// host lacks for the defaults.
-pub fn reason(config: &Config, compared: Compared, lacking: Failure, budget: &Budget) -> Failure {
-    let is_clean = || {
-        let config = config.clone();
-        let look = budget.within(Stage::Explaining, move || rules::look(&config));
-        look.is_some_and(|look| look.is_ok_and(|look| look.is_not_installed()))
-    };
-    if compared != Compared::Nothing || !is_clean() {
-        return lacking;
-    }
-    Failure::new(lacking.exit, "nothing is installed here, and no configuration is given to verify")
-        .hint("tproxy install")
+/// Whether there is nothing of ours, as far as can be told in time.
+fn is_clean(config: &Config, budget: &Budget) -> bool {
+    let config = config.clone();
+    let look = budget.within(Stage::Preparing, move || rules::look(&config));
+    look.is_some_and(|look| look.is_ok_and(|look| look.is_not_installed()))
 }
 
 /// The configuration that rules without a record were most likely made from; `None` where there are none.

@@ -16,15 +16,25 @@ fn an_ordinary_user_is_told_to_be_root() {
     });
 }
 
-/// What the host lacks for the defaults is nobody's concern where nobody asked for them.
+/// Whether the defaults could be verified is nobody's concern where nobody asked for them.
 #[test]
 fn a_clean_host_is_told_that_nothing_is_installed() {
     Lab::enter(|lab| {
+        let clean = || {
+            for more in [&[][..], &["-o", "json"]] {
+                let run = lab.program().arg("verify").args(more).run().exits(3);
+                let said = "error: nothing is installed here, and no configuration is given to verify\nhint: tproxy install\n";
+                assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("", said));
+            }
+        };
+        clean();
+        lab.install(Variant::Nft, &[]).succeeds();
+        lab.program().arg("verify").run().exits(0);
+        lab.uninstall(Variant::Nft, &[]).succeeds();
+        clean();
         lab.replace("/etc/passwd", "root:x:0:0::/root:/bin/sh\n");
-        let run = lab.program().arg("verify").run();
-        run.exits(3).says("nothing is installed here").says("hint: tproxy install");
-        let run = lab.program().args(["verify", "--redirect-dns"]).run();
-        run.exits(3).says("no UID or username provided");
+        clean();
+        lab.program().args(["verify", "--redirect-dns"]).run().exits(3).says("no UID or username provided");
     });
 }
 
