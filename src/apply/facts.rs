@@ -3,7 +3,7 @@
 use crate::backend::iptables::tools::{Toolset, Variant};
 use crate::config::Config;
 use crate::config::values::IpFamilyMode;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Interfaces, Ipv6Support};
 
 use super::request::InstallRequest;
@@ -40,6 +40,24 @@ pub fn collect(config: &Config, interfaces: &Interfaces) -> Result<HostFacts, Fa
 pub fn demand_ipv6(request: &InstallRequest, facts: &HostFacts) -> bool {
     let dual = request.config.ip_family_mode == IpFamilyMode::DualStack;
     request.strict && dual && facts.ipv6 == Ipv6Support::Available
+}
+
+/// With `--strict`, an installation that cannot have IPv6 is none.
+///
+/// # Errors
+/// It cannot, and it is wanted.
+pub fn require_ipv6(request: &InstallRequest, facts: &HostFacts) -> Result<(), Failure> {
+    let dual = request.config.ip_family_mode == IpFamilyMode::DualStack;
+    match &facts.ipv6 {
+        Ipv6Support::Unavailable(why) if dual && request.strict => Err(no_ipv6(why)),
+        _ => Ok(()),
+    }
+}
+
+/// The same as the end of a run.
+pub fn no_ipv6(why: &str) -> Failure {
+    Failure::new(Exit::Host, format!("IPv6 traffic cannot be redirected: {why}"))
+        .hint("install with --ip-family-mode ipv4, or without --strict")
 }
 
 /// IPv6 needs programs of its own.

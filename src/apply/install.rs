@@ -54,6 +54,8 @@ struct Install<'a> {
     may_switch: bool,
     /// What is to be said of the installation; as long as it may become another one, that is kept.
     warnings: Warnings,
+    /// Whether it is said that nothing will know the rules again.
+    warned: bool,
 }
 
 impl<'a> Install<'a> {
@@ -87,8 +89,18 @@ impl<'a> Install<'a> {
         let degraded = Degraded::new(config);
         let may_switch = backend != Backend::Nftables && session.may_choose(&scene);
         let warnings = Warnings::new(may_switch);
-        let mut run =
-            Self { request, store, session, backend, interfaces, facts, degraded, may_switch, warnings };
+        let mut run = Self {
+            request,
+            store,
+            session,
+            backend,
+            interfaces,
+            facts,
+            degraded,
+            may_switch,
+            warnings,
+            warned: false,
+        };
         run.check_ipv6()?;
         facts::warn_of_ssh(config);
         run.apply(scene, old.as_ref())
@@ -96,12 +108,12 @@ impl<'a> Install<'a> {
 
     /// A dual-stack installation that gets IPv4 alone says so every time.
     fn check_ipv6(&mut self) -> Result<(), Failure> {
+        facts::require_ipv6(self.request, &self.facts)?;
         for note in self.plan().notes {
             self.warnings.warn(note, None);
         }
         let dual = self.request.config.ip_family_mode == IpFamilyMode::DualStack;
         match &self.facts.ipv6 {
-            Ipv6Support::Unavailable(why) if dual && self.request.strict => Err(no_ipv6(why)),
             Ipv6Support::Available if dual => {
                 if let Some(warning) = firewalld::ipv6_warning() {
                     self.warnings.warn(warning, None);
@@ -190,6 +202,13 @@ impl<'a> Install<'a> {
                 "::6 is added to {} and an uninstall leaves it there, because nothing can record that it is new",
                 self.facts.loopback
             );
+        }
+        let unknown = goal.iptables.keys().any(|place| self.degraded.config(place.1).comments.disabled);
+        if unknown && !self.store.remembers() && !self.warned {
+            self.warned = true;
+            let what = "the rules carry no comments, and nothing can record which are ours: to change or remove them, the \
+                        next run needs --adopt";
+            self.warnings.warn(what.to_owned(), Some("--backend nftables has a table of its own".to_owned()));
         }
         if let Err(error) = passthrough.bring(six) {
             self.lose_ipv6(format!("the address ::6 cannot be added to {}: {error}", self.facts.loopback))?;
@@ -296,7 +315,7 @@ impl<'a> Install<'a> {
 
     fn lose_ipv6(&mut self, why: String) -> Result<(), Failure> {
         if self.request.strict {
-            return Err(no_ipv6(&why));
+            return Err(facts::no_ipv6(&why));
         }
         self.warnings.warn(format!("IPv6 traffic is not redirected: {why}"), None);
         self.degraded.lose_ipv6(&why);
@@ -332,9 +351,4 @@ impl<'a> Install<'a> {
     fn receipt(&self, goal: &Goal, changed: bool) -> Receipt {
         Receipt { action: Action::Install, changed, backends: vec![self.backend], rules: goal.rules() }
     }
-}
-
-fn no_ipv6(why: &str) -> Failure {
-    Failure::new(Exit::Host, format!("IPv6 traffic cannot be redirected: {why}"))
-        .hint("install with --ip-family-mode ipv4, or without --strict")
 }

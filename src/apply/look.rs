@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::backend::iptables::observe::{self, Observation, Ours, Unread};
-use crate::backend::iptables::situation::Recorded;
+use crate::backend::iptables::situation::{Place, Recorded};
 use crate::backend::iptables::tools::{Tools, Variant};
 use crate::backend::nftables::decode::Observed;
 use crate::backend::nftables::observe::observe as observe_native;
@@ -66,14 +66,30 @@ pub fn iptables(tools: &Tools, record: &Record, spare: bool) -> Result<Seen, Fai
     Ok(Seen { rules, unread, docker_dns })
 }
 
-/// Whether there can be rules of ours that no program here can read.
-pub fn out_of_reach(tools: &Tools, record: &Record) -> Result<bool, Failure> {
+/// Where there can be rules of ours, but no program to read them.
+///
+/// # Errors
+/// There are some, so that they can be neither replaced nor removed.
+pub fn out_of_reach(tools: &Tools, record: &Record) -> Result<Vec<Place>, Failure> {
+    let mut places = Vec::new();
     for (variant, family) in observe::unreadable(tools)? {
+        let are_ours = match variant {
+            Variant::Nft => mentions_us(family)?,
+            Variant::Legacy => record.variant == Some(variant),
+        };
+        if are_ours {
+            let what = format!(
+                "the transparent proxy's rules are in {family} tables of the {variant} variant, and there is no {variant} \
+                 iptables here to change them"
+            );
+            let hint = format!("install the {variant} variant of iptables, and run the command again");
+            return Err(Failure::new(Exit::Host, what).hint(hint));
+        }
         if ours(variant, family, record)? != Ours::No {
-            return Ok(true);
+            places.push((variant, family));
         }
     }
-    Ok(false)
+    Ok(places)
 }
 
 /// Whether there are rules of ours; without asking a program, which alone could tell what is in legacy tables.

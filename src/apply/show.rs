@@ -10,7 +10,7 @@ use crate::backend::nftables::{self, change, foreign, lower};
 use crate::config::Config;
 use crate::config::values::BackendChoice;
 use crate::exit::Failure;
-use crate::host;
+use crate::host::{self, HostFacts};
 use crate::plan::{self, Plan};
 use crate::present::{self, Receipt};
 use crate::status::words;
@@ -30,16 +30,10 @@ use super::{facts, stop};
 pub fn install_rules(request: &InstallRequest) -> Result<(), Failure> {
     let config = &request.config;
     let mut facts = facts::collect(config, &host::interfaces()?)?;
-    let looked = if host::is_root() {
-        look_around(request, facts::demand_ipv6(request, &facts))
-    } else {
-        Err("not run as root".to_owned())
-    };
+    let looked =
+        if host::is_root() { look_around(request, &mut facts) } else { Err("not run as root".to_owned()) };
     let backend = match looked {
-        Ok((backend, docker_dns)) => {
-            facts.docker_dns = docker_dns;
-            backend
-        }
+        Ok(backend) => Some(backend),
         Err(why) => {
             tracing::info!(
                 "{why}, so the live rules were not looked at; assumed: no Docker DNS in this network namespace, and \
@@ -48,6 +42,7 @@ pub fn install_rules(request: &InstallRequest) -> Result<(), Failure> {
             assumed(config)
         }
     };
+    facts::require_ipv6(request, &facts)?;
     let plan = plan::build(config, &facts);
     warn_of_notes(&plan);
     let comments = !config.comments.disabled;
@@ -63,16 +58,21 @@ pub fn install_rules(request: &InstallRequest) -> Result<(), Failure> {
     })
 }
 
-/// The backend, and whether Docker's DNS server is where its rules would meet it.
-fn look_around(request: &InstallRequest, both: bool) -> Result<(Option<Backend>, bool), String> {
+/// The backend; and what the host's rules and programs add to the facts.
+fn look_around(request: &InstallRequest, facts: &mut HostFacts) -> Result<Backend, String> {
     let config = &request.config;
     let tools = find_tools(config).map_err(|failure| failure.message)?;
     let old = Store::unlocked().map_err(|failure| failure.message)?.load();
     let mut session = Session::new(tools, config, old.as_ref(), request.adopt, false);
     let scene = session.first_look().map_err(|failure| failure.message)?;
+    let both = facts::demand_ipv6(request, facts);
     let (backend, why) = session.choose(&scene, both).ok_or("no iptables was found")?;
     choice(backend, why, config.backend);
-    Ok((Some(backend), scene.has_docker_dns(backend)))
+    facts.docker_dns = scene.has_docker_dns(backend);
+    if let Backend::Iptables(variant) = backend {
+        facts::check_ipv6_tools(facts, variant, session.tools.of(variant));
+    }
+    Ok(backend)
 }
 
 /// The backend of a host at which nobody may look.
@@ -120,7 +120,9 @@ pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
     }
     stop::if_owned(&scene)?;
     stop::if_unclaimed(&scene.iptables)?;
+    stop::if_chains_in_use_elsewhere(&scene.iptables, backend)?;
     warn_of_intruders(&scene);
+    facts::require_ipv6(request, &facts)?;
     let plan = plan::build(config, &facts);
     warn_of_notes(&plan);
     print_diff(&scene, &Goal::of(&plan, backend, |_| !config.comments.disabled), request.format)

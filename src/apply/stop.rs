@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use crate::backend::Backend;
 use crate::backend::iptables::owned::SharedRule;
 use crate::backend::iptables::situation::{Place, Situation};
-use crate::backend::iptables::tools;
 use crate::backend::nftables::send::SendError;
 use crate::exit::{Exit, Failure};
 use crate::host;
@@ -50,10 +49,18 @@ pub fn if_owned(scene: &Scene) -> Result<(), Failure> {
 /// Without iptables there can be rules of ours that nothing here can remove.
 pub fn if_no_tools(scene: &Scene, session: &Session) -> Result<(), Failure> {
     let usable = scene.native.is_some() || scene.iptables.choose(&session.tools).is_some();
-    if usable || !look::out_of_reach(&session.tools, &session.record)? {
+    let Some((variant, family)) = look::out_of_reach(&session.tools, &session.record)?.first().copied()
+    else {
+        return Ok(());
+    };
+    if usable {
         return Ok(());
     }
-    Err(tools::none_found())
+    let what = format!(
+        "there are {family} tables of the {variant} variant, but no {variant} iptables to read them, so whether \
+         anything is installed cannot be told"
+    );
+    Err(Failure::new(Exit::Host, what).hint(format!("install the {variant} variant of iptables")))
 }
 
 /// Where nothing of ours was found, some may be where nobody can look.

@@ -98,6 +98,9 @@ impl Session {
     /// As those of [`Session::look`].
     pub fn first_look(&mut self) -> Result<Scene, Failure> {
         let native = look::native()?;
+        for (variant, family) in look::out_of_reach(&self.tools, &self.record)? {
+            tracing::warn!("there are {family} tables of the {variant} variant, but no program to read them");
+        }
         let mut said = None;
         let scene = match self.look_beside(native.clone()) {
             Ok(scene) => scene,

@@ -49,26 +49,29 @@ impl RuleCounts {
 impl Receipt {
     /// For people. The words that kumactl ends with are in it, because scripts look for them.
     pub fn text(&self) -> String {
-        let counts: Vec<_> = self.rules.each().map(|(what, count)| format!("{count} {what}")).collect();
-        let counts = counts.join(" and ");
         let variants = self.backends.iter().filter_map(|backend| backend.variant());
         let variants: Vec<_> = variants.map(|variant| variant.to_string()).collect();
         let variant =
             if variants.is_empty() { String::new() } else { format!(" ({})", variants.join(" and ")) };
+        let shared = self.rules.families.iter().map(|(family, count)| format!("{count} {family}"));
+        let shared = shared.collect::<Vec<_>>().join(" and ");
+        let shared = (!shared.is_empty()).then(|| format!("{shared} rules{variant}"));
+        let native = self.rules.native.map(|count| format!("{count} nftables rules"));
+        let rules = shared.into_iter().chain(native).collect::<Vec<_>>().join(" and ");
         match (self.action, self.changed) {
             (Action::Install, true) => format!(
-                "transparent proxy setup completed successfully: {counts} rules{variant}. You can now run kuma-dp \
+                "transparent proxy setup completed successfully: {rules}. You can now run kuma-dp \
                  with the transparent-proxy feature enabled\n"
             ),
             (Action::Install, false) => format!(
-                "transparent proxy setup completed successfully: all {counts} rules{variant} were there already, \
+                "transparent proxy setup completed successfully: all {rules} were there already, \
                  nothing was written\n"
             ),
-            (Action::Uninstall, true) if counts.is_empty() => {
+            (Action::Uninstall, true) if rules.is_empty() => {
                 "transparent proxy cleanup completed successfully: no rules were left\n".to_owned()
             }
             (Action::Uninstall, true) => {
-                format!("transparent proxy cleanup completed successfully: {counts} rules{variant} removed\n")
+                format!("transparent proxy cleanup completed successfully: {rules} removed\n")
             }
             (Action::Uninstall, false) => {
                 "transparent proxy cleanup completed successfully: nothing was installed, nothing was changed\n"

@@ -167,8 +167,14 @@ pub fn observe_variant(tools: &Tools, variant: Variant) -> Result<Observation, F
 /// # Errors
 /// The kernel does not list its tables.
 pub fn unreadable(tools: &Tools) -> Result<Vec<(Variant, Family)>, Failure> {
-    let mut places = with_tables(&Variant::BOTH, &TABLES)?;
-    places.retain(|(variant, family)| tools.of(*variant).programs(*family).is_none());
+    let mut places = Vec::new();
+    for variant in Variant::BOTH {
+        for family in Family::BOTH {
+            if tools.of(variant).programs(family).is_none() && has_tables(variant, family, &TABLES)? {
+                places.push((variant, family));
+            }
+        }
+    }
     Ok(places)
 }
 
@@ -199,7 +205,6 @@ fn observe_places(
         } else {
             // Tables of a variant that no program here can read: nothing of ours is in them, or it was put there by
             // another machine's tools (an init container's) that are not ours to replace.
-            warn_of_unreadable((variant, family));
             all.push(((variant, family), Ok(Saved::default())));
         }
     }

@@ -4,7 +4,7 @@ use crate::support::command::must;
 use crate::support::lab::{each_backend, each_iptables_variant};
 use crate::support::snapshot::{Snapshot, loopback};
 use crate::support::wrappers::Wrappers;
-use crate::support::{Family, Lab, Variant, firewall};
+use crate::support::{Backend, Family, Lab, Variant, firewall};
 
 each_backend! {
     fn a_run_that_cannot_be_written_costs_a_note(lab, backend) {
@@ -18,6 +18,18 @@ each_backend! {
         for family in Family::BOTH {
             assert!(!backend.has_ours(family));
         }
+    }
+
+    /// Without comments nothing but a record tells whose rules those in shared tables are.
+    fn rules_that_nobody_will_know_again_cost_a_warning(lab, backend) {
+        must("mount", &["-o", "remount,ro", "/run"]);
+        let run = lab.install(backend, &["--redirect-dns", "--disable-comments"]).succeeds();
+        let shared = backend != Backend::Nftables;
+        assert_eq!(run.stderr.matches("the next run needs --adopt").count(), usize::from(shared), "{run}");
+        let adopt: &[&str] = if shared { &["--adopt"] } else { &[] };
+        lab.install(backend, &[&["--disable-comments"], adopt].concat()).succeeds();
+        lab.uninstall(backend, adopt).succeeds();
+        assert_eq!(Backend::installed(), []);
     }
 
     fn a_record_that_cannot_be_renewed_costs_a_warning(lab, backend) {

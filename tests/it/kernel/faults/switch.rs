@@ -31,11 +31,31 @@ const NO_OWNER: &str =
     "cat >/dev/null; echo \"$me: Couldn't load match \\`owner':No such file or directory\" >&2; exit 2";
 
 fn remove_ip6tables() {
+    remove(|name| name.starts_with("ip6tables"));
+}
+
+/// Of the programs that [`instead_of`] put in the place of others.
+fn remove(which: impl Fn(&str) -> bool) {
     for entry in fs::read_dir("/usr/sbin").expect("programs").flatten() {
-        if entry.file_name().to_string_lossy().starts_with("ip6tables") {
+        if which(&entry.file_name().to_string_lossy()) {
             fs::remove_file(entry.path()).expect("a link of the lab");
         }
     }
+}
+
+/// All programs of iptables are gone.
+fn remove_iptables() {
+    instead_of(&firewall::path(Variant::Nft, Family::V4, ""), "exit 1");
+    remove(|name| {
+        name.starts_with("iptables") || name.starts_with("ip6tables") || name.starts_with("xtables")
+    });
+}
+
+fn remove_iptables_of(variant: &str) {
+    instead_of(&firewall::path(Variant::Nft, Family::V4, ""), "exit 1");
+    let own = [format!("iptables-{variant}"), format!("ip6tables-{variant}")];
+    let common = ["iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore"];
+    remove(|name| own.iter().any(|own| name.starts_with(own)) || common.contains(&name));
 }
 
 /// Warnings are of the host, not of an installation that is not there.
@@ -106,12 +126,43 @@ each_iptables_variant! {
             instead_of(&firewall::path(variant, Family::V4, ""), "exit 1");
             remove_ip6tables();
         };
-        with_programs(lab, six, &["--strict", "--backend", "iptables"]).exits(3).says("no ip6tables");
+        for dry in ["--dry-run=false", "--dry-run", "--dry-run=diff"] {
+            let run = with_programs(lab, six, &["--strict", "--backend", "iptables", dry]).exits(3);
+            let run = run.says("error: IPv6 traffic cannot be redirected: no ip6tables");
+            assert!(!run.stderr.contains("warning: IPv6 traffic"), "{run}");
+        }
+        let run = with_programs(lab, six, &["--dry-run"]).succeeds().says("IPv6 traffic is not redirected");
+        assert!(run.stdout.contains("### IPv4") && !run.stdout.contains("### IPv6"), "{run}");
         let run = with_programs(lab, six, &["--strict", "--dry-run"]).succeeds();
         assert!(run.stdout.starts_with("table inet kuma_mesh\n"), "{run}");
         Snapshot::take().assert_unchanged_since(&before);
         let run = with_programs(lab, six, &["--strict"]).succeeds().says("using nftables: no ip6tables was found");
         is_whole_and_says_so(&run);
+    }
+
+    /// Rules of an installation that nothing here can change any more: another one beside them would be half of one.
+    fn programs_that_are_gone(lab, variant) {
+        lab.install(variant, &["--redirect-dns"]).succeeds();
+        let before = Snapshot::take();
+        let words = format!("rules are in IPv4 tables of the {} variant", variant.name());
+        for command in [&INSTALL[..], &["uninstall"]] {
+            for more in [&[][..], &["--backend", "nftables"], &["--dry-run=diff"]] {
+                if (command[0], more.first()) == ("uninstall", Some(&"--dry-run=diff")) {
+                    continue;
+                }
+                remove_iptables();
+                let run = lab.program().args(command).args(more).run().exits(3).says(&words);
+                let run = run.says("hint: install the ").says("run the command again");
+                assert_eq!(run.stderr.matches("warning").count(), 0, "{run}");
+                must("umount", &["/usr/sbin"]);
+            }
+        }
+        // The other variant's programs are no help.
+        let name = variant.name();
+        let run = with_programs(lab, || { remove_iptables_of(name); }, &[]);
+        let _ = run.exits(3).says(&words);
+        Snapshot::take().assert_unchanged_since(&before);
+        lab.uninstall(variant, &[]).succeeds();
     }
 
     /// A program that is there and cannot be started.
@@ -141,5 +192,62 @@ fn a_family_that_only_the_programs_lack_strictly() {
         let six = || instead_of(&firewall::path(Variant::Nft, Family::V6, "-restore"), &body);
         with_programs(lab, six, &["--strict", "--backend=iptables"]).exits(3);
         is_whole_and_says_so(&with_programs(lab, six, &["--strict"]).succeeds().says("so nftables is used"));
+    });
+}
+
+/// What others keep in nftables of their own is no business of iptables, whose programs nobody misses there.
+#[test]
+fn others_tables_are_no_reason_to_miss_iptables() {
+    Lab::enter(|lab| {
+        firewall::nft(
+            "table ip nat { chain OUTPUT { type nat hook output priority -100; tcp dport { 81, 82 } redirect to :9; }; }\n\
+             table ip6 filter { chain INPUT { type filter hook input priority 0; tcp dport 81 drop; }; }",
+        );
+        let before = Snapshot::take();
+        let run =
+            with_programs(lab, remove_iptables, &[]).succeeds().says("using nftables: no iptables was found");
+        assert!(!run.stderr.contains("no program to read"), "{run}");
+        is_whole_and_says_so(&run);
+        for what in ["nftables rules removed", "nothing was installed"] {
+            remove_iptables();
+            let run = lab.program().arg("uninstall").run().succeeds().prints(what);
+            must("umount", &["/usr/sbin"]);
+            assert_eq!(run.stderr, "");
+        }
+        Snapshot::take().assert_foreign_unchanged_since(&before);
+    });
+}
+
+/// A dry run stops where the run would.
+#[test]
+fn a_dry_run_tells_of_jumps_that_would_lead_nowhere() {
+    Lab::enter(|lab| {
+        lab.install(Variant::Nft, &[]).succeeds();
+        let theirs = "*nat\n:MINE - [0:0]\n-A MINE -p tcp -m tcp --dport 99 -j KUMA_MESH_OUTBOUND\nCOMMIT\n";
+        firewall::restore(Variant::Nft, Family::V4, theirs);
+        let before = Snapshot::take();
+        for dry in ["--dry-run=false", "--dry-run=diff"] {
+            let run =
+                lab.install(Backend::Nftables, &[dry]).exits(1).says("rules of others lead to our chains");
+            let _ = run.says("MINE");
+            Snapshot::take().assert_unchanged_since(&before);
+        }
+    });
+}
+
+/// Whatever is there goes, and is named.
+#[test]
+fn rules_of_both_backends_go_together() {
+    Lab::enter(|lab| {
+        lab.install(Variant::Nft, &["--redirect-dns"]).succeeds();
+        let saved = Family::BOTH.map(|family| (family, firewall::save(Variant::Nft, family)));
+        lab.install(Backend::Nftables, &["--redirect-dns"]).succeeds();
+        for (family, saved) in saved {
+            firewall::restore(Variant::Nft, family, &saved);
+        }
+        let run = lab.program().arg("uninstall").run().succeeds();
+        let run = run.prints(" IPv6 rules (nft) and ").prints(" nftables rules removed");
+        assert!(!run.stdout.contains("rules (nft) removed"), "{run}");
+        assert_eq!(Backend::installed(), []);
     });
 }
