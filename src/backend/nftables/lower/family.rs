@@ -1,6 +1,8 @@
 //! The rules of both families in one list: a rule that both have is written once, one that only one has says whose
 //! packets it is about.
 
+use std::ops::Range;
+
 use crate::plan::Family;
 
 use super::super::model::{Rule, Statement};
@@ -43,28 +45,82 @@ pub(super) fn guard_addresses(family: Family, rule: Rule) -> Rule {
 }
 
 /// The longest common subsequence, as pairs of places. A rule about addresses is never common: what it means
-/// depends on the family. The lists are short, because what is long in them is in sets.
+/// depends on the family.
+///
+/// Most of both lists is the same, so what they begin and end with is paired at once; only between can the work grow
+/// with the product of two lengths.
 fn common(first: &[Rule], second: &[Rule]) -> Vec<(usize, usize)> {
     let same = |a: usize, b: usize| {
         first[a] == second[b] && !first[a].statements.iter().any(|s| matches!(s, Statement::Address(..)))
     };
+    let shorter = first.len().min(second.len());
+    let begin = (0..shorter).take_while(|&at| same(at, at)).count();
+    let end = (1..=shorter - begin).take_while(|&n| same(first.len() - n, second.len() - n)).count();
+    let (first_end, second_end) = (first.len() - end, second.len() - end);
+
+    let mut pairs: Vec<_> = (0..begin).map(|at| (at, at)).collect();
+    pairs.extend(longest((begin..first_end, begin..second_end), same));
+    pairs.extend((0..end).map(|n| (first_end + n, second_end + n)));
+    pairs
+}
+
+/// The longest common subsequence of two ranges, by the table of the lengths that remain.
+fn longest(
+    (first, second): (Range<usize>, Range<usize>),
+    same: impl Fn(usize, usize) -> bool,
+) -> Vec<(usize, usize)> {
     let mut lengths = vec![vec![0_usize; second.len() + 1]; first.len() + 1];
-    for a in (0..first.len()).rev() {
-        for b in (0..second.len()).rev() {
-            lengths[a][b] =
-                if same(a, b) { lengths[a + 1][b + 1] + 1 } else { lengths[a + 1][b].max(lengths[a][b + 1]) };
+    for (row, a) in first.clone().enumerate().rev() {
+        for (column, b) in second.clone().enumerate().rev() {
+            lengths[row][column] = if same(a, b) {
+                lengths[row + 1][column + 1] + 1
+            } else {
+                lengths[row + 1][column].max(lengths[row][column + 1])
+            };
         }
     }
-    let (mut a, mut b, mut pairs) = (0, 0, Vec::new());
-    while a < first.len() && b < second.len() {
+    let (mut row, mut column, mut pairs) = (0, 0, Vec::new());
+    while row < first.len() && column < second.len() {
+        let (a, b) = (first.start + row, second.start + column);
         if same(a, b) {
             pairs.push((a, b));
-            (a, b) = (a + 1, b + 1);
-        } else if lengths[a + 1][b] >= lengths[a][b + 1] {
-            a += 1;
+            (row, column) = (row + 1, column + 1);
+        } else if lengths[row + 1][column] >= lengths[row][column + 1] {
+            row += 1;
         } else {
-            b += 1;
+            column += 1;
         }
     }
     pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::super::model::{End, Test};
+    use super::*;
+    use crate::config::values::Port;
+
+    fn rule(number: u16) -> Rule {
+        let port = Port::try_from(number).expect("a port");
+        Rule { statements: vec![Statement::Port(End::Source, Test::Is(port.into()))], comment: None }
+    }
+
+    proptest! {
+        /// Pairing the ends at once finds as many rules as looking at every pair does.
+        #[test]
+        fn no_common_rule_is_lost(
+            first in prop::collection::vec(1_u16..6, 0..12),
+            second in prop::collection::vec(1_u16..6, 0..12),
+        ) {
+            let (first, second): (Vec<_>, Vec<_>) =
+                (first.into_iter().map(rule).collect(), second.into_iter().map(rule).collect());
+            let pairs = common(&first, &second);
+            prop_assert!(pairs.windows(2).all(|two| two[0].0 < two[1].0 && two[0].1 < two[1].1));
+            prop_assert!(pairs.iter().all(|&(a, b)| first[a] == second[b]));
+            let most = longest((0..first.len(), 0..second.len()), |a, b| first[a] == second[b]);
+            prop_assert_eq!(pairs.len(), most.len());
+        }
+    }
 }
