@@ -4,12 +4,8 @@ use std::process::ExitCode;
 
 use tproxy::cli::{self, Stop};
 
-/// musl's own allocator gives memory back to the kernel, and asks for it anew, some seventy times in one installation,
-/// which takes longer than the packets' new way does. Whoever forks has one thread here ([`tproxy::sys::detach`]), so
-/// that no child begins with this allocator's lock held.
-#[cfg(target_env = "musl")]
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static HEAP: tproxy::sys::memory::Heap = tproxy::sys::memory::Heap::new();
 
 fn main() -> ExitCode {
     cli::log::set_up();

@@ -4,6 +4,7 @@
 
 pub mod detach;
 pub mod lock;
+pub mod memory;
 pub mod moment;
 pub mod netlink;
 pub mod netns;
