@@ -11,6 +11,7 @@ use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Interfaces, Ipv6Support, PASSTHROUGH};
 use crate::plan::{self, Family};
 use crate::present::{Action, Receipt};
+use crate::verify::turn::{self, Turn};
 
 use super::confirm::{self, Guard};
 use super::degrade::Degraded;
@@ -64,8 +65,12 @@ impl<'a> Install<'a> {
         stop::hold_signals()?;
         let config = &request.config;
         let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())?;
-        let store = Store::open(PATIENCE + Duration::from_secs(config.wait.into()))?;
+        let mut store = Store::open(PATIENCE + Duration::from_secs(config.wait.into()))?;
         confirm::stop_if_pending(&store)?;
+        if request.verify {
+            // Before anything is changed: no installation is taken back because others verify all the time.
+            store.keep(Turn::take(turn::MORE_PATIENCE)?);
+        }
         // Under the lock: another run may have just taken ::6 away.
         let interfaces = host::interfaces()?;
         let mut facts = facts::collect(config, &interfaces)?;

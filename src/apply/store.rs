@@ -22,6 +22,7 @@ use crate::exit::{Exit, Failure};
 use crate::plan::Family;
 use crate::sys::lock::{self, FileLock, Holder, LockError};
 use crate::sys::netns;
+use crate::verify::turn::Turn;
 
 /// Where state and locks are, in memory: what they describe does not survive a restart either.
 const DIRECTORY: &str = "/run/tproxy";
@@ -128,6 +129,8 @@ pub struct Store {
     directory: PathBuf,
     id: String,
     lock: Option<FileLock>,
+    /// Beside the lock, the turn to verify.
+    turn: Option<Turn>,
     usable: bool,
 }
 
@@ -179,7 +182,7 @@ impl Store {
         let id = netns::current_id().map_err(|error| {
             Failure::new(Exit::Host, format!("this network namespace has no identity: {error}"))
         })?;
-        Ok(Self { directory: PathBuf::from(DIRECTORY), id, lock: None, usable: false })
+        Ok(Self { directory: PathBuf::from(DIRECTORY), id, lock: None, turn: None, usable: false })
     }
 
     /// Who holds the lock now, as far as that can be seen.
@@ -263,9 +266,16 @@ impl Store {
         }
     }
 
+    /// Keeps a turn to verify for as long as the lock.
+    pub fn keep(&mut self, turn: Turn) {
+        self.turn = Some(turn);
+    }
+
     /// Lets go of the lock in a process made by fork.
     pub fn abandon_lock(&mut self) {
         self.usable = false;
+        // The first process has it too.
+        self.turn = None;
         if let Some(lock) = self.lock.take() {
             lock.abandon();
         }

@@ -9,6 +9,7 @@ use crate::exit::{Exit, Failure};
 use crate::host;
 use crate::present;
 use crate::stdout::print;
+use crate::verify::turn::{self, Turn};
 use crate::verify::{self, Budget, Wanted};
 
 /// Its part of the command line.
@@ -40,13 +41,14 @@ fn arguments(command: Command) -> Command {
 
 /// Runs it.
 pub fn verify(matches: &ArgMatches) -> Result<(), Failure> {
-    let budget = Budget::begin();
     let resolved = flags::resolve(matches, false)?.resolved;
     if !host::is_root() {
         return Err(
             Failure::new(Exit::Host, "only root can send packets as other users").hint("run it with sudo")
         );
     }
+    let _turn = Turn::take(turn::PATIENCE)?;
+    let budget = Budget::begin();
     let Wanted { config, written } = verify::wanted(&resolved, &budget)?;
     let facts = facts::collect(&config, &host::interfaces()?)?;
     let report = verify::run(&config, &facts, written.as_ref(), &budget)?;

@@ -35,7 +35,7 @@ pub(super) fn holder_of(locks: &str, device: u64, inode: u64) -> Option<Holder> 
     } else {
         heir(device, inode).unwrap_or(taker)
     };
-    Some(Holder { pid, command: command(pid) })
+    Some(process(pid))
 }
 
 /// A process with an open file that has the lock; `/proc/PID/fdinfo` lists a file's locks in the form of
@@ -64,7 +64,12 @@ pub fn socket_holder(inode: u32) -> Option<Holder> {
             .filter_map(|file| std::fs::read_link(file.ok()?.path()).ok())
             .any(|to| to.as_os_str() == link.as_str())
     })?;
-    Some(Holder { pid, command: command(pid) })
+    Some(process(pid))
+}
+
+/// A process that is known by its number.
+pub(super) fn process(pid: u32) -> Holder {
+    Holder { pid, command: command(pid) }
 }
 
 /// The command line of a process, if it still runs a program of that name (cut off after 15 bytes, as the kernel

@@ -12,6 +12,7 @@ pub mod private;
 pub mod run;
 pub mod signal;
 pub mod socket;
+pub mod turn;
 pub mod user;
 pub mod watch;
 

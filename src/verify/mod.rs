@@ -20,6 +20,7 @@ mod rules;
 mod run;
 mod source;
 mod stand_in;
+pub mod turn;
 pub mod witness;
 
 pub use budget::Budget;

@@ -11,5 +11,6 @@ mod odd;
 mod quiet;
 mod said;
 mod sidecar;
+mod together;
 
 pub use said::{Said, verify};
