@@ -8,6 +8,7 @@ pub mod events;
 pub mod link;
 mod message;
 pub mod nftables;
+pub mod rules;
 pub mod ruleset;
 pub mod sockets;
 

@@ -52,6 +52,9 @@ impl Field<'_> {
 
     /// Why packets of some users to a destination would not stay on this host, if they would not.
     pub(super) fn leaves(&self, users: &[u32], to: SocketAddr) -> io::Result<Option<String>> {
+        if let Some(why) = self.is_overruled(to.ip())? {
+            return Ok(Some(why));
+        }
         for user in users {
             if !self.is_led_out(*user, to)? {
                 let why = "this host's routing rules lead it elsewhere than to the temporary interface";
@@ -69,6 +72,15 @@ impl Field<'_> {
         Ok(None)
     }
 
+    /// Why what a running sidecar sends there could take another way. Where routing rules come before the temporary
+    /// interface's routes, nobody can tell: they may go by marks that other rules give to packets.
+    fn is_overruled(&self, there: IpAddr) -> io::Result<Option<String>> {
+        let overruled = self.method == Method::Counters && !self.lab()?.is_first_route(there);
+        let why = "this host's routing rules come before its table of local addresses, and may lead what the sidecar \
+                   sends elsewhere than to the temporary interface";
+        Ok(overruled.then(|| why.to_owned()))
+    }
+
     /// Whether a user's packets would take the temporary interface. Connecting a UDP socket asks for the route and
     /// sends nothing.
     fn is_led_out(&self, uid: u32, to: SocketAddr) -> io::Result<bool> {
@@ -83,6 +95,9 @@ impl Field<'_> {
     pub(super) fn arrive(&self, from: IpAddr, to: SocketAddr) -> io::Result<Reached> {
         let place = self.place(to);
         let _alone = self.alone(&place)?;
+        if let Some(why) = self.is_overruled(to.ip())? {
+            return Ok(Reached::Unknown(why));
+        }
         let mut all = self.lab()?.ends.values().flatten();
         let there = all.find(|ends| ends.here == to.ip()).map_or(from, |ends| ends.there);
         if there != from {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::budget::{Budget, Stage};
 use super::ground::{Dice, Ends};
 use crate::plan::Family;
-use crate::sys::netlink::link;
+use crate::sys::netlink::{link, rules};
 use crate::sys::netns::Namespace;
 
 /// The pair, and who is at its ends.
@@ -23,6 +23,8 @@ pub struct Lab {
     pub index: u32,
     /// Where the other end is.
     pub outside: Namespace,
+    /// Families in which routing rules may lead packets elsewhere that are meant for the other end.
+    overruled: Vec<Family>,
     /// The families' addresses; for a family without any, why.
     pub ends: BTreeMap<Family, Result<Ends, String>>,
 }
@@ -58,7 +60,7 @@ impl Lab {
         }
         link::add_pair(&device, OTHER, outside.as_fd(), hardware_address)
             .map_err(|error| format!("no pair of interfaces can be made: {error}"))?;
-        let mut lab = Self { device, index: 0, outside, ends: BTreeMap::new() };
+        let mut lab = Self { device, index: 0, outside, overruled: Vec::new(), ends: BTreeMap::new() };
         lab.furnish(wanted, budget)
             .map_err(|error| format!("the pair of interfaces cannot be set up: {error}"))?;
         Ok(lab)
@@ -68,8 +70,10 @@ impl Lab {
         self.index = nix::net::if_::if_nametoindex(self.device.as_str())?;
         link::loosen_source_check(&self.device)?;
         // A host without IPv6 needs none of this.
+        let _ = link::enable_ipv6(&self.device);
         let _ = link::without_link_local(&self.device);
         self.outside.run(|| {
+            let _ = link::enable_ipv6(OTHER);
             let _ = link::without_link_local(OTHER);
             link::bring_up("lo")?;
             link::bring_up(OTHER)
@@ -86,6 +90,9 @@ impl Lab {
                     |error| format!("the temporary interface cannot have an {family} address: {error}");
                 self.connect(ends).map_err(address).map(|()| ends)
             });
+            if !rules::is_local_table_first(family)? {
+                self.overruled.push(family);
+            }
             self.ends.insert(family, ends);
         }
         Ok(())
@@ -95,7 +102,7 @@ impl Lab {
         let bits = if ends.here.is_ipv4() { 32 } else { 128 };
         link::add_address(&self.device, ends.here)?;
         for addr in [ends.there, ends.far] {
-            link::add_route(&self.device, addr, bits, 0)?;
+            link::add_route_for_all(&self.device, addr)?;
         }
         if ends.here.is_ipv6() {
             // Where a redirection leads, a bound socket would have no route to, and the packet would be gone before
@@ -117,6 +124,12 @@ impl Lab {
     /// Whether packets to an address come to the other end by themselves.
     pub fn is_there(&self, addr: IpAddr) -> bool {
         self.ends.values().flatten().any(|ends| [ends.there, ends.far].contains(&addr))
+    }
+
+    /// Whether everybody's packets to the other end go there, whatever routing rules, marks and users there are.
+    pub fn is_first_route(&self, addr: IpAddr) -> bool {
+        let family = if addr.is_ipv4() { Family::V4 } else { Family::V6 };
+        !self.overruled.contains(&family)
     }
 
     /// Lets the other end send to an address by way of this host.

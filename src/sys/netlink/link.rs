@@ -48,6 +48,7 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_PRIORITY: u16 = 6;
 const RT_TABLE_MAIN: u8 = 254;
+pub(super) const RT_TABLE_LOCAL: u8 = 255;
 const RTPROT_STATIC: u8 = 4;
 const RT_SCOPE_LINK: u8 = 253;
 const RTN_UNICAST: u8 = 1;
@@ -195,15 +196,37 @@ fn is_local(addr: IpAddr) -> bool {
 /// How long an address may take to be in use.
 const SETTLING: Duration = Duration::from_secs(3);
 
+/// Lets IPv6 be spoken on an interface, whatever the host has as default for new ones.
+///
+/// # Errors
+/// The kernel's: not permitted, `/proc/sys` cannot be written, no IPv6 at all.
+pub fn enable_ipv6(name: &str) -> io::Result<()> {
+    std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "0")
+}
+
 /// Leads a network out by an interface.
 ///
 /// # Errors
 /// The kernel's: not permitted, no such interface, there already.
 pub fn add_route(name: &str, network: IpAddr, prefix: u8, metric: u32) -> io::Result<()> {
+    add_route_to(RT_TABLE_MAIN, name, network, prefix, metric)
+}
+
+/// Leads an address out by an interface, whoever sends there and with whatever mark: the table of local addresses is
+/// asked before all routing rules, as long as [`super::rules::is_local_table_first`].
+///
+/// # Errors
+/// As those of [`add_route`].
+pub fn add_route_for_all(name: &str, addr: IpAddr) -> io::Result<()> {
+    let bits = if addr.is_ipv4() { 32 } else { 128 };
+    add_route_to(RT_TABLE_LOCAL, name, addr, bits, 0)
+}
+
+fn add_route_to(table: u8, name: &str, network: IpAddr, prefix: u8, metric: u32) -> io::Result<()> {
     let (family, octets) = octets(masked(network, prefix));
     let index = if_nametoindex(name)?.to_ne_bytes();
     let scope = if network.is_ipv4() { RT_SCOPE_LINK } else { 0 };
-    let header = [family, prefix, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNICAST, 0, 0, 0, 0];
+    let header = [family, prefix, 0, 0, table, RTPROT_STATIC, scope, RTN_UNICAST, 0, 0, 0, 0];
     let attributes: [(u16, &[u8]); 3] =
         [(RTA_DST, &octets), (RTA_OIF, &index), (RTA_PRIORITY, &metric.to_ne_bytes())];
     Ok(change(&Request::new(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &header, &attributes))?)

@@ -9,6 +9,7 @@ mod native;
 mod next;
 mod odd;
 mod quiet;
+mod routed;
 mod said;
 mod sidecar;
 mod together;
