@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::backend::nftables::decode::Observed;
-use crate::backend::nftables::foreign::is_former;
+use crate::backend::nftables::foreign::{is_commented, is_in_our_words};
 use crate::backend::nftables::model::{Chain, HookPoint, Rule, Statement, Table, Test, Verdict};
 use crate::backend::nftables::text;
 use crate::config::values::Protocol;
@@ -145,7 +145,7 @@ pub fn differences(observed: &Observed, wanted: &Table) -> Vec<Difference> {
         table.chains.iter().map(|chain| (chain.name.clone(), chain.clone())).collect()
     };
     let (now, goal) = (by_name(&observed.table), by_name(wanted));
-    let commented = now.values().any(|chain| chain.rules.iter().any(|rule| rule.comment.is_some()));
+    let commented = is_commented(&observed.table);
     for (name, chain) in &now {
         let whole = goal.get(name);
         if whole.is_none() {
@@ -178,9 +178,11 @@ pub fn differences(observed: &Observed, wanted: &Table) -> Vec<Difference> {
 fn chain_differences(chain: &Chain, wanted: &[Rule], commented: bool, found: &mut Vec<Difference>) {
     for rule in left_over(&chain.rules, wanted) {
         let unknown = rule.statements.iter().any(|statement| matches!(statement, Statement::Foreign(_)));
-        // Ours carry a comment, unless none does.
-        let uncommented = commented && rule.comment.is_none() && !is_former(chain, rule);
-        let kind = if unknown || uncommented { DifferenceKind::Foreign } else { DifferenceKind::Extra };
+        let kind = if unknown || !is_in_our_words(rule, commented) {
+            DifferenceKind::Foreign
+        } else {
+            DifferenceKind::Extra
+        };
         found.push(of_rule(kind, &chain.name, rule));
     }
     let missing = left_over(wanted, &chain.rules);

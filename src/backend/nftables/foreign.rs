@@ -1,13 +1,13 @@
 //! What in our table is not ours, and what is left without it. Pure.
 
 use super::decode::Observed;
-use super::lower;
-use super::model::{Chain, Rule, Statement, Table, Test, Verdict};
+use super::lower::{self, sentence};
+use super::model::{Rule, Statement, Table, Test};
 
 /// What others put into the table, each in words: it goes when the table becomes another one.
 pub fn intruders(observed: &Observed) -> Vec<String> {
     let table = &observed.table;
-    let commented = table.chains.iter().flat_map(|chain| &chain.rules).any(|rule| rule.comment.is_some());
+    let commented = is_commented(table);
     let mut found = observed.foreign.clone();
     for chain in &table.chains {
         let ours = lower::is_own_chain(&chain.name);
@@ -15,8 +15,7 @@ pub fn intruders(observed: &Observed) -> Vec<String> {
             let hook = chain.hook.iter().map(|hook| format!(" {{ {hook} }}"));
             found.push(format!("chain {}{}", chain.name, hook.collect::<String>()));
         }
-        let is_ours = |rule: &&Rule| ours && (looks_like_ours(rule, commented) || is_former(chain, rule));
-        let foreign = chain.rules.iter().filter(|rule| !is_ours(rule));
+        let foreign = chain.rules.iter().filter(|rule| !ours || !looks_like_ours(rule, commented));
         found.extend(foreign.map(|rule| format!("chain {}: {rule}", chain.name)));
     }
     let sets = table.sets.keys().filter(|name| !lower::is_own_set(name));
@@ -43,52 +42,54 @@ pub(super) fn known(table: &Table) -> Table {
     known
 }
 
-/// Every rule of ours says why it is there, if any does, and counts before it does something.
+/// Every rule of ours counts before it does something, and says why it is there unless none does.
 fn looks_like_ours(rule: &Rule, commented: bool) -> bool {
     let known = !rule.statements.iter().any(|statement| matches!(statement, Statement::Foreign(_)));
     let shape =
         rule.lets_pass().is_some() || matches!(rule.statements.as_slice(), [.., Statement::Counter, _]);
-    known && shape && (!commented || rule.comment.is_some())
+    known && shape && is_in_our_words(rule, commented)
 }
 
-/// Whether it is a rule of ours as it was when those of this chain had no comment.
-pub fn is_former(chain: &Chain, rule: &Rule) -> bool {
-    let former = matches!(
-        rule.statements.as_slice(),
-        [Statement::Owner(Test::Is(_)), Statement::Verdict(Verdict::Return)]
-            | [Statement::Counter, Statement::Verdict(Verdict::Accept)]
-    );
-    chain.name == lower::OTHERS && former
+/// Whether the rules of ours in a table say why they are there.
+pub fn is_commented(table: &Table) -> bool {
+    let mut rules = table.chains.iter().flat_map(|chain| &chain.rules);
+    rules.any(|rule| rule.comment.as_deref().is_some_and(sentence::is_ours))
+}
+
+/// Whether a rule says what one of ours would say in a table where those do, or do not, say why.
+pub fn is_in_our_words(rule: &Rule, commented: bool) -> bool {
+    match &rule.comment {
+        Some(comment) => commented && sentence::is_ours(comment),
+        None => !commented,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::lower::OTHERS;
+    use super::super::model::{Chain, Verdict};
     use super::super::set::{Key, Set};
     use super::*;
 
     #[test]
-    fn a_rule_without_comment_among_commented_ones_is_not_ours() {
+    fn a_rule_in_other_words_than_ours_is_not_ours() {
+        const OURS: &str = "Traffic to localhost is left alone.";
         let rule = |comment: Option<&str>| Rule {
             statements: vec![Statement::Counter, Statement::Verdict(Verdict::Return)],
             comment: comment.map(str::to_owned),
         };
-        let chain = |name: &str, rules| Chain { name: name.to_owned(), hook: None, rules };
-        let of = |chains| {
+        let of = |comments: &[Option<&str>]| {
+            let rules = comments.iter().map(|comment| rule(*comment)).collect();
+            let chains = vec![Chain { name: "outbound".to_owned(), hook: None, rules }];
             intruders(&Observed { table: Table { chains, ..Table::default() }, ..Observed::default() })
         };
-        let mixed = of(vec![chain("outbound", vec![rule(None), rule(Some("ours"))])]);
-        assert_eq!(mixed, ["chain outbound: counter return"]);
-        assert_eq!(of(vec![chain("outbound", vec![rule(None)])]), [""; 0]);
-        let accepts =
-            Rule { statements: vec![Statement::Counter, Statement::Verdict(Verdict::Accept)], comment: None };
-        let former = of(vec![
-            chain("outbound", vec![rule(Some("ours")), accepts.clone()]),
-            chain(OTHERS, vec![rule(None), accepts]),
-        ]);
-        assert_eq!(former, ["chain outbound: counter accept", "chain pass_others: counter return"]);
+        assert_eq!(of(&[Some(OURS), Some(OURS)]), [""; 0]);
+        assert_eq!(of(&[None, None]), [""; 0]);
+        assert_eq!(of(&[None, Some(OURS)]), ["chain outbound: counter return"]);
+        let theirs = ["chain outbound: counter return comment \"ssh\""];
+        assert_eq!(of(&[Some(OURS), Some("ssh")]), theirs);
+        assert_eq!(of(&[None, Some("ssh")]), theirs);
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
-use tproxy::backend::nftables::lower;
+use tproxy::backend::nftables::decode::Observed;
+use tproxy::backend::nftables::foreign::intruders;
+use tproxy::backend::nftables::lower::{self, sentence};
 use tproxy::backend::nftables::model::{Rule, Statement, Table, Verdict};
 use tproxy::plan;
 
@@ -31,6 +33,7 @@ proptest! {
         config.redirect.outbound.exclude_ports_for_uids.extend(exclusions);
         let plan = plan::build(&config, &facts);
         let table = lower::table(&plan, true);
+        prop_assert_eq!(intruders(&Observed { table: table.clone(), ..Observed::default() }), [""; 0]);
         for rule in rules(&table) {
             prop_assert!(rule.statements.contains(&Statement::Counter), "{}", rule);
             let why = rule.comment.as_deref().unwrap_or_default();
@@ -39,6 +42,7 @@ proptest! {
             prop_assert!(why.len() <= LONGEST && !why.contains(['"', '\n']), "{}", rule);
             // What is said where a rule is none of those that a plan has.
             prop_assert!(why != "This traffic is left alone.", "{}", rule);
+            prop_assert!(sentence::is_ours(why), "{}", rule);
         }
         for rule in rules(&lower::table(&plan, false)) {
             prop_assert_eq!(&rule.comment, &None);

@@ -6,7 +6,7 @@
 
 mod family;
 mod fold;
-mod sentence;
+pub mod sentence;
 
 use std::collections::BTreeMap;
 
