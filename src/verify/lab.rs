@@ -66,6 +66,17 @@ impl Lab {
         Ok(lab)
     }
 
+    /// Lets nobody outside get farther than to this host, wherever rules lead, nor hear from it that this is so: the
+    /// sender may be an address to which a route of the host's leads.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn without_passage(self) -> Result<Self, String> {
+        link::without_forwarding(&self.device)
+            .map_err(|error| format!("the temporary interface would forward packets: {error}"))?;
+        Ok(self)
+    }
+
     fn furnish(&mut self, wanted: BTreeMap<Family, Result<Ends, String>>, budget: &Budget) -> io::Result<()> {
         self.index = nix::net::if_::if_nametoindex(self.device.as_str())?;
         link::loosen_source_check(&self.device)?;

@@ -59,7 +59,7 @@ pub fn run(
         (family, ground::ends(config, &in_use, family, &mut dice).ok_or_else(none))
     });
     let wanted: BTreeMap<Family, Result<Ends, String>> = wanted.collect();
-    let lab = Lab::make(ground::TEMPORARY, wanted, &mut dice, budget);
+    let lab = Lab::make(ground::TEMPORARY, wanted, &mut dice, budget).and_then(Lab::without_passage);
     let mut checks = checks(config, facts, &in_use, &families, &lab, &mut dice);
     if let Ok(lab) = &lab {
         invite(lab, &mut checks, budget);

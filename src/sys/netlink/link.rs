@@ -34,6 +34,8 @@ const IFLA_AF_SPEC: u16 = 26;
 const IFLA_INET_CONF: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IFLA_NET_NS_FD: u16 = 28;
+/// `IPV4_DEVCONF_FORWARDING` of `include/uapi/linux/ip.h`.
+const FORWARDING: u16 = 1;
 /// `IPV4_DEVCONF_RP_FILTER` of `include/uapi/linux/ip.h`.
 const RP_FILTER: u16 = 8;
 
@@ -148,6 +150,16 @@ const PAUSE: Duration = Duration::from_millis(1);
 pub fn loosen_source_check(name: &str) -> io::Result<()> {
     let loose = nest(&[(RP_FILTER, &2u32.to_ne_bytes())]);
     family_settings(name, AF_INET, &nest(&[(IFLA_INET_CONF, &loose)]))
+}
+
+/// Keeps the host from forwarding IPv4 packets that arrive by an interface, and from answering those that it would
+/// have to with an error: it has none but its own address for that, and leaves by whatever route there is.
+///
+/// # Errors
+/// The kernel's: not permitted, not there.
+pub fn without_forwarding(name: &str) -> io::Result<()> {
+    let off = nest(&[(FORWARDING, &0u32.to_ne_bytes())]);
+    family_settings(name, AF_INET, &nest(&[(IFLA_INET_CONF, &off)]))
 }
 
 /// Keeps the kernel from giving an interface a link-local IPv6 address, which both ends would share.
@@ -310,6 +322,8 @@ mod tests {
             use std::os::fd::AsFd as _;
             add_pair("tpvtest0", "tpvtest1", other.as_fd(), [2, 0, 0, 0, 0, 1]).unwrap();
             loosen_source_check("tpvtest0").unwrap();
+            std::fs::write("/proc/sys/net/ipv4/conf/tpvtest0/forwarding", "1").unwrap();
+            without_forwarding("tpvtest0").unwrap();
             without_link_local("tpvtest0").unwrap();
             other.run(|| bring_up("tpvtest1").unwrap()).unwrap();
             bring_up("tpvtest0").unwrap();
@@ -327,7 +341,9 @@ mod tests {
             assert!(!is_local("198.51.100.9".parse().unwrap()) && !is_local("192.0.2.9".parse().unwrap()));
             assert_eq!(route_to("198.51.100.9".parse().unwrap()).unwrap(), Some(24));
             assert_eq!(route_to("2001:db8:1::9".parse().unwrap()).unwrap(), Some(64));
-            assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/conf/tpvtest0/rp_filter").unwrap(), "2\n");
+            let setting =
+                |name| std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/tpvtest0/{name}")).unwrap();
+            assert_eq!([setting("rp_filter"), setting("forwarding")], ["2\n", "0\n"]);
             let addresses = nix::ifaddrs::getifaddrs().unwrap();
             assert!(!addresses.filter(|i| i.interface_name == "tpvtest0").any(|i| {
                 i.address

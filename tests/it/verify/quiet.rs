@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use super::verify;
 use crate::support::capture::Capture;
 use crate::support::firewall::{self, Family, Variant};
-use crate::support::lab::{each_backend, each_iptables_variant};
+use crate::support::lab::each_backend;
 use crate::support::mesh::Mesh;
 use crate::support::{Backend, client, command};
 
@@ -69,19 +69,22 @@ fn lead_astray(variant: Variant) {
     }
 }
 
-each_iptables_variant! {
+each_backend! {
     /// Not even where rules of others lead what is sent to somewhere else.
-    fn nothing_is_led_astray(lab, variant) {
-        lab.install(variant, &FLAGS).succeeds();
-        lead_astray(variant);
+    fn nothing_is_led_astray(lab, backend) {
+        lab.install(backend, &FLAGS).succeeds();
+        lead_astray(backend.tools());
         let capture = Capture::begin(lab);
         let said = verify(lab, &[]);
-        let families = |ids: &[&str]| -> Vec<String> {
-            ["ipv4", "ipv6"].into_iter().flat_map(|family| ids.iter().map(move |id| format!("{family} {id}"))).collect()
-        };
         let all = ["dns", "dns-sidecar", "exclusion", "inbound", "localhost", "outbound", "passthrough", "self", "sidecar"];
-        said.fails(&families(&all).iter().map(String::as_str).collect::<Vec<_>>());
+        let all: Vec<_> = ["ipv4", "ipv6"].into_iter().flat_map(|family| all.map(|id| format!("{family} {id}"))).collect();
+        // Where the plan has something at the head, our own table comes before others' translation of addresses: for
+        // DNS, and for what arrives over the virtual network's family.
+        let first = |check: &String| check.ends_with(" dns") || check == "ipv4 inbound";
+        let led = all.iter().filter(|check| backend != Backend::Nftables || !first(check));
+        said.fails(&led.map(String::as_str).collect::<Vec<_>>());
         said.because("happened", "would have gone to 10.77.0.2:7 instead");
+        println!("{:#}", said.json);
         capture.assert_nothing();
     }
 }
