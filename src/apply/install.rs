@@ -74,6 +74,7 @@ impl<'a> Install<'a> {
         // Under the lock: another run may have just taken ::6 away.
         let interfaces = host::interfaces()?;
         let mut facts = facts::collect(config, &interfaces)?;
+        host::check_users(config, facts.sidecar_uid)?;
         let old = store.load();
         let mut session = Session::new(tools, config, old.as_ref(), request.adopt, false);
 

@@ -109,6 +109,7 @@ pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
     )?;
     let config = &request.config;
     let mut facts = facts::collect(config, &host::interfaces()?)?;
+    host::check_users(config, facts.sidecar_uid)?;
     let (scene, session) = look(config, request.adopt, false)?;
     let Some((backend, why)) = session.choose(&scene, facts::demand_ipv6(request, &facts)) else {
         return Err(tools::none_found());

@@ -4,6 +4,7 @@ mod facts;
 mod listeners;
 mod net;
 mod resolv_conf;
+mod uid_map;
 mod user;
 
 use std::path::Path;
@@ -13,6 +14,7 @@ pub use facts::{HostFacts, Ipv6Support, Resolver};
 pub use listeners::listeners;
 pub use net::{Interfaces, PASSTHROUGH, interfaces, listening_tcp_ports};
 pub use resolv_conf::parse as parse_resolv_conf;
+pub use uid_map::check_users;
 pub use user::{User, sidecar_user, sidecar_user_takes_a_program};
 
 /// The DNS servers of a resolv.conf, and what in it should be looked at: one sentence each.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "libc's setresuid would change every thread of the process")]
 
 use std::io;
+use std::ops::Range;
 
 use nix::errno::Errno;
 
@@ -28,18 +29,31 @@ pub fn run_as<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> io::Result<
 /// Whether a user exists in this user namespace.
 ///
 /// # Errors
-/// `/proc` is not mounted.
+/// As those of [`mapped`].
 pub fn is_mapped(uid: u32) -> io::Result<bool> {
-    Ok(maps(&std::fs::read_to_string("/proc/thread-self/uid_map")?, uid))
+    Ok(mapped()?.iter().any(|uids| uids.contains(&u64::from(uid))))
+}
+
+/// The users who exist in this user namespace, in order (`user_namespaces(7)`).
+///
+/// # Errors
+/// `/proc` is not mounted.
+pub fn mapped() -> io::Result<Vec<Range<u64>>> {
+    Ok(read_map(&std::fs::read_to_string("/proc/thread-self/uid_map")?))
 }
 
 /// Lines of first ID inside, first ID outside, how many.
-fn maps(table: &str, uid: u32) -> bool {
-    table.lines().any(|line| {
-        let mut numbers = line.split_ascii_whitespace().map(str::parse::<u64>);
-        let (Some(Ok(first)), Some(Ok(count))) = (numbers.next(), numbers.nth(1)) else { return false };
-        (first..first.saturating_add(count)).contains(&u64::from(uid))
-    })
+fn read_map(table: &str) -> Vec<Range<u64>> {
+    let mut users: Vec<Range<u64>> = table
+        .lines()
+        .filter_map(|line| {
+            let mut numbers = line.split_ascii_whitespace().map(str::parse::<u64>);
+            let (Some(Ok(first)), Some(Ok(count))) = (numbers.next(), numbers.nth(1)) else { return None };
+            Some(first..first.saturating_add(count))
+        })
+        .collect();
+    users.sort_unstable_by_key(|users| users.start);
+    users
 }
 
 #[cfg(test)]
@@ -48,11 +62,11 @@ mod tests {
 
     #[test]
     fn maps_are_ranges() {
-        assert!(maps("         0          0 4294967295\n", 5678));
-        assert!(maps("0 1000 1\n1 100000 65536\n", 65536));
-        assert!(!maps("0 1000 1\n1 100000 65536\n", 65537));
-        assert!(!maps("0 1000 1\n", 1));
-        assert!(!maps("nonsense\n", 0));
+        assert_eq!(read_map("         0          0 4294967295\n"), std::slice::from_ref(&(0..4_294_967_295)));
+        assert_eq!(read_map("1 100000 65536\n0 1000 1\n"), [0..1, 1..65537]);
+        for nonsense in ["", "nonsense\n", "0 0", "-1 0 1", "0 x y"] {
+            assert_eq!(read_map(nonsense), [], "{nonsense}");
+        }
     }
 
     #[test]

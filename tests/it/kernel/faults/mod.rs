@@ -9,6 +9,7 @@ mod refusals;
 mod switch;
 mod tools;
 mod unreadable;
+mod users;
 
 use crate::support::firewall;
 use crate::support::snapshot::Snapshot;
