@@ -6,7 +6,7 @@ use crate::backend::iptables::commit::CommitError;
 use crate::backend::iptables::owned::merged;
 use crate::backend::iptables::tools::{self, Tools};
 use crate::backend::{Backend, firewalld};
-use crate::config::values::IpFamilyMode;
+use crate::config::values::{BackendChoice, IpFamilyMode};
 use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Interfaces, Ipv6Support, PASSTHROUGH};
 use crate::plan::{self, Family};
@@ -298,9 +298,9 @@ impl<'a> Install<'a> {
                 return Ok(());
             }
         }
-        if let Refused::Iptables { error, .. } = refused
+        if let Refused::Iptables { place: (variant, _), error } = refused
             && self.may_switch
-            && error.is_final()
+            && (error.is_final() || error.is_stuck() && self.session.lock_wait.is_over(*variant))
         {
             tracing::warn!("{error}; iptables is of no use here, so nftables is used");
             return self.switch(scene);
@@ -313,6 +313,8 @@ impl<'a> Install<'a> {
         self.may_switch = false;
         self.warnings = Warnings::new(false);
         self.backend = Backend::Nftables;
+        // Its programs are asked for nothing any more but for what has to go.
+        self.session.choice = BackendChoice::Nftables;
         self.degraded = Degraded::new(&self.request.config);
         self.facts.ipv6 = self.interfaces.ipv6_support();
         self.facts.docker_dns = scene.has_docker_dns(self.backend);

@@ -26,6 +26,11 @@ pub fn failure(refused: &Refused, strict: bool) -> Failure {
             .hint("without --strict, parts that can be left out are left out"),
         CommitError::Refused { .. } => Failure::new(Exit::Host, message)
             .hint("the kernel or the program lacks something that is required; its own words above say what"),
+        CommitError::Run { source, .. } if source.cannot_start() => {
+            let failure = Failure::new(Exit::Host, message);
+            let remedy = source.remedy().unwrap_or_default();
+            failure.hint(format!("{remedy}; with --backend nftables, an installation needs no program"))
+        }
         CommitError::Run { .. } => Failure::new(Exit::Failed, message)
             .hint("find out what holds that program up, and run the command again"),
     }

@@ -21,6 +21,13 @@ pub struct LockWait {
     pub interval: u32,
 }
 
+impl LockWait {
+    /// Whether a program of this variant that is killed at its deadline has stopped waiting for the lock before.
+    pub fn is_over(self, variant: Variant) -> bool {
+        variant == Variant::Nft || self.seconds > 0
+    }
+}
+
 /// Why changes were not committed, or not all of them.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
@@ -57,11 +64,15 @@ impl CommitError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Refused { .. } => true,
-            Self::Run { source, .. } => {
-                matches!(source, RunError::NotFound { .. } | RunError::Spawn { .. })
-            }
+            Self::Run { source, .. } => source.cannot_start(),
             Self::Busy { .. } => false,
         }
+    }
+
+    /// Whether the program did not end in its time and had to be killed, and what it was asked to do will not happen
+    /// any more.
+    pub fn is_stuck(&self) -> bool {
+        matches!(self, Self::Run { source: RunError::Deadline { alive: false, .. }, holder: None })
     }
 }
 

@@ -213,7 +213,10 @@ fn observe_places(
         asked.iter().map(|(place, programs, command)| (*place, *programs, run::start(command))).collect();
     for (place, programs, started) in started {
         let output = started.and_then(run::Started::finish);
-        let output = output.map_err(|error| Failure::new(Exit::Failed, error.to_string()));
+        let output = output.map_err(|error| match error.remedy() {
+            Some(remedy) => Failure::new(Exit::Host, error.to_string()).hint(remedy),
+            None => Failure::new(Exit::Failed, error.to_string()),
+        });
         all.push((place, output.and_then(|output| read(programs, place, &output, effort))));
     }
     all

@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use super::Output;
 
 /// Why a command gave no output.
@@ -51,6 +53,29 @@ pub enum RunError {
         /// The kernel's reason.
         source: io::Error,
     },
+}
+
+impl RunError {
+    /// Whether the program never ran.
+    pub const fn cannot_start(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::Spawn { .. })
+    }
+
+    /// What is to be done about a program that never ran.
+    pub fn remedy(&self) -> Option<&'static str> {
+        let Self::Spawn { source, .. } = self else {
+            return self.cannot_start().then_some("install the package that it belongs to");
+        };
+        Some(match source.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOEXEC) => {
+                "the file is damaged or made for another architecture; install the package that it belongs to again"
+            }
+            Some(Errno::EACCES | Errno::EPERM) => {
+                "look at the file's mode, at its file system's option noexec, and at security policies"
+            }
+            _ => "the kernel's reason is above; install the package that it belongs to again",
+        })
+    }
 }
 
 /// The end of what a child wrote to stderr, on one line, control characters escaped.

@@ -176,10 +176,48 @@ each_iptables_variant! {
             fs::remove_file(other).expect("a link of the lab");
         };
         let before = Snapshot::take();
-        with_programs(lab, refuse, &["--backend", "iptables"]).exits(1).says("cannot be started");
+        let run = with_programs(lab, refuse, &["--backend", "iptables"]).exits(3).says("cannot be started");
+        let run = run.says("hint: the file is damaged or made for another architecture");
+        assert_eq!(run.stderr.matches("hint: ").count(), 1, "{run}");
         Snapshot::take().assert_unchanged_since(&before);
         let run = with_programs(lab, refuse, &[]).succeeds().says("cannot be started").says("so nftables is used");
         is_whole_and_says_so(&run);
+        lab.program().arg("uninstall").run().succeeds();
+
+        // The same of every program, where there are tables to read.
+        their_rules(variant);
+        let before = Snapshot::take();
+        let none = || {
+            instead_of(&firewall::path(variant, Family::V4, "-restore"), "");
+            for entry in fs::read_dir("/usr/sbin").expect("programs").flatten() {
+                let program = entry.file_name().to_string_lossy().into_owned();
+                if program.contains("-save") || program.contains("-restore") {
+                    fs::remove_file(entry.path()).expect("a link of the lab");
+                    fs::write(entry.path(), [0x7f, b'E', b'L', b'F', 9, 9, 9, 9]).expect("a file of the lab");
+                    must("chmod", &["755", &entry.path().to_string_lossy()]);
+                }
+            }
+        };
+        let run = with_programs(lab, none, &["--backend", "iptables"]).exits(3).says("cannot be started");
+        assert_eq!(run.stderr.matches("hint: ").count(), 1, "{run}");
+        let run = with_programs(lab, none, &[]).succeeds();
+        is_whole_and_says_so(&run);
+        lab.program().arg("uninstall").run().succeeds();
+        Snapshot::take().assert_foreign_unchanged_since(&before);
+    }
+
+    /// A program that is there and does not end.
+    fn a_program_that_does_not_end_is_of_no_use_either(lab, variant) {
+        let hang = || {
+            instead_of(&firewall::path(variant, Family::V4, "-restore"), "exec sleep 1000");
+            let other = firewall::path(variant.other(), Family::V4, "-restore");
+            fs::remove_file(other).expect("a link of the lab");
+        };
+        let run = with_programs(lab, hang, &["--wait", "1"]).succeeds().says("did not finish within");
+        let run = run.says("so nftables is used");
+        is_whole_and_says_so(&run);
+        lab.program().arg("uninstall").run().succeeds();
+        assert_eq!(Backend::installed(), []);
     }
 }
 
