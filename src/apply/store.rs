@@ -1,6 +1,9 @@
 //! What a run leaves for the next one: a lock, so that there is only one at a time, and a state file, one of each
 //! for every network namespace, in `/run/tproxy`.
 //!
+//! That lock is a file, and also a name of the network namespace: two containers of a pod have the same rules and
+//! different files.
+//!
 //! The state is a hint, never the truth: the truth is in the kernel. It is needed for rules without comments and
 //! for what was added beside rules. Where `/run` cannot be written, a run does without both and says so.
 
@@ -8,7 +11,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,10 +25,14 @@ use crate::exit::{Exit, Failure};
 use crate::plan::Family;
 use crate::sys::lock::{self, FileLock, Holder, LockError};
 use crate::sys::netns;
+use crate::sys::turn::{self, TurnError};
 use crate::verify::turn::Turn;
 
 /// Where state and locks are, in memory: what they describe does not survive a restart either.
 const DIRECTORY: &str = "/run/tproxy";
+
+/// Of the lock that belongs to the network namespace.
+const NAME: &str = "tproxy lock";
 
 /// How often the directory is made again that somebody removed at the same time.
 const DIRECTORY_TRIES: usize = 100;
@@ -129,6 +136,8 @@ pub struct Store {
     directory: PathBuf,
     id: String,
     lock: Option<FileLock>,
+    /// The same among all processes of the network namespace, whatever files they see.
+    namespace: Option<turn::Turn>,
     /// Beside the lock, the turn to verify.
     turn: Option<Turn>,
     usable: bool,
@@ -140,6 +149,7 @@ impl Store {
     /// # Errors
     /// Another run holds the lock ([`Exit::Busy`]). A directory that cannot be written is no error.
     pub fn open(wait: Duration) -> Result<Self, Failure> {
+        let start = Instant::now();
         let mut store = Self::unlocked()?;
         let path = store.lock_path();
         let lock = || {
@@ -162,18 +172,18 @@ impl Store {
             }
             Err(LockError::Io { source, .. }) => {
                 tracing::info!(
-                    "no lock and no record of this run: {} cannot be written ({source})",
+                    "no record of this run, and no lock file: {} cannot be written ({source})",
                     store.directory.display()
                 );
             }
             Err(error @ LockError::Busy { .. }) => {
-                return Err(Failure::new(Exit::Busy, format!("another tproxy is at work: {error}"))
-                    .hint("run the command again when that process has ended"));
+                return Err(busy(&error));
             }
             Err(error @ LockError::Interrupted { .. }) => {
                 return Err(Failure::new(Exit::Failed, error.to_string()));
             }
         }
+        store.namespace = namespace(wait.saturating_sub(start.elapsed()))?;
         Ok(store)
     }
 
@@ -182,7 +192,14 @@ impl Store {
         let id = netns::current_id().map_err(|error| {
             Failure::new(Exit::Host, format!("this network namespace has no identity: {error}"))
         })?;
-        Ok(Self { directory: PathBuf::from(DIRECTORY), id, lock: None, turn: None, usable: false })
+        Ok(Self {
+            directory: PathBuf::from(DIRECTORY),
+            id,
+            lock: None,
+            namespace: None,
+            turn: None,
+            usable: false,
+        })
     }
 
     /// Who holds the lock now, as far as that can be seen.
@@ -276,6 +293,7 @@ impl Store {
         self.usable = false;
         // The first process has it too.
         self.turn = None;
+        self.namespace = None;
         if let Some(lock) = self.lock.take() {
             lock.abandon();
         }
@@ -305,6 +323,30 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.forget_if_empty();
     }
+}
+
+/// The lock of the network namespace. Where a stranger is in the way, or there is no such lock, a run goes without.
+fn namespace(wait: Duration) -> Result<Option<turn::Turn>, Failure> {
+    match turn::Turn::take(NAME, wait) {
+        Ok(lock) => {
+            if let Err(error) = lock.share_with_children() {
+                tracing::debug!("the lock of the network namespace is not shared with children: {error}");
+            }
+            Ok(Some(lock))
+        }
+        Err(error @ TurnError::Busy(_)) => Err(busy(&error)),
+        Err(error @ TurnError::Interrupted(_)) => Err(Failure::new(Exit::Failed, error.to_string())),
+        // An ordinary user must not be able to keep root from it.
+        Err(error @ (TurnError::Silent | TurnError::Stranger(_) | TurnError::Io(_))) => {
+            tracing::warn!("another run at the same time in another container would not be noticed: {error}");
+            Ok(None)
+        }
+    }
+}
+
+fn busy(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Exit::Busy, format!("another tproxy is at work: {error}"))
+        .hint("run the command again when that process has ended")
 }
 
 fn private_directory(path: &Path) -> io::Result<()> {

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen, socket, sockopt,
 };
@@ -26,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Turn {
     /// Closing it tells those who wait.
-    _listener: OwnedFd,
+    listener: OwnedFd,
 }
 
 /// Why it is not this process's turn.
@@ -35,6 +36,9 @@ pub enum TurnError {
     /// Others had it all the time.
     #[error("it is the turn of {}", .0.as_ref().map_or("another process".into(), ToString::to_string))]
     Busy(Option<Holder>),
+    /// Its name is taken by somebody who does not listen, and so by none of us.
+    #[error("somebody who does not listen has taken its name")]
+    Silent,
     /// The name is taken by another user, whom nobody here has to wait for.
     #[error("user {0} has taken its name")]
     Stranger(u32),
@@ -60,12 +64,22 @@ impl Turn {
                 Ok(()) => {
                     listen(&socket, Backlog::new(WAITING).map_err(io::Error::from)?)
                         .map_err(io::Error::from)?;
-                    return Ok(Self { _listener: socket });
+                    return Ok(Self { listener: socket });
                 }
                 Err(Errno::EADDRINUSE) => wait_for(&address, deadline)?,
                 Err(errno) => return Err(io::Error::from(errno).into()),
             }
         }
+    }
+
+    /// Lets every child started from now on have the turn too, so that nobody else gets it before the children of a
+    /// process that was killed have ended.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn share_with_children(&self) -> io::Result<()> {
+        fcntl(&self.listener, FcntlArg::F_SETFD(FdFlag::empty())).map_err(io::Error::from)?;
+        Ok(())
     }
 }
 
@@ -88,7 +102,9 @@ fn wait_for(address: &UnixAddr, deadline: Option<Instant>) -> Result<(), TurnErr
             let pid = u32::try_from(who.pid()).ok().filter(|pid| *pid > 0);
             (true, pid.map(holder::process))
         }
-        // Bound, and not listening yet or any more; or there are too many that wait.
+        // Bound, and not listening yet or any more.
+        Err(Errno::ECONNREFUSED) if left.is_zero() => return Err(TurnError::Silent),
+        // That, or there are too many that wait.
         Err(Errno::ECONNREFUSED | Errno::EAGAIN) => (false, None),
         Err(errno) => return Err(io::Error::from(errno).into()),
     };
@@ -144,9 +160,23 @@ mod tests {
         let address = UnixAddr::new_abstract(name.as_bytes()).unwrap();
         let deaf = stream().unwrap();
         bind(deaf.as_raw_fd(), &address).unwrap();
-        let Err(TurnError::Busy(None)) = Turn::take(&name, PAUSE) else { panic!("both") };
+        let Err(TurnError::Silent) = Turn::take(&name, PAUSE) else { panic!("both") };
         drop(deaf);
         Turn::take(&name, Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn children_of_a_killed_process_keep_it() {
+        let name = name("killed");
+        let turn = Turn::take(&name, Duration::ZERO).unwrap();
+        turn.share_with_children().unwrap();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        // As the end of a process does.
+        drop(turn);
+        assert!(matches!(Turn::take(&name, Duration::ZERO), Err(TurnError::Busy(_))));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        Turn::take(&name, Duration::from_secs(60)).unwrap();
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod kills;
 mod locks;
 mod native;
 mod refusals;
+mod rooms;
 mod switch;
 mod tools;
 mod unreadable;
