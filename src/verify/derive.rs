@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::check::{Check, Goal, Id, Probe, Way};
 use super::ground::{Dice, Ends, Ports, TEMPORARY, Taken, is_excluded, member, within};
 use crate::config::Config;
-use crate::config::values::{Cidr, Port, PortRange, Protocol, UidExclusion};
+use crate::config::values::{Cidr, Port, PortRange, Protocol, UidExclusion, UidRange};
 use crate::host::HostFacts;
 use crate::plan::Family;
 use crate::sidecar::Channel;
@@ -276,15 +276,14 @@ impl Deriving<'_> {
         }
     }
 
+    /// The first and the last one of a range, so that a rule about fewer of them is found.
     fn user_exclusion(&mut self, exclusion: &UidExclusion, protocol: Protocol, range: PortRange) {
-        // The sidecar's own traffic is left alone anyway, so another user tells more.
-        let sidecar = self.sources.facts.sidecar_uid;
-        let uids = exclusion.uids;
-        let uid = if uids.first == sidecar && uids.last > sidecar {
-            uids.first.saturating_add(1)
-        } else {
-            uids.first
-        };
+        for uid in ends_of(exclusion.uids, self.sources.facts.sidecar_uid) {
+            self.one_user(uid, protocol, range);
+        }
+    }
+
+    fn one_user(&mut self, uid: u32, protocol: Protocol, range: PortRange) {
         let question = (range.first.get()..=range.last.get()).contains(&DNS);
         let probe =
             match (protocol, question.then(|| self.dns_servers()).and_then(|all| all.first().copied())) {
@@ -381,6 +380,15 @@ impl Deriving<'_> {
             self.add(Id::Exclusion, target, probe, goal, expected);
         }
     }
+}
+
+/// The first and the last user of a range, each once. The sidecar's own traffic is left alone anyway, so its neighbour
+/// tells more.
+fn ends_of(uids: UidRange, sidecar: u32) -> BTreeSet<u32> {
+    let several = uids.first < uids.last;
+    let first = if several && uids.first == sidecar { uids.first.saturating_add(1) } else { uids.first };
+    let last = if several && uids.last == sidecar { uids.last.saturating_sub(1) } else { uids.last };
+    [first, last].into()
 }
 
 fn arrives(name: &str, port: Port) -> String {

@@ -195,7 +195,16 @@ fn checks(
         };
         derive::checks(sources, family, ends, dice)
     };
-    families.iter().flat_map(of_family).collect()
+    let mut checks: Vec<Check> = families.iter().flat_map(of_family).collect();
+    for check in &mut checks {
+        if let Probe::Connect { uid, .. } | Probe::Datagram { uid, .. } = check.probe
+            && !exists(uid)
+        {
+            check.probe =
+                Probe::Nothing(format!("this user namespace has no UID {uid}, so nobody here can be it"));
+        }
+    }
+    checks
 }
 
 /// Puts somebody at the destinations that are not ours to choose.

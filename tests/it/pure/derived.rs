@@ -93,11 +93,15 @@ fn promises(config: &Config, facts: &HostFacts, family: Family) -> BTreeMap<(Id,
     left_alone.extend(nets.map(|net| format!("app to excluded address {net}")));
     for exclusion in &out.exclude_ports_for_uids {
         let (first, last) = (exclusion.uids.first, exclusion.uids.last);
-        let uid = if first == facts.sidecar_uid && last > first { first + 1 } else { first };
+        let sidecar = |uid: u32| uid == facts.sidecar_uid && last > first;
+        let first_told = if sidecar(first) { first + 1 } else { first };
+        let last_told = if sidecar(last) { last - 1 } else { last };
         for protocol in &exclusion.protocols {
-            left_alone.extend(
-                exclusion.ports.iter().map(|ports| format!("UID {uid} over {protocol} to port {ports}")),
-            );
+            for uid in [first_told, last_told] {
+                left_alone.extend(
+                    exclusion.ports.iter().map(|ports| format!("UID {uid} over {protocol} to port {ports}")),
+                );
+            }
         }
     }
     if into.enabled {
@@ -437,7 +441,12 @@ fn the_sidecar_is_not_probed_as_a_user_that_is_left_alone_anyway() {
     let mut config = Config::default();
     config.redirect.outbound.exclude_ports_for_uids = vec!["tcp:443:5678-5700".parse().expect("one")];
     let checks = derive(&config, &facts(&[]), Family::V4, 1);
-    assert_eq!(targets(&checks, &[Id::Exclusion]), ["UID 5679 over tcp to port 443"]);
+    let of = |uid| format!("UID {uid} over tcp to port 443");
+    assert_eq!(targets(&checks, &[Id::Exclusion]), [of(5679), of(5700)]);
+    config.redirect.outbound.exclude_ports_for_uids =
+        ["tcp:443:5600-5678", "tcp:443:5678"].map(|one| one.parse().expect("one")).into();
+    let checks = derive(&config, &facts(&[]), Family::V4, 1);
+    assert_eq!(targets(&checks, &[Id::Exclusion]), [of(5600), of(5677), of(5678)]);
 }
 
 #[test]

@@ -177,4 +177,23 @@ each_iptables_variant! {
         said.fails(&["ipv4 dns"]);
         said.because("cause", "-d 10.96.0.10 -p udp --dport 53 -j REDIRECT");
     }
+    /// A range that ends too early is found at its end.
+    fn the_last_user_of_a_range_is_forgotten(lab, variant) {
+        lab.install(variant, &["--exclude-outbound-ports-for-uids", "tcp:*:7000-7009"]).succeeds();
+        let said = verify(lab, &[]);
+        said.all_pass();
+        let rules = firewall::save(variant, Family::V4);
+        let (_, rule) = rules
+            .lines()
+            .filter_map(|line| line.split_once("] -A "))
+            .find(|(_, rule)| rule.contains("--uid-owner 7000-7009"))
+            .expect("a rule about them");
+        let (chain, _) = rule.split_once(' ').expect("its chain");
+        let lesser = rule.replacen("7000-7009", "7000-7008", 1);
+        let lesser = lesser.strip_prefix(chain).expect("it begins so");
+        firewall::restore(variant, Family::V4, &format!("*nat\n-D {rule}\n-I {chain} 1{lesser}\nCOMMIT\n"));
+        let said = verify(lab, &[]);
+        said.fails(&["ipv4 exclusion"]);
+        said.because("target", "UID 7009 over tcp to port 1-65535");
+    }
 }

@@ -62,8 +62,8 @@ each_backend! {
         lab.install(backend, &flags).succeeds();
         let said = verify(lab, &[]);
         said.all_pass();
-        // Of each family: TCP to port 53, two ports, two in, a network, one in, three for users; one more of IPv4.
-        assert_eq!(said.count("exclusion"), 2 * 10 + 1);
+        // Of each family: TCP to port 53, two ports, two in, a network, one in, five for users; one more of IPv4.
+        assert_eq!(said.count("exclusion"), 2 * 12 + 1);
     }
 
     /// Addresses that no route leads to are tested as any.
