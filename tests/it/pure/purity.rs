@@ -48,6 +48,8 @@ const PURE: &[&str] = &[
     "src/status/words.rs",
     "src/verify/check.rs",
     "src/verify/derive.rs",
+    "src/verify/exclusions.rs",
+    "src/verify/explain.rs",
     "src/verify/ground.rs",
     "src/verify/judge.rs",
     "src/verify/witness.rs",
