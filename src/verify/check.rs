@@ -158,6 +158,9 @@ pub enum Reached {
         /// It did.
         answered: bool,
     },
+    /// Where it was sent, and the answer came back as the beginning of a flow of its own: a firewall that lets only
+    /// answers in drops it.
+    Apart,
     /// At this port of this host, as connection tracking says.
     Tracked {
         /// Which.

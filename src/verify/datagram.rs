@@ -51,15 +51,28 @@ impl Field<'_> {
         let server = self.server(to)?;
         let (_, port) = self.ask_freely(first, to, server.as_ref())?;
         self.tokens.forget(port);
-        let tie = if to.ip().is_loopback() { Tie::Loopback } else { Tie::Device };
+        let tie = self.tie(to);
         let asker = self.asker(then, to.ip(), port, tie)?;
-        self.ask(&asker, to, server.as_ref())
+        let reached = self.ask(&asker, to, server.as_ref())?;
+        // Where no rule gives an answer a zone it is in the one without a number. An answer made on this host was
+        // tracked before it could come from anywhere.
+        let answered = reached == (Reached::Destination { answered: true });
+        let apart = || conntrack::flow(Protocol::Udp, to, asker.source, 0);
+        if tie == Tie::Device && answered && apart()?.is_some() {
+            return Ok(Reached::Apart);
+        }
+        Ok(reached)
+    }
+
+    /// How a question to a server has to be sent to stay on this host.
+    fn tie(&self, to: SocketAddr) -> Tie {
+        if self.own.contains(&to.ip()) || to.ip().is_loopback() { Tie::Loopback } else { Tie::Device }
     }
 
     /// Somebody at a datagram's destination; on this host there may be a real server already.
     fn server(&self, to: SocketAddr) -> io::Result<Option<UdpSocket>> {
         let listen = || socket::udp_at(socket::udp(to.ip())?, to);
-        if !to.ip().is_loopback() {
+        if self.tie(to) == Tie::Device {
             return self.lab()?.outside.run(listen)?.map(Some);
         }
         match listen() {
@@ -70,7 +83,7 @@ impl Field<'_> {
 
     /// Who a user's datagram meets, and from which port it was sent.
     fn ask_freely(&self, uid: u32, to: SocketAddr, server: Option<&UdpSocket>) -> io::Result<(Reached, u16)> {
-        let tie = if to.ip().is_loopback() { Tie::Loopback } else { Tie::Device };
+        let tie = self.tie(to);
         let asker = self.fresh_asker(uid, to, tie)?;
         let reached = self.ask(&asker, to, server)?;
         // The sidecar's own is to leave, and what is bound did that, or did not.
@@ -106,7 +119,8 @@ impl Field<'_> {
         }
         let udp = socket::udp_at(fd, SocketAddr::new(unspecified(to), port))?;
         let ip = if tie == Tie::Loopback {
-            localhost(to)
+            // What is asked at an address of this host is asked from it.
+            if to.is_loopback() { localhost(to) } else { to }
         } else {
             let mut ends = self.lab()?.ends.values().flatten().map(|ends| ends.here);
             ends.find(|here| here.is_ipv4() == to.is_ipv4()).unwrap_or(unspecified(to))
@@ -156,7 +170,7 @@ impl Field<'_> {
         to: SocketAddr,
         server: Option<&UdpSocket>,
         led: Option<SocketAddr>,
-        mut deadline: Instant,
+        deadline: Instant,
     ) -> io::Result<Option<Reached>> {
         let mut seen = false;
         loop {
@@ -180,7 +194,6 @@ impl Field<'_> {
                 let (size, from) = server.recv_from(&mut bytes)?;
                 if bytes[..size] == self.token.question() && from.port() == asker.source.port() {
                     seen = true;
-                    deadline = deadline.min(self.patience.at_most(BRIEFLY));
                     // If this is lost, that is what is told.
                     let _ = server.send_to(ECHO, from);
                 }

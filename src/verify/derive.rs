@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::check::{Check, Goal, Id, Probe, Way};
-use super::ground::{Dice, Ends, Ports, Taken, is_excluded};
+use super::ground::{
+    Dice, Ends, Ports, Taken, is_excluded, is_excluded_inbound, is_excluded_outbound, is_link_local,
+};
 use crate::config::Config;
 use crate::config::values::{Port, Protocol};
 use crate::host::HostFacts;
@@ -105,7 +107,11 @@ impl Deriving<'_> {
         } else {
             (Way::Device, Goal::Past, "is not redirected, because outbound redirection is off".to_owned())
         };
-        for port in self.ports.all_outbound(self.dice) {
+        // TCP to DNS servers is left alone where questions are redirected, whatever ports are listed.
+        let dns = !self.dns_servers().is_empty();
+        let mut ports = self.ports.all_outbound(self.dice);
+        ports.retain(|port| *port != DNS || !dns);
+        for port in ports {
             let to = SocketAddr::new(self.ends.far, port);
             let probe = self.as_app(|uid| Probe::Connect { uid, to, way });
             self.add(Id::Outbound, format!("app to {to}"), probe, goal, expected.clone());
@@ -120,9 +126,14 @@ impl Deriving<'_> {
             (Goal::Past, "is not redirected, because inbound redirection is off".to_owned())
         };
         let from = self.ends.there;
+        let excluded = inbound.enabled && is_excluded_inbound(self.sources.config, from);
         for port in self.ports.all_inbound(self.dice) {
             let to = SocketAddr::new(self.ends.here, port);
-            let probe = Probe::Arrive { from, to };
+            let probe = if excluded {
+                Probe::Nothing("what comes from an address that a probe could have is excluded".to_owned())
+            } else {
+                Probe::Arrive { from, to }
+            };
             self.add(Id::Inbound, format!("outside to {to}"), probe, goal, expected.clone());
         }
     }
@@ -158,9 +169,21 @@ impl Deriving<'_> {
         } else {
             to
         };
+        let expected = "is not redirected";
         let probe = self.as_app(|uid| Probe::Connect { uid, to, way: Way::Loopback });
-        let expected = "is not redirected".to_owned();
-        self.add(Id::Localhost, format!("app to {to}"), probe, Goal::Past, expected);
+        self.add(Id::Localhost, format!("app to {to}"), probe, Goal::Past, expected.to_owned());
+
+        // Loopback has more addresses, and this host's others are reached over it.
+        let another = (self.family == Family::V4).then(|| IpAddr::from([127, 0, 0, 2]));
+        for addr in another.into_iter().chain([self.ends.here]) {
+            let to = SocketAddr::new(addr, self.ports.any(self.dice));
+            let probe = match &self.missing {
+                Some(why) if !addr.is_loopback() => Probe::Nothing(why.clone()),
+                _ => self.as_app(|uid| Probe::Connect { uid, to, way: Way::Loopback }),
+            };
+            let own = if addr.is_loopback() { "" } else { "own address " };
+            self.add(Id::Localhost, format!("app to {own}{to}"), probe, Goal::Past, expected.to_owned());
+        }
     }
 
     fn dns(&mut self) {
@@ -168,12 +191,22 @@ impl Deriving<'_> {
         let dns = &config.redirect.dns;
         for server in self.dns_servers() {
             let to = SocketAddr::new(server, DNS);
-            let probe = self.as_app(|uid| Probe::Datagram { uid, to });
-            let expected = answered(dns.port, server);
-            self.add(Id::Dns, format!("app to DNS server {server}"), probe, Goal::Dns, expected);
+            let without_scope = is_link_local(server)
+                .then(|| format!("no probe can have an address of the link of {server}"));
+            let (goal, expected) = if is_excluded_outbound(config, server) {
+                (Goal::Past, "is not redirected, because the address is excluded".to_owned())
+            } else {
+                (Goal::Dns, answered(dns.port, server))
+            };
+            let probe = match &without_scope {
+                Some(why) => Probe::Nothing(why.clone()),
+                None => self.as_app(|uid| Probe::Datagram { uid, to }),
+            };
+            self.add(Id::Dns, format!("app to DNS server {server}"), probe, goal, expected);
 
             let then = self.sources.facts.sidecar_uid;
             let (probe, after) = match self.sources.app {
+                _ if without_scope.is_some() => (Probe::Nothing(without_scope.unwrap_or_default()), ""),
                 Ok(first) if !dns.skip_conntrack_zone_split => {
                     (Probe::Again { first, then, to }, ", also right after an app's from the same port")
                 }

@@ -68,14 +68,13 @@ const TRIES: usize = 200;
 
 /// Picks addresses. `None`: every documentation address is the host's own or left alone by the configuration.
 pub fn ends(config: &Config, taken: &Taken, family: Family, dice: &mut Dice) -> Option<Ends> {
-    let redirect = &config.redirect;
-    let excluded =
-        redirect.outbound.exclude_ports_for_ips.iter().chain(&redirect.inbound.exclude_ports_for_ips);
-    let excluded: Vec<IpNet> = excluded.map(Cidr::net).collect();
+    let outbound: Vec<IpNet> = config.redirect.outbound.exclude_ports_for_ips.iter().map(Cidr::net).collect();
     let free = |addr: &IpAddr| {
-        !excluded.iter().any(|net| net.contains(addr)) && !taken.networks.iter().any(|net| net.contains(addr))
+        !outbound.iter().any(|net| net.contains(addr)) && !taken.networks.iter().any(|net| net.contains(addr))
     };
     let mut found: Vec<IpAddr> = Vec::new();
+    // One that inbound traffic is redirected from, if there is one.
+    let mut there = None;
     for _ in 0..TRIES {
         let addr = match family {
             Family::V4 => {
@@ -87,14 +86,37 @@ pub fn ends(config: &Config, taken: &Taken, family: Family, dice: &mut Dice) -> 
                 Ipv6Addr::new(0x2001, 0xdb8, part(), part(), 0, 0, 0, part() | 1).into()
             }
         };
-        if free(&addr) && !found.contains(&addr) {
+        if !free(&addr) || found.contains(&addr) || there == Some(addr) {
+            continue;
+        }
+        if there.is_none() && !is_excluded_inbound(config, addr) {
+            there = Some(addr);
+        } else if found.len() < 3 {
             found.push(addr);
         }
-        if let [here, there, far] = found[..] {
-            return Some(Ends { here, there, far });
+        if let ([here, far, ..], Some(there)) = (&found[..], there) {
+            return Some(Ends { here: *here, there, far: *far });
         }
     }
-    None
+    match found[..] {
+        [here, far, there] => Some(Ends { here, there, far }),
+        _ => None,
+    }
+}
+
+/// Whether what comes from an address is left alone.
+pub fn is_excluded_inbound(config: &Config, addr: IpAddr) -> bool {
+    config.redirect.inbound.exclude_ports_for_ips.iter().any(|cidr| cidr.net().contains(&addr))
+}
+
+/// Whether what goes to an address is left alone.
+pub fn is_excluded_outbound(config: &Config, addr: IpAddr) -> bool {
+    config.redirect.outbound.exclude_ports_for_ips.iter().any(|cidr| cidr.net().contains(&addr))
+}
+
+/// Whether an address means something only together with an interface, and so none of a probe's.
+pub fn is_link_local(addr: IpAddr) -> bool {
+    matches!(addr, IpAddr::V6(six) if six.is_unicast_link_local())
 }
 
 /// Ports that nobody uses or leaves alone.
@@ -168,10 +190,12 @@ pub fn within(range: PortRange, dice: &mut Dice) -> u16 {
 
 /// An address of a network that can be sent to or from; not one of this host's.
 pub fn member(net: IpNet, taken: &Taken) -> Option<IpAddr> {
-    net.hosts()
-        .chain([net.addr()])
-        .take(TRIES)
-        .find(|addr| !taken.addresses.contains(addr) && !addr.is_multicast() && !addr.is_unspecified())
+    net.hosts().chain([net.addr()]).take(TRIES).find(|addr| {
+        !taken.addresses.contains(addr)
+            && !addr.is_multicast()
+            && !addr.is_unspecified()
+            && !is_link_local(*addr)
+    })
 }
 
 /// A user whose traffic is an ordinary application's: not the sidecar's, in no exclusion, not root if possible.
@@ -226,7 +250,9 @@ mod tests {
                 let ends = ends(&config, &taken, family, &mut Dice::new(seed)).unwrap();
                 let all = BTreeSet::from([ends.here, ends.there, ends.far]);
                 assert_eq!(all.len(), 3);
-                assert!(all.iter().all(|addr| net.contains(addr)), "{all:?}");
+                let sent_to = if family == Family::V4 { net } else { "2001:db8::/32".parse().unwrap() };
+                assert!([ends.here, ends.far].iter().all(|addr| sent_to.contains(addr)), "{all:?}");
+                assert!(net.contains(&ends.there), "{all:?}");
             }
         }
     }
@@ -237,6 +263,14 @@ mod tests {
             config(|c| c.redirect.outbound.exclude_ports_for_ips = vec!["0.0.0.0/0".parse().unwrap()]);
         assert_eq!(ends(&config, &Taken::default(), Family::V4, &mut Dice::new(1)), None);
         assert!(ends(&config, &Taken::default(), Family::V6, &mut Dice::new(1)).is_some());
+    }
+
+    #[test]
+    fn who_is_outside_may_have_to_be_excluded() {
+        let config =
+            self::config(|c| c.redirect.inbound.exclude_ports_for_ips = vec!["0.0.0.0/0".parse().unwrap()]);
+        let ends = ends(&config, &Taken::default(), Family::V4, &mut Dice::new(1)).unwrap();
+        assert!(is_excluded_inbound(&config, ends.there) && !is_excluded_outbound(&config, ends.there));
     }
 
     #[test]

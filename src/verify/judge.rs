@@ -55,7 +55,9 @@ impl Bench<'_> {
 
     fn evidence(&self, reached: &Reached) -> Option<Evidence> {
         match reached {
-            Reached::Port(..) | Reached::Dns { .. } | Reached::Destination { .. } => Some(Evidence::Listener),
+            Reached::Port(..) | Reached::Dns { .. } | Reached::Destination { .. } | Reached::Apart => {
+                Some(Evidence::Listener)
+            }
             // The connection came about, and not with the sidecar: tproxy has its ports, and they were not reached.
             Reached::Somebody if self.method == Method::Listeners => Some(Evidence::Listener),
             // Or the sidecar has them, and no redirection there is known.
@@ -118,7 +120,8 @@ impl Bench<'_> {
                 _ => self.failed(check, reached, wanted),
             },
             (Goal::Dns, Reached::Dns { answered: true }) => pass("it did"),
-            (Goal::Dns, Reached::Dns { answered: false }) => lost(),
+            (Goal::Dns, Reached::Dns { answered: false })
+            | (Goal::Past, Reached::Destination { answered: false }) => lost(),
             (Goal::Past, Reached::Tracked { port, answered }) if self.is_led_on(check, *port) => {
                 match answered {
                     Some(false) => lost(),
@@ -131,8 +134,12 @@ impl Bench<'_> {
                 }
             }
             (Goal::Past, Reached::Destination { answered: true }) => pass("it arrived where it was sent"),
-            (Goal::Past, Reached::Destination { answered: false }) => {
-                pass("it arrived where it was sent; whether the answer comes back was not seen")
+            (Goal::Past, Reached::Apart) => apart(),
+            // The sidecar's own port is left alone: who listens there got it without a redirection.
+            (Goal::Past, Reached::Port(channel, _))
+                if destination(&check.probe).is_some_and(|sent| sent.port() == self.port(*channel)) =>
+            {
+                pass("it arrived where it was sent")
             }
             (Goal::Past, Reached::Somebody) => pass("a program that is not the sidecar took it"),
             _ => self.failed(check, reached, wanted),
@@ -151,7 +158,7 @@ impl Bench<'_> {
             }
             Reached::Tracked { port, .. } => format!("was redirected to {}", self.name(*port)),
             Reached::Astray(to) => format!("would have gone to {to} instead, and was kept on this host"),
-            Reached::Destination { .. } => "went straight to where it was sent".to_owned(),
+            Reached::Destination { .. } | Reached::Apart => "went straight to where it was sent".to_owned(),
             Reached::Somebody => "was taken by a program that is not the sidecar".to_owned(),
             Reached::Refused => match wanted {
                 Some(port) => {
@@ -255,9 +262,17 @@ fn answered_too(held: Verdict, answered: Option<bool>) -> Verdict {
 pub(super) const LOST: &str = "arrived there, but its answer got lost";
 
 fn lost() -> Verdict {
-    let cause = "the answer is tracked apart from the question: rules for conntrack zones are missing or somebody \
-                 else's";
+    let cause = "a firewall drops the answer, perhaps because it is tracked apart from the question: rules for \
+                 conntrack zones are missing or somebody else's";
     fail(LOST.to_owned(), cause, Next::Install)
+}
+
+fn apart() -> Verdict {
+    let happened = "arrived there, but its answer is no answer to connection tracking, and a firewall that lets only \
+                    answers in drops it";
+    let cause =
+        "it is tracked apart from the question: rules for conntrack zones are missing or somebody else's";
+    fail(happened.to_owned(), cause, Next::Install)
 }
 
 /// Where a TCP probe was sent.
@@ -298,7 +313,7 @@ fn advice(check: &Check, reached: &Reached) -> (String, Next) {
         (_, Reached::Astray(_)) => ("a NAT rule of somebody else's takes it before ours", Next::Status),
         (_, Reached::Nowhere | Reached::Refused) => (FIREWALL, Next::Count),
         (_, Reached::Unsent(_)) if !is_bound(&check.probe) => (FIREWALL, Next::Count),
-        (_, Reached::Destination { .. } | Reached::Somebody) => {
+        (_, Reached::Destination { .. } | Reached::Apart | Reached::Somebody) => {
             ("no rule redirects it, or a rule ahead of ours takes it first", Next::Status)
         }
         _ => {

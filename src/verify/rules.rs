@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::exit::Failure;
 use crate::plan::Family;
 use crate::status::look::compared_with;
-use crate::status::model::{Difference, DifferenceKind, Report, Verdict};
+use crate::status::model::{Ahead, Difference, DifferenceKind, Report, Verdict};
 
 /// What is there, compared with what is wanted.
 #[derive(Debug)]
@@ -48,12 +48,29 @@ impl Look {
         Counted { families: families.collect(), all: self.0.hits }
     }
 
-    /// What is wrong with the installation as a whole, each with what to do about it.
-    pub fn complaints(&self) -> impl Iterator<Item = String> {
-        self.0.problems.iter().map(|finding| match &finding.fix {
+    /// What is wrong with the installation as a whole, or can be where no probe goes, each with what to do about it.
+    pub fn complaints(&self) -> Vec<String> {
+        const SHOWN: usize = 3;
+        let report = &self.0;
+        let problems = report.problems.iter().map(|finding| match &finding.fix {
             Some(fix) => format!("{}; {fix}", finding.what),
             None => finding.what.clone(),
-        })
+        });
+        let ahead = report.ahead.iter().take(SHOWN).map(|ahead| {
+            let Ahead { whose, family, place, rule, traffic, all, fix, .. } = ahead;
+            let part = if *all { "" } else { "part of " };
+            let rule = escaped(rule);
+            format!("{whose} takes {part}the {traffic} {family} traffic before the redirection, by '{rule}' in {place}; {fix}")
+        });
+        let more = report.ahead.len().saturating_sub(SHOWN);
+        let more = (more > 0).then(|| {
+            format!("{more} more rules of others come before the redirection; 'tproxy status' names them")
+        });
+        let differ = report.verdict != Verdict::NotInstalled && !report.differences.is_empty();
+        let differ = differ.then(|| {
+            "the rules are not all as wanted, whatever probes see; 'tproxy status' lists them".to_owned()
+        });
+        problems.chain(ahead).chain(more).chain(differ).collect()
     }
 
     /// What the rules look like that checks are about.

@@ -62,7 +62,7 @@ pub fn run(
     let lab = Lab::make(ground::TEMPORARY, wanted, &mut dice, budget).and_then(Lab::without_passage);
     let mut checks = checks(config, facts, &in_use, &families, &lab, &mut dice);
     if let Ok(lab) = &lab {
-        invite(lab, &mut checks, budget);
+        invite(lab, &mut checks, &in_use, budget);
     }
     let used = lab.iter().flat_map(|lab| lab.ends.values().flatten());
     let used = used.flat_map(Ends::networks);
@@ -208,7 +208,7 @@ fn checks(
 }
 
 /// Puts somebody at the destinations that are not ours to choose.
-fn invite(lab: &Lab, checks: &mut [Check], budget: &Budget) {
+fn invite(lab: &Lab, checks: &mut [Check], taken: &Taken, budget: &Budget) {
     let addr = |check: &Check| match &check.probe {
         Probe::Connect { to, way: Way::Device, .. }
         | Probe::Datagram { to, .. }
@@ -216,7 +216,8 @@ fn invite(lab: &Lab, checks: &mut [Check], budget: &Budget) {
         Probe::Arrive { from, .. } => Some(*from),
         _ => None,
     };
-    let wanted = checks.iter().filter_map(addr).filter(|addr| !addr.is_loopback());
+    let wanted =
+        checks.iter().filter_map(addr).filter(|addr| !addr.is_loopback() && !taken.addresses.contains(addr));
     let invited = lab.invite(&wanted.collect(), budget);
     for check in checks {
         if let Some((addr, Err(why))) = addr(check).and_then(|addr| invited.get_key_value(&addr)) {

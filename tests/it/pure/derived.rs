@@ -119,8 +119,12 @@ fn promises(config: &Config, facts: &HostFacts, family: Family) -> BTreeMap<(Id,
     // What is configured twice is promised once; each of the only ports there are is promised by itself.
     let mut all: BTreeMap<_, _> = all.into_iter().map(|promise| (promise, 1)).collect();
     let each = |only: &[Port]| u32::try_from(numbers(only).len().max(1)).expect("few ports");
-    all.insert((Id::Outbound, String::new()), each(&out.include_ports));
+    let to_servers = !servers.is_empty() && numbers(&out.include_ports).contains(&53);
+    all.insert((Id::Outbound, String::new()), each(&out.include_ports) - u32::from(to_servers));
+    // Localhost, another address of this host, and another of loopback, of which IPv6 has one.
+    all.insert((Id::Localhost, String::new()), if family == Family::V4 { 3 } else { 2 });
     all.insert((Id::Inbound, String::new()), each(&into.include_ports));
+    all.retain(|_, count| *count > 0);
     all
 }
 
@@ -199,6 +203,10 @@ fn is_meant(check: &Check, config: &Config, facts: &HostFacts, family: Family) -
             prop_assert_eq!(check.goal, if into.enabled { Goal::Port(Channel::Inbound) } else { Goal::Past });
             prop_assert!(comes_in(config, to.port()));
         }
+        (Id::Inbound, Probe::Nothing(_)) => {
+            let excluded = into.exclude_ports_for_ips.iter().any(|net| net.net().contains(&ends.there));
+            prop_assert!(into.enabled && excluded);
+        }
         (Id::Sidecar, Probe::Connect { uid, to, way }) => {
             prop_assert_eq!((*uid, to.ip(), *way), (facts.sidecar_uid, ends.far, Way::Device));
             prop_assert!(goes_out(config, to.port()), "an app's would be redirected");
@@ -218,7 +226,8 @@ fn is_meant(check: &Check, config: &Config, facts: &HostFacts, family: Family) -
             prop_assert_eq!(check.goal, if arrives { Goal::Port(Channel::Inbound) } else { Goal::Past });
         }
         (Id::Localhost, Probe::Connect { uid, to, way }) => {
-            prop_assert_eq!((*uid, to.ip().is_loopback(), *way), (APP, true, Way::Loopback));
+            prop_assert_eq!((*uid, *way), (APP, Way::Loopback));
+            prop_assert!(to.ip().is_loopback() || to.ip() == ends.here, "{}", to);
             prop_assert_eq!(check.goal, Goal::Past);
         }
         (Id::Passthrough, Probe::Passthrough { uid, source, to }) => {
@@ -231,7 +240,12 @@ fn is_meant(check: &Check, config: &Config, facts: &HostFacts, family: Family) -
             prop_assert_eq!(why, &format!("resolv.conf lists no {family} DNS server"));
         }
         (Id::Dns, Probe::Datagram { uid, to }) => {
-            prop_assert_eq!((*uid, to.port(), to.ip().to_string(), check.goal), (APP, 53, words, Goal::Dns));
+            let excluded = out.exclude_ports_for_ips.iter().any(|net| net.net().contains(&to.ip()));
+            let goal = if excluded { Goal::Past } else { Goal::Dns };
+            prop_assert_eq!((*uid, to.port(), to.ip().to_string(), check.goal), (APP, 53, words, goal));
+        }
+        (Id::Dns | Id::DnsSidecar, Probe::Nothing(_)) => {
+            prop_assert!(words.starts_with("fe8"), "only addresses of a link are nobody's: {}", words);
         }
         (Id::DnsSidecar, Probe::Again { first, then, to }) => {
             prop_assert!(!config.redirect.dns.skip_conntrack_zone_split);
@@ -307,6 +321,9 @@ fn is_left_alone(check: &Check, config: &Config, family: Family) -> Result<(), T
                     })
             });
             prop_assert!(is_it && words.starts_with(&format!("UID {uid} over {protocol} ")), "{}", words);
+        }
+        (Id::Exclusion, Probe::Nothing(_)) => {
+            prop_assert!(words.contains("fe8"), "only addresses of a link are nobody's: {}", words);
         }
         other => prop_assert!(false, "{:?}", other),
     }

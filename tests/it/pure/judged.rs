@@ -82,6 +82,7 @@ fn reached() -> impl Strategy<Value = Reached> {
         3 => (channel, told).prop_map(|(channel, told)| Reached::Port(channel, told)),
         1 => any::<bool>().prop_map(|answered| Reached::Dns { answered }),
         1 => any::<bool>().prop_map(|answered| Reached::Destination { answered }),
+        1 => Just(Reached::Apart),
         5 => (port, any::<Option<bool>>()).prop_map(|(port, answered)| Reached::Tracked { port, answered }),
         1 => Just(Reached::Astray(at("10.77.0.2:7"))),
         1 => Just(Reached::Somebody),
@@ -141,11 +142,16 @@ fn is_seen(check: &Check, reached: &Reached, holders: &Holders) -> bool {
         (Goal::Port(_), Reached::Tracked { port, .. }) => {
             port_of(check.goal) == Some(*port) && sidecar_has(port)
         }
-        (Goal::Dns, Reached::Dns { answered }) => *answered,
+        (Goal::Dns, Reached::Dns { answered }) | (Goal::Past, Reached::Destination { answered }) => *answered,
         (Goal::Dns, Reached::Tracked { port, answered }) => {
             *port == 15053 && sidecar_has(port) && *answered == Some(true)
         }
-        (Goal::Past, Reached::Destination { .. } | Reached::Somebody) => true,
+        (Goal::Past, Reached::Somebody) => true,
+        // The sidecar's own port, left alone as any other.
+        (Goal::Past, Reached::Port(channel, _)) => sent.is_some_and(|to| {
+            let tcp = !matches!(check.probe, Probe::Datagram { .. } | Probe::Again { .. });
+            tcp && Some(to.port()) == port_of(Goal::Port(*channel))
+        }),
         // Docker's server, behind a port of its own.
         (Goal::Past, Reached::Tracked { port, answered }) => {
             let docker = check.id == Id::DnsSidecar && sent.is_some_and(|to| to.ip().is_loopback());

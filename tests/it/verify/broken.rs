@@ -37,6 +37,22 @@ each_backend! {
         said.because("happened", "was redirected to the DNS port");
     }
 
+    /// The sidecar's answers begin flows of their own, which a firewall that lets only answers in would drop.
+    fn answers_are_tracked_apart(lab, backend) {
+        lab.install(backend, &["--redirect-dns"]).succeeds();
+        match backend {
+            Backend::Iptables(variant) => {
+                for family in Family::BOTH {
+                    firewall::restore(variant, family, "*raw\n-F PREROUTING\nCOMMIT\n");
+                }
+            }
+            Backend::Nftables => firewall::nft("flush chain inet kuma_mesh zones_prerouting\n"),
+        }
+        let said = verify(lab, &[]);
+        said.fails(&["ipv4 dns-sidecar", "ipv6 dns-sidecar"]);
+        said.because("happened", "its answer is no answer to connection tracking");
+    }
+
     fn somebody_is_ahead(lab, backend) {
         lab.install(backend, &["--redirect-dns"]).succeeds();
         // What they only let pass goes on to a chain of our own.
@@ -160,6 +176,20 @@ each_iptables_variant! {
         said.because("happened", "went straight to where it was sent");
         said.because("cause", "-t nat -A OUTPUT -p tcp");
         said.because("next", "tproxy install --kuma-dp-user kuma-dp");
+    }
+
+    /// Localhost has a rule of its own; what else is reached over loopback has another.
+    fn own_addresses_are_redirected(lab, variant) {
+        lab.install(variant, &[]).succeeds();
+        let rules = firewall::save(variant, Family::V4);
+        let (_, rule) = rules
+            .lines()
+            .filter_map(|line| line.split_once("] -A KUMA_MESH_OUTBOUND "))
+            .find(|(_, rule)| rule.contains("-o lo") && rule.contains("! --uid-owner") && rule.contains("RETURN"))
+            .expect("a rule");
+        firewall::restore(variant, Family::V4, &format!("*nat\n-D KUMA_MESH_OUTBOUND {rule}\nCOMMIT\n"));
+        let said = verify(lab, &[]);
+        said.fails(&["ipv4 localhost"]);
     }
 
     fn ipv6_has_no_rules(lab, variant) {
