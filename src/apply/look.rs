@@ -1,9 +1,11 @@
 //! Looks at what is there, asking no more than has to be asked.
 
+use std::collections::BTreeMap;
 use std::io;
 
+use crate::backend::iptables::legacy::{self, Legacy};
 use crate::backend::iptables::observe::{self, Observation, Ours, Unread};
-use crate::backend::iptables::situation::{Place, Recorded};
+use crate::backend::iptables::situation::{Place, Recorded, Situation};
 use crate::backend::iptables::tools::{Tools, Variant};
 use crate::backend::nftables::decode::Observed;
 use crate::backend::nftables::observe::observe as observe_native;
@@ -53,17 +55,66 @@ pub struct Seen {
     pub docker_dns: bool,
 }
 
-/// The rules of the iptables programs. With `spare`, a program is run only if there can be a rule of ours in what it
-/// would read.
-pub fn iptables(tools: &Tools, record: &Record, spare: bool) -> Result<Seen, Failure> {
-    if !spare {
-        return Ok(Seen { rules: observe::observe(tools)?, unread: Unread::new(), docker_dns: false });
+/// How much of what others have is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sight {
+    /// Nothing: a program is run only if there can be a rule of ours in what it would read.
+    Ours,
+    /// As much as it takes to choose between the variants, and all of the one that is chosen.
+    ToChoose,
+    /// All.
+    All,
+}
+
+/// The rules of the iptables programs.
+pub fn iptables(tools: &Tools, record: &Record, sight: Sight) -> Result<Seen, Failure> {
+    let all = |rules| Seen { rules, unread: Unread::new(), docker_dns: false };
+    match sight {
+        Sight::Ours => only_ours(tools, record),
+        // Without programs of the nft variant there is nothing to choose.
+        Sight::ToChoose if tools.nft.v4.is_some() && tools.named != Some(Variant::Legacy) => {
+            to_choose(tools, record).map(all)
+        }
+        Sight::ToChoose | Sight::All => observe::observe(tools).map(all),
     }
+}
+
+fn only_ours(tools: &Tools, record: &Record) -> Result<Seen, Failure> {
     let chains = netlink::nft_chain_names(Family::V4).map_err(|error| unreadable(&error))?;
-    let docker_dns = chains.iter().any(|(table, chain)| table == "nat" && chain == "DOCKER_OUTPUT");
-    let ours = |variant, family| ours(variant, family, record);
+    let legacy = legacy(legacy::read);
+    let docker_dns = chains.iter().any(|(table, chain)| table == "nat" && chain == "DOCKER_OUTPUT")
+        || legacy.get(&Family::V4).is_some_and(Legacy::has_docker_dns);
+    let ours = |variant, family| ours((variant, family), record, &legacy);
     let (rules, unread) = observe::observe_some(tools, ours)?;
     Ok(Seen { rules, unread, docker_dns })
+}
+
+/// Legacy rules of others are read by a program only if that variant is the one to use: then ours go to places among
+/// them.
+fn to_choose(tools: &Tools, record: &Record) -> Result<Observation, Failure> {
+    let legacy = legacy(legacy::read_all);
+    let mut others = Observation::new();
+    for (family, tables) in &legacy {
+        let place = (Variant::Legacy, *family);
+        if !tables.is_empty() && ours(place, record, &legacy)? == Ours::No {
+            others.insert(place, tables.saved(false));
+        }
+    }
+    let told: Vec<Place> = others.keys().copied().collect();
+    // Whatever is asked for has to be read.
+    let unless_told =
+        |variant, family| Ok(if told.contains(&(variant, family)) { Ours::No } else { Ours::Yes });
+    let (mut observation, _) = observe::observe_some(tools, unless_told)?;
+    observation.append(&mut others);
+    let situation = Situation::new(observation, &record.rules);
+    let legacy_it_is = situation.choose(tools).is_some_and(|(variant, _)| variant == Variant::Legacy);
+    let mut observation = situation.into_observation();
+    if legacy_it_is {
+        let if_told =
+            |variant, family| Ok(if told.contains(&(variant, family)) { Ours::Yes } else { Ours::No });
+        observation.append(&mut observe::observe_some(tools, if_told)?.0);
+    }
+    Ok(observation)
 }
 
 /// Where there can be rules of ours, but no program to read them.
@@ -71,11 +122,17 @@ pub fn iptables(tools: &Tools, record: &Record, spare: bool) -> Result<Seen, Fai
 /// # Errors
 /// There are some, so that they can be neither replaced nor removed.
 pub fn out_of_reach(tools: &Tools, record: &Record) -> Result<Vec<Place>, Failure> {
+    let unreadable = observe::unreadable(tools)?;
+    if unreadable.is_empty() {
+        return Ok(unreadable);
+    }
+    let legacy = legacy(legacy::read);
     let mut places = Vec::new();
-    for (variant, family) in observe::unreadable(tools)? {
-        let are_ours = match variant {
-            Variant::Nft => mentions_us(family)?,
-            Variant::Legacy => record.variant == Some(variant),
+    for (variant, family) in unreadable {
+        let are_ours = match (variant, legacy.get(&family)) {
+            (Variant::Nft, _) => mentions_us(family)?,
+            (Variant::Legacy, Some(tables)) => tables.is_ours(),
+            (Variant::Legacy, None) => record.variant == Some(variant),
         };
         if are_ours {
             let what = format!(
@@ -85,21 +142,39 @@ pub fn out_of_reach(tools: &Tools, record: &Record) -> Result<Vec<Place>, Failur
             let hint = format!("install the {variant} variant of iptables, and run the command again");
             return Err(Failure::new(Exit::Host, what).hint(hint));
         }
-        if ours(variant, family, record)? != Ours::No {
+        if ours((variant, family), record, &legacy)? != Ours::No {
             places.push((variant, family));
         }
     }
     Ok(places)
 }
 
-/// Whether there are rules of ours; without asking a program, which alone could tell what is in legacy tables.
-pub fn ours(variant: Variant, family: Family, record: &Record) -> Result<Ours, Failure> {
+/// Legacy tables by family, as far as the kernel tells of them.
+pub type LegacyTables = BTreeMap<Family, Legacy>;
+
+/// Reads them without a program. A family that cannot be read so is left out: a program may know better.
+pub fn legacy(read: impl Fn(Family) -> io::Result<Legacy>) -> LegacyTables {
+    let read = |family| match read(family) {
+        Ok(tables) => Some((family, tables)),
+        Err(error) => {
+            tracing::debug!("the kernel does not tell of {family} legacy tables: {error}");
+            None
+        }
+    };
+    Family::BOTH.into_iter().filter_map(read).collect()
+}
+
+/// Whether there are rules of ours; without asking a program.
+pub fn ours((variant, family): Place, record: &Record, legacy: &LegacyTables) -> Result<Ours, Failure> {
+    // Rules without comment are known by their words, which their program has to say.
     let known = record.rules.get(&family).is_some_and(|rules| !rules.is_empty());
-    match variant {
+    let are = |ours: bool| if ours { Ours::Yes } else { Ours::No };
+    match (variant, legacy.get(&family)) {
         _ if known => Ok(Ours::Yes),
-        Variant::Legacy if record.variant == Some(Variant::Legacy) => Ok(Ours::Yes),
-        Variant::Legacy => Ok(Ours::Perhaps),
-        Variant::Nft => mentions_us(family).map(|us| if us { Ours::Yes } else { Ours::No }),
+        (Variant::Nft, _) => mentions_us(family).map(are),
+        (Variant::Legacy, Some(tables)) => Ok(are(tables.is_ours())),
+        (Variant::Legacy, None) if record.variant == Some(Variant::Legacy) => Ok(Ours::Yes),
+        (Variant::Legacy, None) => Ok(Ours::Perhaps),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::config::values::BackendChoice;
 use crate::exit::{Exit, Failure};
 use crate::sys::signal;
 
-use super::look::{self, Record};
+use super::look::{self, Record, Sight};
 use super::scene::{Goal, Scene, Steps};
 use super::store::State;
 
@@ -38,6 +38,8 @@ pub struct Session {
     pub choice: BackendChoice,
     /// Whether that was left to us, and the programs turned out not to read what is there.
     given_up: bool,
+    /// How much has to be seen, whatever way is chosen.
+    least: Sight,
     /// What an earlier run recorded.
     pub record: Record,
     /// How the xtables lock is waited for.
@@ -82,6 +84,7 @@ impl Session {
             tools,
             choice: config.backend,
             given_up: false,
+            least: if adopt { Sight::All } else { Sight::Ours },
             record: old.map(Record::from).unwrap_or_default(),
             lock_wait: LockWait { seconds: config.wait, interval: config.wait_interval },
             max_retries: config.retry.max_retries,
@@ -105,7 +108,8 @@ impl Session {
         let scene = match self.look_beside(native.clone()) {
             Ok(scene) => scene,
             Err(failure) => {
-                let without = Self { choice: BackendChoice::Nftables, adopt: false, ..self.clone() };
+                let choice = BackendChoice::Nftables;
+                let without = Self { choice, adopt: false, least: Sight::Ours, ..self.clone() };
                 // What is needed then is not read either.
                 let Ok(scene) = without.look_beside(native) else { return Err(failure) };
                 if self.adopt || !self.may_choose(&scene) {
@@ -150,12 +154,12 @@ impl Session {
 
     fn look_beside(&self, native: Option<Observed>) -> Result<Scene, Failure> {
         // Where no iptables is going to be used, its programs are asked only for rules of ours that have to go.
-        let spare = match self.choice {
-            BackendChoice::Nftables => true,
-            BackendChoice::Auto => native.is_some(),
-            BackendChoice::Iptables => false,
+        let sight = match self.choice {
+            BackendChoice::Nftables => Sight::Ours,
+            BackendChoice::Auto if native.is_some() => Sight::Ours,
+            BackendChoice::Auto | BackendChoice::Iptables => Sight::ToChoose,
         };
-        let seen = look::iptables(&self.tools, &self.record, spare && !self.adopt)?;
+        let seen = look::iptables(&self.tools, &self.record, sight.max(self.least))?;
         let mut iptables = Situation::new(seen.rules, &self.record.rules);
         if self.adopt {
             iptables.adopt();
@@ -226,7 +230,7 @@ impl Session {
     /// Something is left that should not be; the failure lists it ([`Exit::Left`]).
     pub fn take_back(&self, before: &Goal) -> Result<(), Failure> {
         // Rules that go back into shared chains go to their places among others', so all have to be seen.
-        let all_seen = Self { choice: BackendChoice::Iptables, ..self.clone() };
+        let all_seen = Self { least: Sight::All, ..self.clone() };
         let shared = before.iptables.values().any(|wanted| wanted.rule_count() > 0);
         let session = if shared { &all_seen } else { self };
         session.go_back(before)

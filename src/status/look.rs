@@ -12,6 +12,7 @@ use crate::apply::look::Record;
 use crate::apply::pending::{self, Trial};
 use crate::apply::store::{Phase, State, Store};
 use crate::backend::iptables::infer::{self, Inferred};
+use crate::backend::iptables::observe::Observation;
 use crate::backend::iptables::situation::{Place, Recorded, Situation};
 use crate::backend::iptables::tools::{self, Tools, Variant};
 use crate::backend::iptables::transition::Wanted;
@@ -37,6 +38,8 @@ struct Look {
     compared: Compared,
     /// Where rules of ours can be that only a program of iptables can read.
     places: Vec<Place>,
+    /// Legacy rules of others, which may be ahead of ours.
+    others: Observation,
     /// Found only if there is such a place.
     tools: Tools,
     /// The sidecar's user is not looked up, because the programs that may be run are needed for more.
@@ -108,7 +111,7 @@ impl Look {
         }
         let (config, compared) = source(state.as_ref());
         let mut problems = Vec::new();
-        let places = reading::places(&state.as_ref().map(Record::from).unwrap_or_default())?;
+        let (places, others) = reading::places(&state.as_ref().map(Record::from).unwrap_or_default())?;
         // The variant of named programs is on record; asking them for it would be one more process.
         let known = state.as_ref().filter(|_| compared == Compared::Recorded).and_then(State::variant);
         let tools = match reading::tools(&places, &config.iptables_executables, known) {
@@ -122,7 +125,7 @@ impl Look {
             }
             Err(failure) => return Err(failure),
         };
-        Ok(Self { state, config, compared, places, tools, user_unasked: false, problems, notes })
+        Ok(Self { state, config, compared, places, others, tools, user_unasked: false, problems, notes })
     }
 
     fn recorded(&self) -> Recorded {

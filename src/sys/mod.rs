@@ -15,6 +15,7 @@ pub mod socket;
 pub mod turn;
 pub mod user;
 pub mod watch;
+pub mod xtables;
 
 mod holder;
 mod poll;

@@ -7,6 +7,7 @@ mod envoy;
 mod firewalld;
 mod kernel;
 mod laws;
+mod legacy;
 mod nftables;
 mod pure;
 mod readme;

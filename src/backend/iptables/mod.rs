@@ -3,6 +3,7 @@
 pub mod commit;
 pub mod decode;
 pub mod infer;
+pub mod legacy;
 pub mod observe;
 pub mod owned;
 mod piecewise;

@@ -8,6 +8,7 @@ use crate::plan::{Family, Table};
 use crate::sys::netlink;
 use crate::sys::run::{self, Command, Output};
 
+use super::legacy;
 use super::piecewise;
 use super::refusal::Refusal;
 use super::save::{Saved, incompatible};
@@ -277,15 +278,7 @@ fn has_tables(variant: Variant, family: Family, tables: &[&str]) -> Result<bool,
             })?;
             Ok(names.iter().any(|name| tables.contains(&name.as_str())))
         }
-        Variant::Legacy => {
-            let path = match family {
-                Family::V4 => "/proc/net/ip_tables_names",
-                Family::V6 => "/proc/net/ip6_tables_names",
-            };
-            // Not there, or not readable in a user namespace without the right: no such tables to be seen.
-            Ok(std::fs::read_to_string(path)
-                .is_ok_and(|names| names.lines().any(|name| tables.contains(&name))))
-        }
+        Variant::Legacy => Ok(legacy::names(family).iter().any(|name| tables.contains(&name.as_str()))),
     }
 }
 

@@ -124,17 +124,19 @@ impl SavedRule {
             && self.words().windows(2).any(|pair| matches!(pair[0].as_str(), "-j" | "-g") && pair[1] == chain)
     }
 
-    /// Whether it carries the owner tag: as the whole comment, or followed by a slash and a reason.
+    /// Whether it carries the owner tag.
     pub fn is_tagged(&self) -> bool {
-        self.args.contains(OWNER_TAG)
-            && self
-                .comment()
-                .and_then(|comment| {
-                    Some(matches!(comment.strip_prefix(OWNER_TAG)?.chars().next(), None | Some('/')))
-                })
-                .unwrap_or(false)
+        self.args.contains(OWNER_TAG) && self.comment().is_some_and(|comment| is_owner_tag(&comment))
     }
 }
+
+/// Whether a comment is the owner tag: all of it, or followed by a slash and a reason.
+pub fn is_owner_tag(comment: &str) -> bool {
+    comment.strip_prefix(OWNER_TAG).is_some_and(|rest| matches!(rest.chars().next(), None | Some('/')))
+}
+
+/// In place of what a rule asks for beside what is written of it.
+pub const UNREAD: &str = "…";
 
 /// Those of our tables that the program says it cannot print, because somebody put rules into them that only `nft`
 /// can read. What is missing then might be ours.

@@ -40,6 +40,11 @@ impl Situation {
         Self { observation, ownership }
     }
 
+    /// All that was read.
+    pub fn into_observation(self) -> Observation {
+        self.observation
+    }
+
     /// Whether the rules of both are the same, whoever they belong to.
     pub fn same_rules(&self, other: &Self) -> bool {
         self.observation == other.observation

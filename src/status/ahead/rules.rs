@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::backend::iptables::decode::Canonical;
 use crate::backend::iptables::owned::SharedRule;
-use crate::backend::iptables::save::{Saved, SavedChain, SavedRule, SavedTable};
+use crate::backend::iptables::save::{Saved, SavedChain, SavedRule, SavedTable, UNREAD};
 use crate::backend::iptables::situation::{Place, Situation};
 use crate::backend::iptables::tools::Variant;
 use crate::backend::iptables::typed::Purpose;
@@ -194,6 +194,10 @@ fn concerns(words: &[String], traffic: Traffic, ours: &Ours) -> Part {
         }
         if matches!(word, "-j" | "-g") {
             break;
+        }
+        if word == UNREAD {
+            part = part.min(Part::Some);
+            continue;
         }
         let value = words.next().unwrap_or_default();
         let narrowed = match (word, negated) {

@@ -1,5 +1,5 @@
 //! The report of a host on which the rules are in our own nftables table. No program is needed for it; those of
-//! iptables are asked for what no other can tell: legacy rules, and rules of ours that should not be there.
+//! iptables are asked only for rules of ours that should not be there.
 
 use std::io;
 use std::net::IpAddr;

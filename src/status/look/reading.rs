@@ -1,9 +1,8 @@
-//! What of the rules is read by programs of iptables: what may be ours, and legacy rules, which may be ahead of ours and
-//! which no other way leads to. Everything else is asked of the kernel.
+//! What of the rules is read by programs of iptables: what may be ours. Everything else is asked of the kernel.
 
-use crate::apply::look::{Record, ours};
-use crate::backend::iptables::observe;
-use crate::backend::iptables::observe::Ours;
+use crate::apply::look::{self, Record};
+use crate::backend::iptables::legacy;
+use crate::backend::iptables::observe::{self, Observation, Ours};
 use crate::backend::iptables::situation::{Place, Situation};
 use crate::backend::iptables::tools::{Tools, Variant};
 use crate::config::Executables;
@@ -87,18 +86,22 @@ impl Unread {
     }
 }
 
-/// Where only a program can tell what is there.
+/// Where only a program can tell what is there; and legacy rules of others, which the kernel tells.
 ///
 /// # Errors
 /// The kernel does not list its tables.
-pub fn places(record: &Record) -> Result<Vec<Place>, Failure> {
+pub fn places(record: &Record) -> Result<(Vec<Place>, Observation), Failure> {
     let mut places = Vec::new();
-    for (variant, family) in observe::with_tables_of_ours()? {
-        if ours(variant, family, record)? != Ours::No {
-            places.push((variant, family));
+    let mut others = Observation::new();
+    let legacy = look::legacy(legacy::read);
+    for place in observe::with_tables_of_ours()? {
+        if look::ours(place, record, &legacy)? != Ours::No {
+            places.push(place);
+        } else if let (Variant::Legacy, Some(tables)) = (place.0, legacy.get(&place.1)) {
+            others.insert(place, tables.saved(true));
         }
     }
-    Ok(places)
+    Ok((places, others))
 }
 
 /// The programs for these places; without any, none is looked for.
@@ -126,7 +129,8 @@ impl Look {
                 why = Why::TooManyWithUser;
             }
         }
-        let seen = observe::observe_sparingly(&self.tools, &self.places, left)?;
+        let mut seen = observe::observe_sparingly(&self.tools, &self.places, left)?;
+        seen.observation.append(&mut self.others);
         let without = self.places.iter().filter(|(v, f)| self.tools.of(*v).programs(*f).is_none());
         let without = without.map(|&place| Unread { place, why: Why::WithoutProgram });
         let left_out = seen.left_out.into_iter().map(|place| Unread { place, why: why.clone() });

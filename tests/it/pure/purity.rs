@@ -15,6 +15,8 @@ const PURE: &[&str] = &[
     "src/exit.rs",
     "src/apply/degrade.rs",
     "src/backend/iptables/decode.rs",
+    "src/backend/iptables/legacy/table.rs",
+    "src/backend/iptables/legacy/words.rs",
     "src/backend/iptables/owned.rs",
     "src/backend/iptables/refusal.rs",
     "src/backend/iptables/render.rs",
