@@ -12,7 +12,7 @@ use std::path::Path;
 use crate::exit::{Exit, Failure};
 pub use facts::{HostFacts, Ipv6Support, Resolver};
 pub use listeners::listeners;
-pub use net::{Interfaces, PASSTHROUGH, interfaces, listening_tcp_ports};
+pub use net::{Interfaces, PASSTHROUGH, interfaces, is_up, listening_tcp_ports};
 pub use resolv_conf::parse as parse_resolv_conf;
 pub use uid_map::check_users;
 pub use user::{User, sidecar_user, sidecar_user_takes_a_program};

@@ -45,6 +45,12 @@ pub fn interfaces() -> Result<Interfaces, Failure> {
     Ok(Interfaces { loopback, addresses })
 }
 
+/// Whether an interface of this network namespace is switched on.
+pub fn is_up(name: &str) -> bool {
+    let is_it = |interface: &InterfaceAddress| interface.interface_name == name;
+    getifaddrs().into_iter().flatten().filter(is_it).any(|it| it.flags.contains(InterfaceFlags::IFF_UP))
+}
+
 impl Interfaces {
     /// The name of the first interface with the loopback flag.
     pub fn loopback(&self) -> &str {
@@ -149,7 +155,12 @@ mod tests {
 
     #[test]
     fn the_loopback_interface_is_found_when_down() {
-        apart(|| assert_eq!(interfaces().unwrap().loopback(), "lo"));
+        apart(|| {
+            assert_eq!(interfaces().unwrap().loopback(), "lo");
+            assert!(!is_up("lo"));
+            tool("ip", "link set lo up");
+            assert!(is_up("lo") && !is_up("lo0"));
+        });
     }
 
     #[test]

@@ -280,6 +280,7 @@ impl Look {
             None => Vec::new(),
         };
         let interfaces = host::interfaces()?;
+        self.say_if_down(interfaces.loopback());
         let mut facts = HostFacts {
             sidecar_uid: self.sidecar_uid(inferred.sidecar_uid)?,
             loopback: interfaces.loopback().to_owned(),
@@ -407,6 +408,18 @@ impl Look {
         ours: impl Fn(&'static str) -> Option<i32>,
     ) {
         self.notes.extend(ahead::elsewhere(native, taking, ours).into_iter().map(Finding::note));
+    }
+
+    /// What is redirected on this host goes over loopback.
+    fn say_if_down(&mut self, loopback: &str) {
+        if !host::is_up(loopback) {
+            self.problems.push(Finding::new(
+                format!(
+                    "the loopback interface {loopback} is down, so nothing that is redirected here arrives"
+                ),
+                format!("run 'ip link set {loopback} up'"),
+            ));
+        }
     }
 
     fn say_if_unfinished(&mut self) {

@@ -15,6 +15,7 @@ pub mod ground;
 mod guests;
 pub mod judge;
 mod lab;
+mod loopback;
 mod probe;
 mod queue;
 mod rules;

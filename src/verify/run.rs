@@ -14,6 +14,7 @@ use super::ground::{self, Dice, Ends, Taken};
 use super::guests;
 use super::judge::Bench;
 use super::lab::Lab;
+use super::loopback;
 use super::probe::Field;
 use super::queue::{self, Patience};
 use super::rules::{self, Look};
@@ -54,6 +55,12 @@ pub fn run(
         _ => vec![Family::V4],
     };
     let in_use = in_use();
+    if !host::is_up(&facts.loopback) {
+        let down = Err(loopback::is_down(&facts.loopback));
+        let checks = checks(config, facts, &in_use, &families, &down, &mut dice);
+        let outcomes = checks.into_iter().map(|check| loopback::judge(check, &facts.loopback)).collect();
+        return Ok(Report { method: Method::Listeners, outcomes });
+    }
     let wanted = families.iter().map(|&family| {
         let none = || format!("every {family} documentation address is in use here, or excluded");
         (family, ground::ends(config, &in_use, family, &mut dice).ok_or_else(none))

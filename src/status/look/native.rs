@@ -125,6 +125,7 @@ impl Look {
             None => Vec::new(),
         };
         let interfaces = host::interfaces()?;
+        self.say_if_down(interfaces.loopback());
         let chains = netlink::nft_chain_names(Family::V4).map_err(|error| unreadable(&error))?;
         let docker = chains.iter().any(|(table, chain)| table == "nat" && chain == "DOCKER_OUTPUT");
         let mut facts = HostFacts {

@@ -159,3 +159,14 @@ each_backend! {
         let _ = status(lab, &[]).exits(11).prints("the sidecar's user is gone").prints("--kuma-dp-user");
     }
 }
+
+each_backend! {
+    /// What is redirected on this host goes over it.
+    fn the_loopback_interface_is_down(lab, backend) {
+        install(lab, backend);
+        must("ip", &["link", "set", "lo", "down"]);
+        status(lab, &[]).exits(11).prints("the loopback interface lo is down").prints("ip link set lo up");
+        must("ip", &["link", "set", "lo", "up"]);
+        status(lab, &[]).exits(0);
+    }
+}

@@ -63,3 +63,17 @@ fn lines_are_short() {
         assert!(run.stderr.contains("checks failed"), "{}", run.stderr);
     });
 }
+
+/// What is redirected on this host goes over loopback, so without it nothing works.
+#[test]
+fn the_loopback_interface_is_down() {
+    Lab::enter(|lab| {
+        lab.install(Variant::Nft, &["--redirect-dns"]).succeeds();
+        command::must("ip", &["link", "set", "lo", "down"]);
+        let run = lab.program().arg("verify").run();
+        run.exits(12)
+            .prints("happened  the loopback interface lo is down")
+            .prints("next      ip link set lo up")
+            .says("hint: ip link set lo up");
+    });
+}
