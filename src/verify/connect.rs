@@ -1,13 +1,14 @@
 //! Probes over TCP.
 
 use std::io::{self, Read as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::check::{Method, Reached, Way};
-use super::probe::{BRIEFLY, Field, named, unspecified};
+use super::probe::{BRIEFLY, Field, lock, named, unspecified};
 use crate::config::values::Protocol;
-use crate::sys::netlink::conntrack;
+use crate::plan::Family;
+use crate::sys::netlink::{conntrack, sockets};
 use crate::sys::{socket, user};
 
 impl Field<'_> {
@@ -22,12 +23,12 @@ impl Field<'_> {
         .map_err(|error| named("nobody can be put at its destination", &error))?;
         match way {
             Way::Loopback if to.ip().is_loopback() => {
-                let fd = begin(uid, to, Some(self.loopback), None)?;
+                let fd = self.begin(uid, to, Some(self.loopback), None)?;
                 self.meet(fd, to, Some(&listener))
             }
             Way::Loopback => self.connect_here(uid, to, None, &listener),
             Way::Device => {
-                let fd = begin(uid, to, Some(&self.lab()?.device), None)?;
+                let fd = self.begin(uid, to, Some(&self.lab()?.device), None)?;
                 self.meet_bound(fd, to, &listener)
             }
             Way::Route => self.connect_freely(uid, to, &listener),
@@ -35,7 +36,7 @@ impl Field<'_> {
     }
 
     fn connect_freely(&self, uid: u32, to: SocketAddr, listener: &TcpListener) -> io::Result<Reached> {
-        let scout = begin(uid, to, Some(&self.lab()?.device), None)?;
+        let scout = self.begin(uid, to, Some(&self.lab()?.device), None)?;
         match self.meet_bound(scout, to, listener)? {
             Reached::Tracked { .. } => {}
             // It has been seen what becomes of it, and a real one might leave.
@@ -46,7 +47,7 @@ impl Field<'_> {
         if let Some(why) = self.leaves(&users, to)? {
             return Ok(Reached::Unknown(why));
         }
-        let fd = begin(uid, to, None, None)?;
+        let fd = self.begin(uid, to, None, None)?;
         self.meet(fd, to, Some(listener))
     }
 
@@ -62,7 +63,7 @@ impl Field<'_> {
             }
         }
         if users.contains(&self.sidecar) {
-            let onward = begin(self.sidecar, to, Some(&self.lab()?.device), None)?;
+            let onward = self.begin(self.sidecar, to, Some(&self.lab()?.device), None)?;
             if let Some(Reached::Astray(away)) = self.led_to(local(&onward)?, to)? {
                 return Ok(Some(format!(
                     "what the sidecar makes of it would leave this host: a NAT rule leads it to {away}"
@@ -98,6 +99,10 @@ impl Field<'_> {
         if let Some(why) = self.is_overruled(to.ip())? {
             return Ok(Reached::Unknown(why));
         }
+        if self.is_sidecars(to) {
+            let why = "the sidecar listens there itself, and would connect to itself without end";
+            return Ok(Reached::Unknown(why.to_owned()));
+        }
         let mut all = self.lab()?.ends.values().flatten();
         let there = all.find(|ends| ends.here == to.ip()).map_or(from, |ends| ends.there);
         if there != from {
@@ -114,6 +119,17 @@ impl Field<'_> {
             }
         }
         self.arrive_from(from, to)
+    }
+
+    /// Whether a running sidecar listens on this port of the host.
+    fn is_sidecars(&self, to: SocketAddr) -> bool {
+        let of_family = |of: Family| {
+            let all = sockets::waiting(of, Protocol::Tcp).unwrap_or_default();
+            let own = to.is_ipv4() == (of == Family::V4);
+            all.into_iter()
+                .any(|at| at.uid == self.sidecar && at.port == to.port() && (own || at.both_families))
+        };
+        self.method == Method::Counters && Family::BOTH.into_iter().any(of_family)
     }
 
     fn arrive_from(&self, from: IpAddr, to: SocketAddr) -> io::Result<Reached> {
@@ -133,6 +149,7 @@ impl Field<'_> {
             socket::begin_connect(&fd, to)?;
             Ok::<_, io::Error>(fd)
         })??;
+        self.began(Protocol::Tcp, local(&fd)?, to);
         self.meet(fd, to, listener.as_ref())
     }
 
@@ -151,7 +168,7 @@ impl Field<'_> {
         source: Option<IpAddr>,
         listener: &TcpListener,
     ) -> io::Result<Reached> {
-        let scout = begin(uid, to, Some(&self.lab()?.device), source)?;
+        let scout = self.begin(uid, to, Some(&self.lab()?.device), source)?;
         match conntrack::flow(Protocol::Tcp, local(&scout)?, to, 0)? {
             Some(flow) if !self.is_here(flow.answers_from.ip()) => {
                 return Ok(Reached::Astray(flow.answers_from));
@@ -162,7 +179,31 @@ impl Field<'_> {
             _ => {}
         }
         drop(scout);
-        self.meet(begin(uid, to, None, source)?, to, Some(listener))
+        self.meet(self.begin(uid, to, None, source)?, to, Some(listener))
+    }
+
+    /// Begins a connection as a user, bound to an interface or else only with packets that live to the next host.
+    fn begin(
+        &self,
+        uid: u32,
+        to: SocketAddr,
+        device: Option<&str>,
+        source: Option<IpAddr>,
+    ) -> io::Result<OwnedFd> {
+        let fd = user::run_as(uid, || socket::tcp(to.ip()))??;
+        match device {
+            Some(device) => socket::bind_to_device(&fd, device)?,
+            None => socket::stay_near(&fd, to.ip())?,
+        }
+        user::run_as(uid, || {
+            if let Some(source) = source {
+                socket::bind_to(&fd, SocketAddr::new(source, 0))
+                    .map_err(|error| named(&format!("{source} cannot be bound"), &error))?;
+            }
+            socket::begin_connect(&fd, to)
+        })??;
+        self.began(Protocol::Tcp, local(&fd)?, to);
+        Ok(fd)
     }
 
     /// Whether connections to elsewhere are tracked.
@@ -171,7 +212,7 @@ impl Field<'_> {
         let mut all = lab.ends.values().flatten();
         let Some(ends) = all.find(|ends| ends.here == to.ip()) else { return Ok(true) };
         let far = SocketAddr::new(ends.far, to.port());
-        let scout = begin(uid, far, Some(&lab.device), None)?;
+        let scout = self.begin(uid, far, Some(&lab.device), None)?;
         Ok(conntrack::flow(Protocol::Tcp, local(&scout)?, far, 0)?.is_some())
     }
 
@@ -198,7 +239,7 @@ impl Field<'_> {
         if self.method == Method::Counters {
             match self.led_to(local, to) {
                 Ok(Some(reached)) => {
-                    self.see_off(&stream, listener)?;
+                    self.see_off(stream, listener)?;
                     return Ok(reached);
                 }
                 // A listener of our own tells as well.
@@ -229,16 +270,19 @@ impl Field<'_> {
     }
 
     /// Lets a real sidecar finish. It goes on to the destination, perhaps a moment later, and has to get there while
-    /// there is one; and it has done what it will when it lets go of the connection.
-    fn see_off(&self, mut stream: &TcpStream, listener: Option<&TcpListener>) -> io::Result<()> {
+    /// there is one; and it has done what it will when it lets go of the connection. One that takes long is told that
+    /// nothing more comes, and is waited for at the end.
+    fn see_off(&self, stream: TcpStream, listener: Option<&TcpListener>) -> io::Result<()> {
         let deadline = self.patience.until();
-        loop {
+        while !is_over(&stream) {
             let mut fds: Vec<&dyn AsFd> = vec![&stream];
             if let Some(listener) = listener {
                 fds.push(listener);
             }
             let ready = socket::readable(&fds, Some(deadline))?;
             if ready.is_empty() {
+                stream.shutdown(Shutdown::Write)?;
+                lock(&self.unfinished).push(stream);
                 return Ok(());
             }
             if let (true, Some(listener)) = (ready.contains(&1), listener)
@@ -246,14 +290,8 @@ impl Field<'_> {
             {
                 socket::reset_on_close(&onward)?;
             }
-            if ready.contains(&0) {
-                match stream.read(&mut [0; 128]) {
-                    Ok(size) if size > 0 => {}
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    _ => return Ok(()),
-                }
-            }
         }
+        Ok(())
     }
 
     /// What the sidecar's line says, if the connection is with it.
@@ -270,23 +308,18 @@ impl Field<'_> {
     }
 }
 
-/// Begins a connection as a user, bound to an interface or else only with packets that live to the next host.
-fn begin(uid: u32, to: SocketAddr, device: Option<&str>, source: Option<IpAddr>) -> io::Result<OwnedFd> {
-    let fd = user::run_as(uid, || socket::tcp(to.ip()))??;
-    match device {
-        Some(device) => socket::bind_to_device(&fd, device)?,
-        None => socket::stay_near(&fd, to.ip())?,
-    }
-    user::run_as(uid, || {
-        if let Some(source) = source {
-            socket::bind_to(&fd, SocketAddr::new(source, 0))
-                .map_err(|error| named(&format!("{source} cannot be bound"), &error))?;
+/// Whether whoever is at the other end of a connection, that does not block, has let go of it. What it said is lost.
+pub(super) fn is_over(mut stream: &TcpStream) -> bool {
+    loop {
+        match stream.read(&mut [0; 128]) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
         }
-        socket::begin_connect(&fd, to)
-    })??;
-    Ok(fd)
+    }
 }
 
-fn local(fd: &OwnedFd) -> io::Result<SocketAddr> {
+pub(super) fn local(fd: &OwnedFd) -> io::Result<SocketAddr> {
     TcpStream::from(fd.try_clone()?).local_addr()
 }

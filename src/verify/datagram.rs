@@ -132,6 +132,7 @@ impl Field<'_> {
     /// Who a datagram meets.
     fn ask(&self, asker: &Asker, to: SocketAddr, server: Option<&UdpSocket>) -> io::Result<Reached> {
         let question = self.token.question();
+        self.began(Protocol::Udp, asker.source, to);
         match asker.tie {
             Tie::Free => socket::send_by(&asker.udp, &question, to, self.lab()?.index)?,
             Tie::Device | Tie::Loopback => asker.udp.send_to(&question, to)?,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::budget::{Budget, NO_TIME, Stage};
 use super::check::{Check, Method, Probe, Reached};
+use super::connect::local;
 use super::ground::{self, Dice, Ends, Taken};
 use super::lab::Lab;
 use super::probe::{BRIEFLY, Field, same};
@@ -82,6 +83,7 @@ impl Field<'_> {
             socket::begin_connect(&fd, to)?;
             Ok::<_, io::Error>(fd)
         })??;
+        self.began(Protocol::Tcp, local(&fd)?, to);
         self.meet(fd, to, None)
     }
 
@@ -114,6 +116,7 @@ impl Field<'_> {
             Ok::<UdpSocket, io::Error>(udp)
         })??;
         let source = udp.local_addr()?;
+        self.began(Protocol::Udp, source, to);
         let patience = self.patience;
         let until =
             if self.method == Method::Counters { patience.at_most(BRIEFLY) } else { patience.until() };

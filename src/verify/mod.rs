@@ -20,6 +20,7 @@ mod probe;
 mod queue;
 mod rules;
 mod run;
+mod settle;
 mod source;
 mod stand_in;
 pub mod turn;

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,9 @@ const APP_ZONES: [u16; 2] = [2, 0];
 
 /// All of them.
 pub(super) const ZONES: [u16; 3] = [0, 1, 2];
+
+/// A flow that a probe began, and its ends.
+pub type Began = (Protocol, SocketAddr, SocketAddr);
 
 /// Where probes are sent.
 pub struct Field<'a> {
@@ -54,6 +57,10 @@ pub struct Field<'a> {
     pub patience: &'a Patience<'a>,
     /// One probe at a time to the same destination: each has a listener there.
     pub busy: Mutex<HashMap<SocketAddr, Arc<Mutex<()>>>>,
+    /// Flows that probes began: connection tracking would know some of them for minutes.
+    pub flows: Mutex<Vec<Began>>,
+    /// Connections that a running sidecar has not let go of yet.
+    pub unfinished: Mutex<Vec<TcpStream>>,
 }
 
 impl Field<'_> {
@@ -73,6 +80,11 @@ impl Field<'_> {
 
     pub(super) fn lab(&self) -> io::Result<&Lab> {
         self.lab.ok_or_else(|| io::Error::other("there is no temporary interface"))
+    }
+
+    /// Remembers a flow, to have it forgotten.
+    pub(super) fn began(&self, protocol: Protocol, from: SocketAddr, to: SocketAddr) {
+        lock(&self.flows).push((protocol, from, to));
     }
 
     pub(super) fn place(&self, to: SocketAddr) -> Arc<Mutex<()>> {
@@ -122,7 +134,7 @@ pub(super) fn same(a: SocketAddr, b: SocketAddr) -> bool {
     a.ip() == b.ip() && a.port() == b.port()
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
 
@@ -18,6 +17,7 @@ use super::loopback;
 use super::probe::Field;
 use super::queue::{self, Patience};
 use super::rules::{self, Look};
+use super::settle;
 use super::stand_in;
 use super::witness;
 use crate::config::values::IpFamilyMode;
@@ -27,15 +27,11 @@ use crate::host::{self, HostFacts, Ipv6Support};
 use crate::plan::Family;
 use crate::sidecar::Sidecar;
 use crate::sidecar::token::{Token, Tokens};
-use crate::sys::netlink::sockets;
 use crate::sys::user;
 
 /// What it takes to make a pair of interfaces, and to be other users.
 const CAPABILITIES: &str = "run it as root of the host or of the container whose traffic is redirected, with the \
     capabilities NET_ADMIN, NET_RAW, SETUID and SYS_ADMIN";
-
-/// How long connections of probes may take to end.
-const ENDING: Duration = Duration::from_secs(1);
 
 /// Finds out whether traffic goes where a configuration says, with packets that do not leave this host. Needs root.
 /// What there is no time for is not tested. `written` is what the command to run next may refer to.
@@ -105,14 +101,21 @@ pub fn run(
         sound: before.as_ref().is_some_and(Look::is_sound),
         patience: &patience,
         busy: Mutex::default(),
+        flows: Mutex::default(),
+        unfinished: Mutex::default(),
     };
     let reached = queue::send_all(&patience, &checks, |check| field.send(&check.probe));
+    let flows = field.flows.into_inner().unwrap_or_default();
+    let unfinished = field.unfinished.into_inner().unwrap_or_default();
     drop(sidecar);
-    settle(lab.iter().chain(guests.values()), budget);
+    let after = look(config, budget, Stage::Explaining);
+    let labs = || lab.iter().chain(guests.values());
+    settle::wait(unfinished, labs(), budget);
+    let addresses = settle::addresses(labs());
     let is_missing = lab.is_err();
     drop((lab, guests));
+    settle::forget(&flows, &addresses, budget);
 
-    let after = look(config, budget, Stage::Explaining);
     for complaint in after.iter().flat_map(Look::complaints) {
         tracing::warn!("{complaint}");
     }
@@ -242,22 +245,6 @@ fn destinations(checks: &[Check]) -> BTreeSet<IpAddr> {
         _ => None,
     });
     addresses.collect()
-}
-
-/// Waits until nobody here, such as a real sidecar, has a connection with an address of a temporary interface: what
-/// it sent then, without the interface, would leave by another one.
-fn settle<'a>(labs: impl Iterator<Item = &'a Lab>, budget: &Budget) {
-    const PAUSE: Duration = Duration::from_millis(5);
-    let ends = labs.flat_map(|lab| lab.ends.values().flatten());
-    let own: Vec<IpAddr> = ends.flat_map(|ends| [ends.here, ends.there, ends.far]).collect();
-    let deadline = budget.until(Stage::Explaining, ENDING);
-    let is_busy = |family: &Family| {
-        let all = sockets::connections(*family).unwrap_or_default();
-        all.iter().any(|(from, to)| own.contains(from) || own.contains(to))
-    };
-    while Family::BOTH.iter().any(is_busy) && Instant::now() < deadline {
-        std::thread::sleep(PAUSE);
-    }
 }
 
 /// A dual-stack configuration on a host without IPv6.

@@ -16,6 +16,7 @@ use crate::plan::Family;
 const NFNL_SUBSYS_CTNETLINK: u16 = 1;
 const IPCTNL_MSG_CT_NEW: u16 = NFNL_SUBSYS_CTNETLINK << 8;
 const IPCTNL_MSG_CT_GET: u16 = IPCTNL_MSG_CT_NEW | 1;
+const IPCTNL_MSG_CT_DELETE: u16 = IPCTNL_MSG_CT_NEW | 2;
 
 const NESTED: u16 = 0x8000;
 const CTA_TUPLE_ORIG: u16 = 1;
@@ -51,8 +52,10 @@ pub struct Flow {
 /// The kernel's; [`io::ErrorKind::Unsupported`] where it cannot tell of connections at all.
 pub fn flow(protocol: Protocol, from: SocketAddr, to: SocketAddr, zone: u16) -> io::Result<Option<Flow>> {
     let mut found = None;
-    let asked = Socket::open(SockProtocol::NetlinkNetFilter)
-        .and_then(|socket| socket.ask(&get(protocol, from, to, zone), |message| found = read(message, from)));
+    let asked = Socket::open(SockProtocol::NetlinkNetFilter).and_then(|socket| {
+        let request = about(IPCTNL_MSG_CT_GET, protocol, from, to, zone);
+        socket.ask(&request, |message| found = read(message, from))
+    });
     match asked {
         Ok(()) => Ok(found),
         Err(Errno::ENOENT) => Ok(None),
@@ -64,7 +67,19 @@ pub fn flow(protocol: Protocol, from: SocketAddr, to: SocketAddr, zone: u16) -> 
     }
 }
 
-fn get(protocol: Protocol, from: SocketAddr, to: SocketAddr, zone: u16) -> Request {
+/// Lets the kernel forget the flow that a packet with these ends began; that there is none is no error.
+///
+/// # Errors
+/// The kernel's.
+pub fn forget(protocol: Protocol, from: SocketAddr, to: SocketAddr, zone: u16) -> io::Result<()> {
+    let request = about(IPCTNL_MSG_CT_DELETE, protocol, from, to, zone);
+    match Socket::open(SockProtocol::NetlinkNetFilter)?.ask(&request, |_| ()) {
+        Err(Errno::ENOENT) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+fn about(kind: u16, protocol: Protocol, from: SocketAddr, to: SocketAddr, zone: u16) -> Request {
     let (family, source, destination) = match (from.ip(), to.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             (Family::V4, (CTA_IP_V4_SRC, from.octets().to_vec()), (CTA_IP_V4_DST, to.octets().to_vec()))
@@ -92,7 +107,7 @@ fn get(protocol: Protocol, from: SocketAddr, to: SocketAddr, zone: u16) -> Reque
     if zone != [0, 0] {
         all.push((CTA_ZONE, &zone));
     }
-    Request::new(IPCTNL_MSG_CT_GET, NLM_F_ACK, &[number(family), 0, 0, 0], &all)
+    Request::new(kind, NLM_F_ACK, &[number(family), 0, 0, 0], &all)
 }
 
 fn six(addr: IpAddr) -> Ipv6Addr {
@@ -136,7 +151,7 @@ mod tests {
     use super::*;
 
     fn flow(from: &str, to: &str) -> Request {
-        get(Protocol::Tcp, from.parse().unwrap(), to.parse().unwrap(), 2)
+        about(IPCTNL_MSG_CT_GET, Protocol::Tcp, from.parse().unwrap(), to.parse().unwrap(), 2)
     }
 
     #[test]

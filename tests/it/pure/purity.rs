@@ -54,6 +54,7 @@ const PURE: &[&str] = &[
     "src/verify/explain.rs",
     "src/verify/ground.rs",
     "src/verify/judge.rs",
+    "src/verify/loopback.rs",
     "src/verify/witness.rs",
 ];
 

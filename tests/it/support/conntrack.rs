@@ -77,6 +77,31 @@ impl News {
     }
 }
 
+/// Every connection that the caller's namespace knows.
+pub fn known() -> Vec<Tracked> {
+    const GET: u16 = NEW | 1;
+    const DONE: u16 = 3;
+    let socket = open(0);
+    let mut request = Vec::new();
+    request.extend(20_u32.to_ne_bytes());
+    request.extend(GET.to_ne_bytes());
+    // A request for all there is.
+    request.extend(0x301_u16.to_ne_bytes());
+    request.extend([0; 12]);
+    sendto(socket.as_raw_fd(), &request, &NetlinkAddr::new(0, 0), MsgFlags::empty()).expect("a request");
+    let mut buffer = vec![0; 1 << 16];
+    let mut all = Vec::new();
+    loop {
+        let size = recv(socket.as_raw_fd(), &mut buffer, MsgFlags::empty()).expect("an answer");
+        for (kind, payload) in messages(&buffer[..size]) {
+            if kind == DONE {
+                return all;
+            }
+            all.extend(read((kind, payload)));
+        }
+    }
+}
+
 /// Forgets every connection of the caller's namespace.
 pub fn forget_all() {
     let socket = open(0);

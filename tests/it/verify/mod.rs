@@ -12,6 +12,7 @@ mod quiet;
 mod routed;
 mod said;
 mod sidecar;
+mod slow;
 mod together;
 
 pub use said::{Said, verify};

@@ -10,7 +10,7 @@ use crate::support::capture::Capture;
 use crate::support::firewall::{self, Family, Variant};
 use crate::support::lab::each_backend;
 use crate::support::mesh::Mesh;
-use crate::support::{Backend, client, command};
+use crate::support::{Backend, client, command, conntrack};
 
 fn interfaces() -> Vec<String> {
     let mut names: Vec<String> =
@@ -120,6 +120,23 @@ each_backend! {
         let _ = client::connect_to(SocketAddr::new(Family::V4.outside(), 80));
         let _ = client::connect_to(SocketAddr::new(Family::V6.outside(), 80));
         assert!(capture.packets().len() >= 2);
+    }
+
+    /// Connection tracking would know of connections that never came about for two minutes.
+    fn no_connection_is_known_afterwards(lab, backend) {
+        lab.install(backend, &["--redirect-dns"]).succeeds();
+        let documentation = |addr: std::net::SocketAddr| {
+            let networks = ["192.0.2.", "198.51.100.", "203.0.113.", "2001:db8:"];
+            networks.iter().any(|network| addr.ip().to_string().starts_with(network))
+        };
+        for with_sidecar in [false, true] {
+            let sidecar = with_sidecar.then(|| [Mesh::new(lab, Family::V4), Mesh::new(lab, Family::V6)]);
+            verify(lab, &[]).all_pass();
+            let mut known = conntrack::known();
+            known.retain(|flow| documentation(flow.source) && documentation(flow.destination));
+            assert_eq!(known, [], "with a sidecar: {with_sidecar}");
+            drop(sidecar);
+        }
     }
 
     /// The interface goes with the process, however that ends.
