@@ -97,10 +97,10 @@ impl Guard {
         private(&pending, false)
             .and_then(|mut file| file.write_all(&text))
             .map_err(|error| failed("the confirmation", &error))?;
-        match detach(&log_file) {
+        // Whoever waits for a lock must not wait for a process that only waits itself.
+        match detach(&log_file, || store.abandon_lock()) {
             Ok(Side::Here(ear)) => Ok(Self { pending, log, says, ear }),
             Ok(Side::There(mouth)) => {
-                store.abandon_lock();
                 detach::let_go_of_inherited();
                 wait(&says, session, undo, mouth)
             }

@@ -48,12 +48,14 @@ impl Ear {
 /// Makes the second process. It has a session of its own, reads nothing, writes to `log` alone, is deaf to SIGHUP
 /// and to SIGINT, knows nothing of signals that the first one got, and its parent is init.
 ///
+/// `let_go` runs in the other one before this one goes on: what only one of them may hold is let go of there.
+///
 /// Must be called while this process has a single thread: in the other one only the calling thread goes on, and
 /// locks that others held stay locked.
 ///
 /// # Errors
 /// The kernel's; then there is no second process.
-pub fn detach(log: &File) -> io::Result<Side> {
+pub fn detach(log: &File, let_go: impl FnOnce()) -> io::Result<Side> {
     let nothing = File::options().read(true).write(true).open("/dev/null")?;
     let (ear, mouth) = pipe2(OFlag::O_CLOEXEC)?;
     // SAFETY: there is one thread (see above), so the child may go on as if nothing had happened.
@@ -68,7 +70,11 @@ pub fn detach(log: &File) -> io::Result<Side> {
         ForkResult::Child => {
             drop(ear);
             let mut mouth = File::from(mouth);
-            if second(&nothing, log).is_err() || mouth.write_all(READY).is_err() {
+            if second(&nothing, log).is_err() {
+                std::process::exit(1);
+            }
+            let_go();
+            if mouth.write_all(READY).is_err() {
                 std::process::exit(1);
             }
             Ok(Side::There(mouth.into()))
