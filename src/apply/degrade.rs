@@ -199,7 +199,7 @@ pub fn can_do_without(error: &SendError) -> bool {
 fn part_of(error: &SendError) -> Option<Part> {
     let SendError::Refused(refused) = error else { return None };
     match refused.statement.as_ref()? {
-        Statement::CtZone(_) => Some(Part::Zones),
+        Statement::CtZone(_) | Statement::Untracked => Some(Part::Zones),
         Statement::Invalid => Some(Part::Invalid),
         Statement::Log { .. } => Some(Part::Log),
         _ => None,

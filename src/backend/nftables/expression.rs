@@ -74,13 +74,8 @@ impl Writer {
             Statement::Port(end, test) => self.port(*end, test),
             Statement::Interface(end, test) => self.interface(*end, test),
             Statement::Owner(test) => self.owner(test),
-            Statement::Invalid => {
-                let load =
-                    Attributes::new().number(ct::KEY, ct::STATE).number(ct::DESTINATION, data::REGISTER);
-                self.push("ct", &load);
-                self.mask(&ct::INVALID.to_ne_bytes());
-                self.compare(compare::UNEQUAL, &0_u32.to_ne_bytes());
-            }
+            Statement::Invalid => self.state(ct::INVALID),
+            Statement::Untracked => self.state(ct::UNTRACKED),
             Statement::Counter => {
                 let zero = Attributes::new()
                     .bytes(counter::BYTES, &0_u64.to_be_bytes())
@@ -206,6 +201,13 @@ impl Writer {
                 }
             }
         }
+    }
+
+    fn state(&mut self, bit: u32) {
+        let load = Attributes::new().number(ct::KEY, ct::STATE).number(ct::DESTINATION, data::REGISTER);
+        self.push("ct", &load);
+        self.mask(&bit.to_ne_bytes());
+        self.compare(compare::UNEQUAL, &0_u32.to_ne_bytes());
     }
 
     fn meta(&mut self, key: u32) {

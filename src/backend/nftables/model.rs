@@ -113,6 +113,8 @@ pub enum Statement {
     Owner(Test<UidRange>),
     /// Connection tracking cannot make sense of it (`ct state invalid`).
     Invalid,
+    /// Somebody switched connection tracking off for it (`ct state untracked`).
+    Untracked,
     /// Count packets and bytes.
     Counter,
     /// Write a line to the kernel's log and go on.

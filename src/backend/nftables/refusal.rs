@@ -66,7 +66,7 @@ impl Refused {
                 "the module nft_ct",
                 "CONFIG_NFT_CT and CONFIG_NF_CONNTRACK_ZONES",
             ),
-            (Some(Statement::Invalid), _) if missing => {
+            (Some(Statement::Invalid | Statement::Untracked), _) if missing => {
                 lacks("the state of connections", "the module nft_ct", "CONFIG_NFT_CT")
             }
             (Some(Statement::Log { .. }), _) if missing => lacks(

@@ -255,7 +255,9 @@ fn condition(register: u32, subject: Subject, next: &[&Expression<'_>]) -> Optio
             Some((Statement::Owner(test), used))
         }
         (Subject::State, [Mask(_, mask), Compare(_, Operation::Unequal, [0, 0, 0, 0]), ..]) => {
-            (**mask == ct::INVALID.to_ne_bytes()).then_some((Statement::Invalid, 2))
+            let states = [(ct::INVALID, Statement::Invalid), (ct::UNTRACKED, Statement::Untracked)];
+            let state = states.into_iter().find(|(bit, _)| **mask == bit.to_ne_bytes());
+            state.map(|(_, statement)| (statement, 2))
         }
         _ => None,
     }

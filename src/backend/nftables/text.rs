@@ -185,6 +185,7 @@ fn words_of(statement: &Statement, before: &[Statement]) -> String {
             format!("meta skuid {}", tested(test, |uids: &UidRange| range(&uids.first, &uids.last)))
         }
         Statement::Invalid => "ct state invalid".to_owned(),
+        Statement::Untracked => "ct state untracked".to_owned(),
         Statement::Counter => "counter".to_owned(),
         Statement::Log { prefix, level } => {
             const LEVELS: [&str; 8] = ["emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"];

@@ -247,6 +247,8 @@ pub(super) mod ct {
     pub const ZONE: u32 = 17;
     /// `NF_CT_STATE_INVALID_BIT`
     pub const INVALID: u32 = 1;
+    /// `NF_CT_STATE_UNTRACKED_BIT`
+    pub const UNTRACKED: u32 = 1 << 6;
 }
 
 pub(super) mod log {

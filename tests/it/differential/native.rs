@@ -175,6 +175,11 @@ impl<'a> Walk<'a> {
                 assert!(self.tracked, "a state before connection tracking");
                 packet.invalid
             }
+            // No rule of others takes part in this.
+            Statement::Untracked => {
+                assert!(!self.tracked, "too late to keep it out of connection tracking");
+                false
+            }
             other => panic!("not a condition: {other:?}"),
         }
     }

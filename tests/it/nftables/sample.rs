@@ -122,6 +122,7 @@ pub fn sayings() -> Vec<Said> {
         rule("oifname @names return", [leaves_by(set("names")), back()]),
         rule("oifname != @names return", [leaves_by(not_set("names")), back()]),
         rule("ct state invalid drop", [Invalid, Ends(Verdict::Drop)]),
+        rule("ct state untracked accept", [Statement::Untracked, Ends(Verdict::Accept)]),
         rule("log prefix \"OUTPUT: \" level debug", [log("OUTPUT: ", 7)]),
         rule("log prefix \"x\" level warn", [log("x", 4)]),
         rule("log level info", [log("", 6)]),

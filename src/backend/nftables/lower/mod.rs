@@ -19,8 +19,9 @@ use super::model::{
 };
 use super::set::Set;
 
-/// iptables' priority of its raw table (`NF_IP_PRI_RAW`).
-const RAW: i32 = -300;
+/// Right after iptables' raw table (-300, `NF_IP_PRI_RAW`) and everybody else who switches connection tracking off at
+/// its priority, whenever that was written.
+const ZONES: i32 = -299;
 /// iptables' priority of its mangle table (`NF_IP_PRI_MANGLE`).
 const MANGLE: i32 = -150;
 /// Before translation of destinations at its usual priority, -100 (`NF_IP_PRI_NAT_DST`).
@@ -47,6 +48,9 @@ pub fn table(plan: &Plan, comments: bool) -> Table {
                     _ => None,
                 };
                 let mut rules = lowering.rules(part.families);
+                if table == plan::Table::Raw {
+                    rules.insert(0, lowering.skip_untracked());
+                }
                 if let Some(only) = only {
                     rules.insert(0, lowering.skip_other_than(only));
                 }
@@ -124,7 +128,7 @@ fn parts(plan: &Plan, table: plan::Table, builtin: BuiltinChain) -> Vec<Part> {
         BuiltinChain::Output => "output",
     };
     let (name, early, late) = match table {
-        plan::Table::Raw => (format!("zones_{point}"), RAW, RAW),
+        plan::Table::Raw => (format!("zones_{point}"), ZONES, ZONES),
         plan::Table::Mangle => (format!("invalid_{point}"), MANGLE, MANGLE),
         plan::Table::Nat => (point.to_owned(), NAT_FIRST, NAT_LAST),
     };
@@ -197,6 +201,15 @@ impl Lowering {
                 Statement::Verdict(Verdict::Accept),
             ],
             comment: self.comment(sentence::not_redirected(other)),
+        }
+    }
+
+    /// Before rules about zones: a zone makes the kernel track what somebody left untracked, while iptables' target
+    /// `CT` keeps its hands off such a packet (`xt_ct_target`).
+    fn skip_untracked(&self) -> Rule {
+        Rule {
+            statements: vec![Statement::Untracked, Statement::Counter, Statement::Verdict(Verdict::Accept)],
+            comment: self.comment(sentence::STAYS_UNTRACKED),
         }
     }
 

@@ -11,6 +11,9 @@ pub(super) const SIDECAR_GOES_ON: &str = "The sidecar's traffic goes on in the c
 /// And about everybody else.
 pub(super) const OTHERS_PASS: &str = "Everybody else's traffic is left alone.";
 
+/// Before rules about zones, about what somebody else switched connection tracking off for.
+pub(super) const STAYS_UNTRACKED: &str = "What somebody else left untracked stays so.";
+
 const WITHOUT_IPV4: &str = "IPv4 traffic is not redirected.";
 const WITHOUT_IPV6: &str = "IPv6 traffic is not redirected.";
 const DOCKER: &str = "The sidecar's own DNS questions go to Docker's DNS server.";
@@ -56,9 +59,10 @@ const QUESTIONS_TRACKED: &str = "DNS questions of applications are tracked in zo
 
 /// By them a rule is known as ours. Whoever changes one keeps the former here too, or an upgrade calls rules with it
 /// somebody else's.
-const ALL: [&str; 40] = [
+const ALL: [&str; 41] = [
     SIDECAR_GOES_ON,
     OTHERS_PASS,
+    STAYS_UNTRACKED,
     WITHOUT_IPV4,
     WITHOUT_IPV6,
     DOCKER,

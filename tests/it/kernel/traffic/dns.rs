@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use crate::support::client::Asker;
 use crate::support::lab::each_stack;
 use crate::support::mesh::Mesh;
-use crate::support::{APP, SIDECAR, as_user};
+use crate::support::{APP, Backend, SIDECAR, as_user, firewall};
 
 each_stack! {
     fn questions_to_the_listed_servers_are_the_sidecars(lab, backend, family) {
@@ -48,6 +48,50 @@ each_stack! {
         let mesh = Mesh::new(lab, family);
         assert_eq!(mesh.ask(APP, family.resolver()), "dns");
         assert_eq!(mesh.ask(SIDECAR, family.resolver()), "resolver");
+    }
+
+    /// As a DNS cache on the same machine wants it, whoever came first.
+    fn what_somebody_left_untracked_stays_so(lab, backend, family) {
+        let server = family.resolver();
+        let theirs = |verb: &str| {
+            let raw = format!(
+                "*raw\n{verb} OUTPUT -d {server} -p udp --dport 53 -j CT --notrack\n\
+                 {verb} PREROUTING -s {server} -p udp --sport 53 -j CT --notrack\nCOMMIT\n"
+            );
+            firewall::restore(backend.tools(), family, &raw);
+        };
+        let all = &["--redirect-all-dns-traffic"][..];
+        let first = &["--redirect-all-dns-traffic", "--redirect-outbound-insert-instead-of-append"];
+        for (flags, before) in [(all, true), (all, false), (first, true), (first, false)] {
+            if before {
+                theirs("-I");
+            }
+            lab.install(backend, flags).succeeds();
+            if !before {
+                theirs("-I");
+            }
+            let mesh = Mesh::new(lab, family);
+            assert_eq!(mesh.ask(APP, server), "resolver", "{flags:?} {before}");
+            assert_eq!(mesh.ask(APP, family.other_resolver()), "dns", "{flags:?} {before}");
+            assert_eq!(mesh.ask(SIDECAR, family.other_resolver()), "other resolver");
+            drop(mesh);
+            let _ = lab.program().arg("status").run().exits(11).prints("DNS questions");
+            theirs("-D");
+            if backend == Backend::Nftables {
+                for priority in [-310, -300] {
+                    firewall::nft(&format!(
+                        "table inet mine {{\n chain c {{\n type filter hook output priority {priority}\n {} daddr \
+                         {server} udp dport 53 notrack\n }}\n}}\n",
+                        family.nft()
+                    ));
+                    let mesh = Mesh::new(lab, family);
+                    assert_eq!(mesh.ask(APP, server), "resolver", "{flags:?} {priority}");
+                    firewall::nft("delete table inet mine\n");
+                    assert_eq!(mesh.ask(APP, server), "dns", "{flags:?} {priority}");
+                }
+            }
+            lab.uninstall(backend, &[]).succeeds();
+        }
     }
 
     fn dns_over_tcp_stays_outside_the_mesh(lab, backend, family) {

@@ -42,10 +42,22 @@ fn lacks_key_of_ct(key: u8) -> impl Fn(&mut [u8]) + Sync {
 /// What can be left out is: with a warning, or with `--strict` not at all.
 #[track_caller]
 fn is_left_out(lab: &Lab, kernel: &(impl Fn(&mut [u8]) + Sync), words: &str, part: &str, module: &str) {
+    is_left_out_of(&FLAGS, lab, kernel, words, part, module);
+}
+
+#[track_caller]
+fn is_left_out_of(
+    flags: &[&str],
+    lab: &Lab,
+    kernel: &(impl Fn(&mut [u8]) + Sync),
+    words: &str,
+    part: &str,
+    module: &str,
+) {
     super::super::their_rules(Variant::Nft);
     let before = Snapshot::take();
     let generation = nft_generation();
-    let run = install_saying(lab, &[&FLAGS[..], &["--strict"]].concat(), kernel);
+    let run = install_saying(lab, &[flags, &["--strict"]].concat(), kernel);
     let run = run.exits(3).says("error: ").says(&format!("the kernel refused \"{words}")).says(module);
     assert_eq!(run.stderr.matches("hint: ").count(), 1, "{run}");
     let run = run.says("without --strict, that part is left out").says("the chain ");
@@ -53,7 +65,7 @@ fn is_left_out(lab: &Lab, kernel: &(impl Fn(&mut [u8]) + Sync), words: &str, par
     assert_eq!(nft_generation(), generation, "{run}");
     Snapshot::take().assert_unchanged_since(&before);
 
-    let run = install_saying(lab, &FLAGS, kernel).succeeds();
+    let run = install_saying(lab, flags, kernel).succeeds();
     let run = run.says(&format!("warning: the kernel refused \"{words}")).says(module).says(part);
     assert_eq!(run.stderr.matches("hint: ").count(), 1, "{run}");
     assert_eq!(nft_generation(), generation + 1, "a trial is no change: {run}");
@@ -63,7 +75,7 @@ fn is_left_out(lab: &Lab, kernel: &(impl Fn(&mut [u8]) + Sync), words: &str, par
     let status = lab.program().arg("status").run().exits(0).prints("installed, as wanted");
     let _ = status.prints("left out at installation, because it was refused");
     // Again is the same, and it goes as it does elsewhere.
-    install_saying(lab, &FLAGS, kernel).succeeds().says("warning: ");
+    install_saying(lab, flags, kernel).succeeds().says("warning: ");
     assert_eq!(own_table().expect("a table"), table);
     lab.uninstall(NATIVE, &[]).succeeds();
     Snapshot::take().assert_unchanged_since(&before);
@@ -76,7 +88,21 @@ fn zones_can_be_left_out() {
 
 #[test]
 fn the_invalid_drop_can_be_left_out() {
-    Lab::enter(|lab| is_left_out(lab, &lacks_key_of_ct(0), "ct state", "INVALID", "nft_ct"));
+    // The rules about zones ask for the state too.
+    let flags = [&FLAGS[..], &["--skip-dns-conntrack-zone-split"]].concat();
+    Lab::enter(move |lab| is_left_out_of(&flags, lab, &lacks_key_of_ct(0), "ct state", "INVALID", "nft_ct"));
+}
+
+#[test]
+fn without_the_state_zones_are_left_out_with_the_invalid_drop() {
+    Lab::enter(|lab| {
+        let run = install_saying(lab, &FLAGS, lacks_key_of_ct(0)).succeeds();
+        let run = run.says("conntrack zones").says("INVALID");
+        assert_eq!(run.stderr.matches("warning: the kernel refused").count(), 2, "{run}");
+        let table = own_table().expect("a table");
+        assert!(table.contains("redirect to :15053"), "{table}");
+        assert!(!["ct zone", "ct state"].iter().any(|part| table.contains(part)), "{table}");
+    });
 }
 
 #[test]
