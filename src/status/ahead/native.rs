@@ -40,7 +40,12 @@ const fn number(family: Family) -> FamilyNumber {
 /// Whether a chain may have to be looked into: all that come early enough, but for ours.
 pub fn may_be_ahead(chain: &HookedChain) -> bool {
     let early = chain.kind == ChainType::Untracked || chain.priority <= LATEST;
-    early && matches!(chain.hook, PREROUTING | OUTPUT) && chain.table != TABLE
+    early && matches!(chain.hook, PREROUTING | OUTPUT) && !is_ours(chain)
+}
+
+/// A table of our name is ours in one family only.
+fn is_ours(chain: &HookedChain) -> bool {
+    chain.family == BOTH && chain.table == TABLE
 }
 
 const PREROUTING: u32 = 0;
@@ -86,9 +91,8 @@ pub fn elsewhere(
         OUTPUT => Some("output"),
         _ => None,
     };
-    let unusual = |chain: &&HookedChain| {
-        chain.kind == ChainType::Nat && chain.priority != IPTABLES && chain.table != TABLE
-    };
+    let unusual =
+        |chain: &&HookedChain| chain.kind == ChainType::Nat && chain.priority != IPTABLES && !is_ours(chain);
     let sentence = |chain: &HookedChain| {
         let ours = ours(at(chain)?)?;
         let (place, rule) = (place(chain), rule(chain));
@@ -339,6 +343,21 @@ mod tests {
             .map(|ahead| Ahead { rule: "chain c at priority -101".into(), ..ahead })
             .collect();
         assert_eq!(said(&named).len(), 1);
+    }
+
+    #[test]
+    fn a_table_of_our_name_is_ours_in_one_family_only() {
+        let chain = |family| HookedChain {
+            kind: ChainType::Nat,
+            family,
+            table: TABLE.into(),
+            name: "c".into(),
+            hook: 3,
+            priority: -110,
+        };
+        assert_eq!([BOTH, 2, 10].map(|family| may_be_ahead(&chain(family))), [false, true, true]);
+        let ruleset = Ruleset { hooked: [BOTH, 2, 10].map(chain).into(), ..Ruleset::default() };
+        assert_eq!(elsewhere(&ruleset, &[], |_| Some(-95)).len(), 2);
     }
 
     #[test]
