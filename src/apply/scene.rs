@@ -9,6 +9,7 @@ use crate::backend::iptables::tools::{Tools, Variant};
 use crate::backend::iptables::transition::Wanted;
 use crate::backend::nftables::change::{Change, Wanted as WantedTable};
 use crate::backend::nftables::decode::Observed;
+use crate::backend::nftables::foreign;
 use crate::backend::nftables::lower;
 use crate::backend::nftables::model::Table;
 use crate::config::values::BackendChoice;
@@ -57,13 +58,18 @@ impl Scene {
         self.native.as_ref().map(|observed| &observed.table)
     }
 
+    /// Whether there is a table of our own, and not only one of its name.
+    pub fn has_own_table(&self) -> bool {
+        self.table().is_some_and(foreign::is_installation)
+    }
+
     /// By what way to go, and why. `None`: there is none.
     pub fn choose(&self, choice: BackendChoice, tools: &Tools) -> Option<(Backend, &'static str)> {
         let iptables = || self.iptables.choose(tools).map(|(variant, why)| (Backend::Iptables(variant), why));
         match choice {
             BackendChoice::Nftables => Some((Backend::Nftables, "it was asked for")),
             BackendChoice::Iptables => iptables(),
-            BackendChoice::Auto if self.native.is_some() => {
+            BackendChoice::Auto if self.has_own_table() => {
                 Some((Backend::Nftables, "it is what is installed"))
             }
             BackendChoice::Auto => iptables().or(Some((Backend::Nftables, "no iptables was found"))),

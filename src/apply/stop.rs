@@ -48,7 +48,7 @@ pub fn if_owned(scene: &Scene) -> Result<(), Failure> {
 
 /// Without iptables there can be rules of ours that nothing here can remove.
 pub fn if_no_tools(scene: &Scene, session: &Session) -> Result<(), Failure> {
-    let usable = scene.native.is_some() || scene.iptables.choose(&session.tools).is_some();
+    let usable = scene.has_own_table() || scene.iptables.choose(&session.tools).is_some();
     let Some((variant, family)) = look::out_of_reach(&session.tools, &session.record)?.first().copied()
     else {
         return Ok(());
@@ -65,7 +65,7 @@ pub fn if_no_tools(scene: &Scene, session: &Session) -> Result<(), Failure> {
 
 /// Where nothing of ours was found, some may be where nobody can look.
 pub fn if_unread(scene: &Scene) -> Result<(), Failure> {
-    let found = scene.native.is_some() || scene.iptables.is_installed();
+    let found = scene.has_own_table() || scene.iptables.is_installed();
     match scene.unread.first() {
         Some((_, failure)) if !found => Err(failure.clone()),
         _ => Ok(()),

@@ -16,6 +16,7 @@ use crate::backend::iptables::transition::{self, Wanted};
 use crate::backend::nftables::change::differences;
 use crate::backend::nftables::commit as native;
 use crate::backend::nftables::decode::Observed;
+use crate::backend::nftables::foreign::is_installation;
 use crate::backend::nftables::send::SendError;
 use crate::config::Config;
 use crate::config::values::BackendChoice;
@@ -156,7 +157,9 @@ impl Session {
         // Where no iptables is going to be used, its programs are asked only for rules of ours that have to go.
         let sight = match self.choice {
             BackendChoice::Nftables => Sight::Ours,
-            BackendChoice::Auto if native.is_some() => Sight::Ours,
+            BackendChoice::Auto if native.as_ref().is_some_and(|table| is_installation(&table.table)) => {
+                Sight::Ours
+            }
             BackendChoice::Auto | BackendChoice::Iptables => Sight::ToChoose,
         };
         let seen = look::iptables(&self.tools, &self.record, sight.max(self.least))?;

@@ -27,7 +27,12 @@ pub fn status_text(report: &Report) -> String {
     if !report.differences.is_empty() {
         section(&mut text, "Rules that are not as wanted");
         differences(&mut text, &report.differences);
-        fix(&mut text, "run 'tproxy install' with the wanted configuration; it changes only what differs");
+        if !report.out_of_our_hands {
+            fix(
+                &mut text,
+                "run 'tproxy install' with the wanted configuration; it changes only what differs",
+            );
+        }
     }
     if !report.ahead.is_empty() {
         section(&mut text, "Rules that take traffic before ours see it");
@@ -310,6 +315,13 @@ mod tests {
         };
         report.judge();
         report
+    }
+
+    #[test]
+    fn what_only_another_process_can_change_is_not_to_be_installed_again() {
+        let with = |out_of_our_hands| status_text(&Report { out_of_our_hands, ..differing() });
+        let fix = "run 'tproxy install' with the wanted";
+        assert!(with(false).contains(fix) && !with(true).contains(fix));
     }
 
     fn differing() -> Report {

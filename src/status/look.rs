@@ -17,6 +17,7 @@ use crate::backend::iptables::situation::{Place, Recorded, Situation};
 use crate::backend::iptables::tools::{self, Tools, Variant};
 use crate::backend::iptables::transition::Wanted;
 use crate::backend::iptables::typed::{Purpose, TypedRule};
+use crate::backend::nftables::foreign::is_installation;
 use crate::config::values::{BackendChoice, IpFamilyMode};
 use crate::config::{Config, Executables, Resolved};
 use crate::exit::{Exit, Failure};
@@ -44,6 +45,8 @@ struct Look {
     tools: Tools,
     /// The sidecar's user is not looked up, because the programs that may be run are needed for more.
     user_unasked: bool,
+    /// What is to be said of a table of our name that is not ours.
+    namesake: Option<Finding>,
     problems: Vec<Finding>,
     notes: Vec<Finding>,
 }
@@ -125,7 +128,18 @@ impl Look {
             }
             Err(failure) => return Err(failure),
         };
-        Ok(Self { state, config, compared, places, others, tools, user_unasked: false, problems, notes })
+        Ok(Self {
+            state,
+            config,
+            compared,
+            places,
+            others,
+            tools,
+            user_unasked: false,
+            namesake: None,
+            problems,
+            notes,
+        })
     }
 
     fn recorded(&self) -> Recorded {
@@ -134,8 +148,11 @@ impl Look {
 
     /// Puts the report together.
     fn report(mut self) -> Result<Report, Failure> {
-        if let Some(observed) = native::table()? {
-            return self.report_of(&observed);
+        if let Some(observed) = native::any_table()? {
+            if is_installation(&observed.table) {
+                return self.report_of(&observed);
+            }
+            self.namesake = Some(native::namesake(&observed));
         }
         let (mut situation, unreadable) = self.read()?;
         let uncommented = !situation.unclaimed().is_empty();
@@ -143,6 +160,7 @@ impl Look {
         if !situation.is_installed() {
             return self.nothing(&unreadable);
         }
+        self.notes.extend(self.namesake.take());
         if uncommented {
             self.notes.push(Finding::new(
                 "the rules carry no comments, so they are known as an installation's by their shape alone",
@@ -223,6 +241,7 @@ impl Look {
                 "run 'tproxy install' again; 'tproxy status --watch' shows who flushes rules",
             ));
         }
+        report.notes.extend(self.namesake);
         Ok(report)
     }
 

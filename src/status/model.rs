@@ -21,6 +21,8 @@ pub struct Report {
     pub families: Vec<FamilyReport>,
     /// How many rules our own table has; one that both families meet counts once.
     pub table_rules: Option<usize>,
+    /// Another process owns our table, so no installation can change it.
+    pub out_of_our_hands: bool,
     /// How often rules were hit, of all families together.
     pub hits: Hits,
     /// The sidecar's user.
@@ -311,6 +313,7 @@ impl Report {
             compared: Compared::Nothing,
             families: Vec::new(),
             table_rules: None,
+            out_of_our_hands: false,
             hits: Hits::default(),
             sidecar: None,
             ports: Ports::default(),

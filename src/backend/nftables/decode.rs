@@ -86,12 +86,18 @@ impl Observed {
             self.foreign.push("the flag \"dormant\", which turns all of its rules off".into());
         }
         self.owned_by = find_u32(body, wire::table::OWNER);
+        let userdata = find(body, wire::table::USERDATA).unwrap_or_default();
+        if let Some(comment) = wire::find_userdata(userdata, wire::table::COMMENT) {
+            self.foreign.push(format!("the table's comment \"{}\"", text(comment)));
+        }
     }
 
     fn read_chain(&mut self, body: &[u8]) {
         use wire::chain::{HANDLE, HOOK, HOOK_NUMBER, HOOK_PRIORITY, NAME, OUTPUT, POLICY, PREROUTING, TYPE};
         self.note_handle(body, HANDLE);
         let name = find_text(body, NAME).unwrap_or_default();
+        let accept = wire::data::ACCEPT.cast_unsigned();
+        let drops = find_u32(body, POLICY).is_some_and(|policy| policy != accept);
         let hook = find(body, HOOK).map(|hook| Hook {
             kind: match find_text(body, TYPE).as_deref() {
                 Some("filter") => ChainKind::Filter,
@@ -104,11 +110,8 @@ impl Observed {
                 other => HookPoint::Other(other),
             },
             priority: find_u32(hook, HOOK_PRIORITY).unwrap_or_default().cast_signed(),
+            drops,
         });
-        let accept = wire::data::ACCEPT.cast_unsigned();
-        if hook.is_some() && find_u32(body, POLICY).is_some_and(|policy| policy != accept) {
-            self.foreign.push(format!("chain {name}: another policy than to accept"));
-        }
         self.table.chains.push(Chain { name, hook, rules: Vec::new() });
     }
 

@@ -71,7 +71,8 @@ fn chain(chain: &Chain) -> Message {
         let place = Attributes::new()
             .number(HOOK_NUMBER, number)
             .number(HOOK_PRIORITY, hook.priority.cast_unsigned());
-        body = body.text(TYPE, kind).number(POLICY, wire::data::ACCEPT.cast_unsigned()).nested(HOOK, &place);
+        let policy = if hook.drops { wire::data::DROP } else { wire::data::ACCEPT };
+        body = body.text(TYPE, kind).number(POLICY, policy.cast_unsigned()).nested(HOOK, &place);
     }
     new(message::NEW_CHAIN, 0, body)
 }

@@ -14,6 +14,8 @@ pub fn intruders(observed: &Observed) -> Vec<String> {
         if !ours {
             let hook = chain.hook.iter().map(|hook| format!(" {{ {hook} }}"));
             found.push(format!("chain {}{}", chain.name, hook.collect::<String>()));
+        } else if chain.hook.as_ref().is_some_and(|hook| hook.drops) {
+            found.push(format!("chain {}: policy drop", chain.name));
         }
         let foreign = chain.rules.iter().filter(|rule| !ours || !looks_like_ours(rule, commented));
         found.extend(foreign.map(|rule| format!("chain {}: {rule}", chain.name)));
@@ -21,6 +23,12 @@ pub fn intruders(observed: &Observed) -> Vec<String> {
     let sets = table.sets.keys().filter(|name| !lower::is_own_set(name));
     found.extend(sets.map(|name| format!("set {name}")));
     found
+}
+
+/// Whether an installation made it, going by the names of its chains. A table of our name without any of them is
+/// somebody else's.
+pub fn is_installation(table: &Table) -> bool {
+    table.chains.iter().any(|chain| lower::is_own_chain(&chain.name))
 }
 
 /// What of a table can be written in our words.
@@ -68,7 +76,8 @@ pub fn is_in_our_words(rule: &Rule, commented: bool) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::model::{Chain, Verdict};
+    use super::super::lower::OTHERS;
+    use super::super::model::{Chain, ChainKind, Hook, HookPoint, Verdict};
     use super::super::set::{Key, Set};
     use super::*;
 
@@ -90,6 +99,36 @@ mod tests {
         let theirs = ["chain outbound: counter return comment \"ssh\""];
         assert_eq!(of(&[Some(OURS), Some("ssh")]), theirs);
         assert_eq!(of(&[None, Some("ssh")]), theirs);
+    }
+
+    #[test]
+    fn a_policy_is_told_as_it_is() {
+        let hook = |number, drops| {
+            let point = HookPoint::Other(number);
+            Some(Hook { kind: ChainKind::Filter, point, priority: 0, drops })
+        };
+        let chain = |name: &str, hook| Chain { name: name.to_owned(), hook, rules: Vec::new() };
+        let chains =
+            vec![chain("a", hook(1, true)), chain("b", hook(5, false)), chain("output", hook(1, true))];
+        let table = Table { chains, ..Table::default() };
+        assert_eq!(
+            intruders(&Observed { table, ..Observed::default() }),
+            [
+                "chain a { type filter hook input priority 0; policy drop; }",
+                "chain b { type filter hook ingress priority 0; policy accept; }",
+                "chain output: policy drop"
+            ]
+        );
+    }
+
+    #[test]
+    fn without_a_chain_of_ours_a_table_is_no_installation() {
+        let of = |name: &str| {
+            let chain = Chain { name: name.to_owned(), hook: None, rules: Vec::new() };
+            is_installation(&Table { chains: vec![chain], ..Table::default() })
+        };
+        assert!(of("inbound") && of(OTHERS) && of("output_first") && !of("mine"));
+        assert!(!is_installation(&Table::default()));
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub struct Chain {
     pub rules: Vec<Rule>,
 }
 
-/// Where the kernel calls a chain. The policy is always to accept.
+/// Where the kernel calls a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hook {
     /// `filter` or `nat`.
@@ -50,6 +50,8 @@ pub struct Hook {
     pub point: HookPoint,
     /// Lower comes earlier (`enum nf_ip_hook_priorities` in the kernel's `netfilter_ipv4.h`).
     pub priority: i32,
+    /// Whether it drops what no rule decides about; never wanted.
+    pub drops: bool,
 }
 
 /// What the rules of a base chain may do.

@@ -155,7 +155,7 @@ mod tests {
     }
 
     fn table(statements: Vec<Statement>, kind: ChainKind) -> Table {
-        let hook = Some(Hook { kind, point: HookPoint::Output, priority: -95 });
+        let hook = Some(Hook { kind, point: HookPoint::Output, priority: -95, drops: false });
         let rules = vec![
             Rule { statements: vec![Statement::Counter], comment: None },
             Rule { statements, comment: Some("why".into()) },

@@ -114,9 +114,11 @@ impl Display for Hook {
             HookPoint::Other(1) => f.write_str("input")?,
             HookPoint::Other(2) => f.write_str("forward")?,
             HookPoint::Other(4) => f.write_str("postrouting")?,
+            HookPoint::Other(5) => f.write_str("ingress")?,
             HookPoint::Other(number) => write!(f, "{number}")?,
         }
-        write!(f, " priority {}; policy accept;", self.priority)
+        let policy = if self.drops { "drop" } else { "accept" };
+        write!(f, " priority {}; policy {policy};", self.priority)
     }
 }
 

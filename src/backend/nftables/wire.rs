@@ -53,8 +53,11 @@ pub(super) mod table {
     pub const NAME: u16 = 1;
     pub const FLAGS: u16 = 2;
     pub const HANDLE: u16 = 4;
+    pub const USERDATA: u16 = 6;
     /// The port of the process's socket.
     pub const OWNER: u16 = 7;
+    /// In the user data (`NFTNL_UDATA_TABLE_COMMENT`).
+    pub const COMMENT: u8 = 0;
     /// `NFT_TABLE_F_DORMANT`: its rules do nothing.
     pub const DORMANT: u32 = 1;
 }

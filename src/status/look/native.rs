@@ -8,6 +8,7 @@ use crate::apply;
 use crate::backend::iptables::situation::Situation;
 use crate::backend::iptables::tools::Variant;
 use crate::backend::nftables::decode::Observed;
+use crate::backend::nftables::foreign::is_installation;
 use crate::backend::nftables::infer;
 use crate::backend::nftables::lower::{self, own_name};
 use crate::backend::nftables::model::HookPoint;
@@ -29,7 +30,35 @@ use super::parts::{listeners, sidecar};
 /// # Errors
 /// The kernel does not tell.
 pub fn table() -> Result<Option<Observed>, Failure> {
+    Ok(any_table()?.filter(|observed| is_installation(&observed.table)))
+}
+
+/// The table of our name, whoever made it.
+///
+/// # Errors
+/// The kernel does not tell.
+pub(super) fn any_table() -> Result<Option<Observed>, Failure> {
     apply::look::native()
+}
+
+/// What is to be said of a table of our name that is not ours.
+pub(super) fn namesake(observed: &Observed) -> Finding {
+    let what = format!("there is a table of our name, {}, without our chains", own_table::NAME);
+    match observed.owned_by {
+        Some(port) => Finding::new(
+            format!(
+                "{what}; another process owns it (its netlink port is {port}), and only it can change it"
+            ),
+            "stop that process; its table goes with it",
+        ),
+        None => Finding::new(
+            what,
+            format!(
+                "'nft list table {}' shows what is in it; 'tproxy install' takes it over or away",
+                own_table::NAME
+            ),
+        ),
+    }
 }
 
 fn unreadable(error: &io::Error) -> Failure {
@@ -75,6 +104,7 @@ impl Look {
             wanted = infer::with_comments_of(wanted, table);
         }
         report.differences = own_table::differences(observed, &wanted);
+        report.out_of_our_hands = observed.owned_by.is_some();
         report.resolvers = current.map(|current| {
             let file = self.config.redirect.dns.resolv_config_path.display().to_string();
             Resolvers::compare(file, current, servers.clone(), &planned)

@@ -27,7 +27,7 @@ fn with_sets(sets: impl IntoIterator<Item = (&'static str, Set)>) -> Table {
     };
     let sets: BTreeMap<String, Set> = sets.into_iter().map(|(name, set)| (name.to_owned(), set)).collect();
     let rules = sets.iter().filter(|(_, set)| set.key == Key::Ipv4).map(|(name, _)| rule(name)).collect();
-    let hook = Some(Hook { kind: ChainKind::Nat, point: HookPoint::Output, priority: -95 });
+    let hook = Some(Hook { kind: ChainKind::Nat, point: HookPoint::Output, priority: -95, drops: false });
     Table { chains: vec![Chain { name: "out".into(), hook, rules }], sets }
 }
 
@@ -198,7 +198,8 @@ fn what_others_put_into_the_table_is_seen() {
         let observed = observe(&mut door).expect("an answer").table.expect("a table");
         let mut foreign = observed.foreign.clone();
         foreign.retain(|what| !what.contains("__"));
-        assert_eq!(foreign.len(), 5, "{foreign:?}");
+        assert_eq!(foreign.len(), 4, "{foreign:?}");
+        assert!(observed.table.chains[0].hook.as_ref().expect("a hook").drops);
         assert!(!observed.is(&observed.table));
         let rules = &observed.table.chains[0].rules;
         assert_eq!(rules.len(), 4);

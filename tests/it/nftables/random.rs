@@ -151,7 +151,7 @@ fn sets() -> impl Strategy<Value = BTreeMap<String, Set>> {
 }
 
 fn table() -> impl Strategy<Value = Table> {
-    let hook = |kind, point, priority| Some(Hook { kind, point, priority });
+    let hook = |kind, point, priority| Some(Hook { kind, point, priority, drops: false });
     let chains = (
         chain("out", hook(ChainKind::Nat, HookPoint::Output, -95), &PLAIN),
         chain("raw", hook(ChainKind::Filter, HookPoint::Prerouting, -300), &[]),

@@ -183,7 +183,7 @@ pub fn table() -> (Table, String) {
         rules.push(Rule { statements: said.statements, comment: Some(comment) });
     }
     let plain = |statement| Rule { statements: vec![statement], comment: None };
-    let hook = |kind, point, priority| Some(Hook { kind, point, priority });
+    let hook = |kind, point, priority| Some(Hook { kind, point, priority, drops: false });
     let table = Table {
         sets: sets(),
         chains: vec![

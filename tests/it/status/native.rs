@@ -11,8 +11,9 @@ use crate::support::command::find;
 use crate::support::generation::nft_generation;
 use crate::support::lab::{Lab, everywhere, skip};
 use crate::support::listener::Listener;
+use crate::support::network::ip;
 use crate::support::snapshot::Snapshot;
-use crate::support::{APP, Family, SIDECAR, Variant, as_user, firewall};
+use crate::support::{APP, Backend, Family, SIDECAR, Variant, as_user, backend, firewall};
 
 use super::{differences, report, status};
 
@@ -39,6 +40,7 @@ fn install(lab: &Lab, wanted: &str) -> [String; 2] {
     };
     let table = lower::table(&plan::build(&config, &facts), !config.comments.disabled);
     firewall::nft(&text::replace(&table));
+    ip("addr replace ::6/128 dev lo\n");
     ["--config".to_owned(), file.display().to_string()]
 }
 
@@ -215,6 +217,12 @@ fn what_comes_first_is_named() {
         let untrack = "*raw\n-A OUTPUT -p tcp -m tcp --dport 9999 -j CT --notrack\nCOMMIT\n";
         firewall::restore(Variant::Nft, Family::V4, untrack);
         assert_eq!(ahead(11), ["nftables table ip raw outbound"]);
+        let _ = firewall::iptables(Variant::Nft, Family::V4, "-t raw -F OUTPUT").succeeds();
+        // Our name in another family is somebody else's table.
+        firewall::nft(
+            "table ip kuma_mesh {\n chain out {\n type nat hook output priority -110\n tcp dport 9999 redirect to :1\n }\n}\n",
+        );
+        assert_eq!(ahead(11), ["nftables table ip kuma_mesh outbound"]);
     });
 }
 
@@ -305,6 +313,36 @@ fn no_child_is_needed_and_nothing_changes() {
         assert_eq!(executed.len(), 0, "{executed:#?}");
         assert_eq!(nft_generation(), before.1);
         Snapshot::take().assert_unchanged_since(&before.0);
+    });
+}
+
+#[test]
+fn a_table_of_our_name_without_our_chains_is_no_installation() {
+    Lab::enter(|lab| {
+        for theirs in [
+            "add table inet kuma_mesh\n",
+            "table inet kuma_mesh {\n comment \"mine\"\n chain mine {\n type filter hook input priority 0; policy \
+             drop;\n }\n}\n",
+        ] {
+            firewall::nft(theirs);
+            let found = report(lab, 10, &[]);
+            assert!(found["sidecar"].is_null() && found["installedBy"].is_null(), "{found:#}");
+            let run = status(lab, &[]).exits(10).prints("not installed");
+            let _ = run.prints("there is a table of our name, inet kuma_mesh, without our chains");
+            let run = lab.program().args(["install", "--dry-run"]).run().succeeds();
+            assert!(!run.stderr.contains("it is what is installed"), "{run}");
+            // Ours takes its place, and what goes is named.
+            let run = lab.install(Backend::Nftables, &[]).succeeds();
+            if theirs.contains("mine") {
+                let _ = run.says("the table's comment \"mine\"").says("priority 0; policy drop;");
+            }
+            report(lab, 0, &[]);
+            lab.uninstall(Backend::Nftables, &[]).succeeds();
+        }
+        let door = backend::own_the_table();
+        let run = status(lab, &[]).exits(10).prints("stop that process");
+        assert!(!run.stdout.contains("run 'tproxy install'"), "{run}");
+        drop(door);
     });
 }
 

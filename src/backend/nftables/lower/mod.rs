@@ -42,7 +42,7 @@ pub fn table(plan: &Plan, comments: bool) -> Table {
     ] {
         for builtin in [BuiltinChain::Prerouting, BuiltinChain::Output] {
             for part in parts(plan, table, builtin) {
-                let hook = Hook { kind, point: point(builtin), priority: part.priority };
+                let hook = Hook { kind, point: point(builtin), priority: part.priority, drops: false };
                 let only = match part.families.as_slice() {
                     [(only, _)] => Some(*only),
                     _ => None,
