@@ -196,6 +196,7 @@ impl Look {
         report.differences = compare::differences(&situation, &changes);
 
         let planned: Vec<Family> = plan.families.iter().map(|plan| plan.family).collect();
+        self.say_if_passthrough_is_gone(&planned)?;
         report.resolvers = current.map(|current| {
             let file = self.config.redirect.dns.resolv_config_path.display().to_string();
             let captured = rules.iter().flat_map(|(_, rules)| infer::captured_resolvers(rules)).collect();
@@ -439,6 +440,25 @@ impl Look {
                 format!("run 'ip link set {loopback} up'"),
             ));
         }
+    }
+
+    /// An installation brings the address from which the sidecar talks to local IPv6 applications.
+    fn say_if_passthrough_is_gone(&mut self, planned: &[Family]) -> Result<(), Failure> {
+        if !planned.contains(&Family::V6) {
+            return Ok(());
+        }
+        let interfaces = host::interfaces()?;
+        if interfaces.ipv6_support() == Ipv6Support::Available && !interfaces.has(host::PASSTHROUGH) {
+            self.problems.push(Finding::new(
+                format!(
+                    "the address {} is gone from {}; from it the sidecar talks to local IPv6 applications",
+                    host::PASSTHROUGH,
+                    interfaces.loopback()
+                ),
+                "run 'tproxy install' again: it adds the address",
+            ));
+        }
+        Ok(())
     }
 
     fn say_if_unfinished(&mut self) {

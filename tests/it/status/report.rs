@@ -4,6 +4,7 @@ use crate::support::kumactl::{Kumactl, Version};
 use crate::support::lab::{each_backend, each_iptables_variant, each_stack};
 use crate::support::listener::Listener;
 use crate::support::mesh::Mesh;
+use crate::support::network::ip;
 use crate::support::{APP, Backend, Family, SIDECAR, as_user, client, firewall};
 
 use super::{differences, install, outbound, report, status};
@@ -37,6 +38,7 @@ each_iptables_variant! {
 
     fn kumactls_installation_is_read_off_its_rules(lab, variant) {
         Kumactl { version: Version::V2_14, dns: true }.install(variant);
+        ip("addr add ::6/128 dev lo\n");
         let found = report(lab, 0, &[]);
         assert_eq!(found["comparedWith"], "inferred");
         assert_eq!(found["installedBy"]["program"], "kumactl");
@@ -58,6 +60,7 @@ each_iptables_variant! {
         ] {
             let code = crate::support::Lab::elsewhere(move |lab| {
                 Kumactl { version, dns }.install(variant);
+                ip("addr add ::6/128 dev lo\n");
                 let run = lab.program().args(["status", "-o", "json"]).run();
                 let found: serde_json::Value = serde_json::from_str(&run.stdout).expect("JSON");
                 assert_eq!(found["installedBy"]["version"], said);
@@ -130,6 +133,21 @@ each_backend! {
         }
         let text = status(lab, &[]).exits(0).prints("installed, as wanted").prints("nobody listens");
         assert!(text.stdout.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    fn the_sidecars_ipv6_address_is_missed(lab, backend) {
+        install(lab, backend);
+        ip("addr del ::6/128 dev lo\n");
+        let found = report(lab, 11, &[]);
+        let problems = found["problems"].as_array().expect("a list");
+        assert_eq!(problems.len(), 1, "{found:#}");
+        assert!(problems[0]["what"].as_str().is_some_and(|what| what.contains("::6 is gone from lo")), "{found:#}");
+        assert!(problems[0]["fix"].as_str().is_some_and(|fix| fix.contains("tproxy install")), "{found:#}");
+        install(lab, backend);
+        report(lab, 0, &[]);
+        // Nobody needs it for IPv4.
+        let _ = lab.install(backend, &["--ip-family-mode", "ipv4"]).succeeds();
+        report(lab, 0, &[]);
     }
 
     fn what_was_given_counts_more_than_what_was_recorded(lab, backend) {
