@@ -90,6 +90,7 @@ impl<'a> Install<'a> {
         stop::if_unclaimed(&scene.iptables)?;
         stop::if_chains_in_use_elsewhere(&scene.iptables, backend)?;
         show::warn_of_intruders(&scene);
+        show::warn_of_exempted(&scene, config, &facts, backend);
         stop::if_asked_to()?;
 
         let degraded = Degraded::new(config);

@@ -9,10 +9,11 @@ use crate::backend::iptables::tools::{self, Tools};
 use crate::backend::nftables::{self, change, foreign, lower};
 use crate::config::Config;
 use crate::config::values::BackendChoice;
-use crate::exit::Failure;
+use crate::exit::{Failure, HINT};
 use crate::host::{self, HostFacts};
 use crate::plan::{self, Plan};
 use crate::present::{self, Receipt};
+use crate::status::ahead::{self, Ours};
 use crate::status::words;
 use crate::stdout::print;
 use crate::text::escape;
@@ -123,6 +124,7 @@ pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
     stop::if_unclaimed(&scene.iptables)?;
     stop::if_chains_in_use_elsewhere(&scene.iptables, backend)?;
     warn_of_intruders(&scene);
+    warn_of_exempted(&scene, config, &facts, backend);
     facts::require_ipv6(request, &facts)?;
     let plan = plan::build(config, &facts);
     warn_of_notes(&plan);
@@ -183,6 +185,23 @@ pub fn warn_of_intruders(scene: &Scene) {
                 escape(&rule.args)
             );
         }
+    }
+}
+
+/// Rules of others that exempted traffic as long as they shared a chain with ours.
+pub fn warn_of_exempted(scene: &Scene, config: &Config, facts: &HostFacts, backend: Backend) {
+    if backend != Backend::Nftables {
+        return;
+    }
+    for exempted in ahead::exempted(&scene.iptables, &Ours::of(config, facts)) {
+        tracing::warn!(
+            "somebody else's rule lets traffic pass that a table of our own redirects ({} {}): {}",
+            exempted.family,
+            exempted.place,
+            escape(&exempted.rule)
+        );
+        let how = exempted.flag.unwrap_or_else(|| "an option that excludes it".to_owned());
+        tracing::info!(target: HINT, "to leave that traffic alone, install with {}", escape(&how));
     }
 }
 

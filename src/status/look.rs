@@ -25,7 +25,7 @@ use crate::host::{self, HostFacts, Ipv6Support, Resolver};
 use crate::plan::{self, Family};
 use crate::sys::netlink::ruleset;
 
-use super::ahead::{Dns, Ours};
+use super::ahead::Ours;
 use super::model::{Ahead, Compared, Finding, Hits, Installer, Ports, Report, Resolvers};
 use super::{ahead, compare, source, words};
 pub(crate) use native::table as native_table;
@@ -206,7 +206,7 @@ impl Look {
         report.ports = self.ports(&rules);
         report.listeners = listeners(report.ports, &planned, facts.sidecar_uid);
         let native = self.ruleset();
-        report.ahead = ahead::of_ours(&situation, variant, &native, &self.ours(&facts));
+        report.ahead = ahead::of_ours(&situation, variant, &native, &Ours::of(&self.config, &facts));
         self.say_what_is_elsewhere(&native, &report.ahead, |_| Some(ahead::IPTABLES));
         self.say_more(&situation, variant);
         self.say_what_is_unread(&unreadable, Some(variant));
@@ -402,22 +402,6 @@ impl Look {
             outbound: out.enabled.then(|| installed(Purpose::Outbound, out.port.get())).flatten(),
             inbound: inbound.enabled.then(|| installed(Purpose::Inbound, inbound.port.get())).flatten(),
             dns: dns.enabled.then(|| installed(Purpose::Dns, dns.port.get())).flatten(),
-        }
-    }
-
-    /// The traffic that the rules are about.
-    fn ours(&self, facts: &HostFacts) -> Ours {
-        let redirect = &self.config.redirect;
-        let servers = || facts.resolvers.iter().map(|resolver| resolver.addr).collect();
-        Ours {
-            sidecar: facts.sidecar_uid,
-            outbound: redirect.outbound.enabled,
-            inbound: redirect.inbound.enabled,
-            dns: match (redirect.dns.enabled, redirect.dns.capture_all) {
-                (false, _) => Dns::Off,
-                (true, true) => Dns::All,
-                (true, false) => Dns::Servers(servers()),
-            },
         }
     }
 

@@ -1,6 +1,6 @@
 //! `tproxy status`: what is installed, whether it is what is wanted, and who takes traffic first. Reads only.
 
-mod ahead;
+pub(crate) mod ahead;
 pub mod change;
 mod compare;
 mod listen;

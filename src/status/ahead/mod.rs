@@ -4,6 +4,7 @@
 //! the same hook, of the other variant or of a native table, whichever redirects first wins, so there only what
 //! redirects or drops counts. What a host sends to itself is not our traffic, nor is what a container gets.
 
+mod exempt;
 mod native;
 mod rules;
 
@@ -11,10 +12,13 @@ use std::net::IpAddr;
 
 use crate::backend::iptables::situation::Situation;
 use crate::backend::iptables::tools::Variant;
+use crate::config::Config;
+use crate::host::HostFacts;
 use crate::plan::Family;
 use crate::sys::netlink::ruleset::Ruleset;
 
 use super::model::Ahead;
+pub use exempt::exempted;
 use native::Stand;
 pub use native::{IPTABLES, elsewhere, may_be_ahead};
 
@@ -29,6 +33,24 @@ pub struct Ours {
     pub inbound: bool,
     /// Whose questions are.
     pub dns: Dns,
+}
+
+impl Ours {
+    /// What an installation with this configuration redirects.
+    pub fn of(config: &Config, facts: &HostFacts) -> Self {
+        let redirect = &config.redirect;
+        let servers = || facts.resolvers.iter().map(|resolver| resolver.addr).collect();
+        Self {
+            sidecar: facts.sidecar_uid,
+            outbound: redirect.outbound.enabled,
+            inbound: redirect.inbound.enabled,
+            dns: match (redirect.dns.enabled, redirect.dns.capture_all) {
+                (false, _) => Dns::Off,
+                (true, true) => Dns::All,
+                (true, false) => Dns::Servers(servers()),
+            },
+        }
+    }
 }
 
 /// Whose DNS questions are redirected.

@@ -42,6 +42,14 @@ pub fn same_chain(situation: &Situation, place: Place, traffic: Traffic, ours: &
     search.run(situation, place, Some(end), fix)
 }
 
+/// Rules of others before ours in the same chain that let traffic pass: ours do not get to see it, but a table of our
+/// own would.
+pub fn exempting(situation: &Situation, place: Place, traffic: Traffic, ours: &Ours) -> Vec<Ahead> {
+    let Some(end) = our_place(situation, place, traffic) else { return Vec::new() };
+    let search = Search { table: Table::Nat, decide: &["ACCEPT"], return_decides: true, traffic, ours };
+    search.run(situation, place, Some(end), "")
+}
+
 /// Rules that switch connection tracking off, and so redirection too.
 pub fn untracked(situation: &Situation, family: Family, traffic: Traffic, ours: &Ours) -> Vec<Ahead> {
     let fix = "leave that traffic out of the NOTRACK rule: what is not tracked cannot be redirected";
