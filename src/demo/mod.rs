@@ -18,7 +18,7 @@ use crate::exit::{Exit, Failure};
 use crate::host;
 use crate::present::demo::{self as show, Style};
 use crate::stdout::print;
-use crate::sys::private::leave_host;
+use crate::sys::private::{NoMachine, leave_host};
 use crate::sys::signal;
 use play::Play;
 use stage::USERS;
@@ -44,7 +44,7 @@ pub fn run(style: Style) -> Result<(), Failure> {
 fn show_all(style: Style) -> Result<(), Failure> {
     let begun = Instant::now();
     let was_root = host::is_root();
-    leave_host(&USERS).map_err(|error| no_machine(&error.to_string(), was_root))?;
+    leave_host(&USERS).map_err(|error| no_machine(&error, was_root))?;
     let play = Play::prepare(style)?;
     for act in [Play::before, Play::install, Play::upgrade, Play::uninstall] {
         go_on()?;
@@ -53,7 +53,13 @@ fn show_all(style: Style) -> Result<(), Failure> {
     print(&show::end(style, begun.elapsed()))
 }
 
-fn no_machine(error: &str, was_root: bool) -> Failure {
+fn no_machine(error: &NoMachine, was_root: bool) -> Failure {
+    if error.is_in_chroot() {
+        return Failure::new(Exit::Host, format!("no hosts can be made here: {error}")).hint(
+            "run it outside of the chroot, or mount that directory onto itself before changing root to it ('mount \
+             --rbind DIR DIR')",
+        );
+    }
     if was_root {
         return Failure::new(Exit::Host, format!("root may not make hosts of its own here: {error}")).hint(
             "a container needs the capability CAP_SYS_ADMIN for that; run it outside of the container",

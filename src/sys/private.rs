@@ -28,6 +28,16 @@ pub struct NoMachine {
     source: io::Error,
 }
 
+/// Mounts are shared or not as wholes, and only at the place of the mount itself can it be said.
+const CHROOT: &str = "the root directory is no mount point, as in a chroot, so the mounts cannot be separated from those of the host";
+
+impl NoMachine {
+    /// Whether it is for a root directory that is only a directory.
+    pub fn is_in_chroot(&self) -> bool {
+        self.what == CHROOT
+    }
+}
+
 fn failed(what: &'static str) -> impl Fn(Errno) -> NoMachine {
     move |errno| NoMachine { what, source: errno.into() }
 }
@@ -52,8 +62,12 @@ pub fn leave_host(wanted: Wanted<'_>) -> Result<(), NoMachine> {
         unshare(elsewhere).map_err(failed("no mount and network namespaces can be made"))?;
     }
     // First of all: what is mounted from here on must not show on the host.
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-        .map_err(failed("the mounts cannot be separated from those of the host"))?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).map_err(
+        |errno| match errno {
+            Errno::EINVAL => failed(CHROOT)(errno),
+            _ => failed("the mounts cannot be separated from those of the host")(errno),
+        },
+    )?;
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::MS_NODEV | MsFlags::MS_NOSUID, Some("mode=0755"))
         .map_err(failed("no private /run can be mounted"))?;
     if before.is_some() && before == netns::current_id().ok() {

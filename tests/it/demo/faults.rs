@@ -3,7 +3,7 @@
 use super::room::{Demo, Who};
 use super::shown::assert_whole;
 use crate::support::Lab;
-use crate::support::command::find;
+use crate::support::command::{Program, find, must};
 use crate::support::lab::skip;
 
 /// Does something on host A.
@@ -83,6 +83,26 @@ fn without_iptables_it_says_so_or_does_without() {
         } else {
             run.exits(3).says("no iptables found").says("hint: install it");
         }
+    });
+}
+
+#[test]
+fn in_a_chroot_it_says_what_is_needed() {
+    Lab::enter(|lab| {
+        let root = lab.dir().join("root");
+        let path = root.to_string_lossy().into_owned();
+        for place in ["bin", "dev", "etc", "lib", "lib64", "proc", "sbin", "usr"] {
+            if std::path::Path::new("/").join(place).exists() {
+                std::fs::create_dir_all(root.join(place)).expect("a directory in the private /run");
+                must("mount", &["--rbind", &format!("/{place}"), &format!("{path}/{place}")]);
+            }
+        }
+        std::fs::create_dir(root.join("run")).expect("a directory in the private /run");
+        std::fs::copy(lab.program_path(), root.join("tproxy")).expect("a copy in the private /run");
+        let demo = || Program::new("chroot").arg(&root).args(["/tproxy", "demo"]).run();
+        let _ = demo().exits(3).says("no mount point, as in a chroot").says("mount --rbind DIR DIR");
+        must("mount", &["--rbind", &path, &path]);
+        let _ = demo().exits(0);
     });
 }
 
