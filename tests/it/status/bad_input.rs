@@ -167,6 +167,9 @@ each_backend! {
         must("ip", &["link", "set", "lo", "down"]);
         status(lab, &[]).exits(11).prints("the loopback interface lo is down").prints("ip link set lo up");
         must("ip", &["link", "set", "lo", "up"]);
+        // An interface that goes down loses its IPv6 addresses, and gets back only ::1.
+        status(lab, &[]).exits(11).prints("the address ::6 is gone from lo");
+        install(lab, backend);
         status(lab, &[]).exits(0);
     }
 }
