@@ -1,29 +1,83 @@
 //! Doing something as another user.
-#![allow(unsafe_code, reason = "libc's setresuid would change every thread of the process")]
+#![allow(unsafe_code, reason = "capset has no wrapper in libc")]
 
 use std::io;
 use std::ops::Range;
 
 use nix::errno::Errno;
+use nix::unistd::{Uid, setfsuid};
 
 use super::netns::in_thread;
 
-#[cfg(not(any(target_arch = "x86", target_arch = "arm")))]
-use libc::SYS_setresuid as SETRESUID;
-#[cfg(any(target_arch = "x86", target_arch = "arm"))]
-use libc::SYS_setresuid32 as SETRESUID;
-
-/// Does something with a user's ID as real and effective one. That happens in a thread that ends with it: threads
-/// have user IDs of their own for the kernel, so nobody else changes, and there is no way back that could fail.
+/// Does something with the sockets and files of another user. That happens in a thread that ends with it: threads have
+/// credentials of their own for the kernel, so no other thread changes, and there is no way back that could fail.
+///
+/// Only the file system UID changes, of which sockets take their owner: netfilter's owner matches read the `fsuid` of
+/// the credentials that opened the socket (`xt_owner`, `meta skuid`), routing rules (`uidrange`) the owner of its inode,
+/// which is the same. The real, effective and saved UIDs stay, because they decide who may signal and trace a thread
+/// (`kill_ok_by_cred` and `__ptrace_may_access` in Linux): a user whose UID were among them could stop this process or
+/// kill it half-way.
+///
+/// Capabilities count no longer, as for a process of that user, so that nothing succeeds which is refused to the user.
+/// They stay permitted, for `cap_ptrace_access_check` compares with those.
 ///
 /// # Errors
-/// The kernel's: not permitted, or no such user in this user namespace.
+/// The kernel's: not permitted (EPERM), or no such user in this user namespace (EINVAL).
 pub fn run_as<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     in_thread(|| {
-        // SAFETY: the call takes three numbers and touches no memory; only the calling thread changes.
-        Errno::result(unsafe { libc::syscall(SETRESUID, uid, uid, uid) })?;
+        borrow(uid)?;
         Ok(work())
     })?
+}
+
+/// Takes a file system UID for the calling thread, and gives up what it is privileged to do with another one.
+fn borrow(uid: u32) -> io::Result<()> {
+    // The call reports no error: it returns what the UID was before, so a second one tells what the first one did. No
+    // user has this UID, so the second changes nothing.
+    let now = || setfsuid(Uid::from_raw(u32::MAX)).as_raw();
+    let before = now();
+    if before == uid {
+        return Ok(());
+    }
+    setfsuid(Uid::from_raw(uid));
+    if now() != uid {
+        let errno = if is_mapped(uid)? { Errno::EPERM } else { Errno::EINVAL };
+        return Err(errno.into());
+    }
+    give_up_capabilities()
+}
+
+/// `_LINUX_CAPABILITY_VERSION_3` of the kernel's `include/uapi/linux/capability.h`: sets of 64 bits, in two halves.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+/// `struct __user_cap_header_struct`; PID 0 is the calling thread.
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: libc::c_int,
+}
+
+/// `struct __user_cap_data_struct`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Capabilities {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Empties the effective set of the calling thread.
+fn give_up_capabilities() -> io::Result<()> {
+    let mut header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let mut sets = [Capabilities::default(); 2];
+    // SAFETY: both pointers are to live values of the layouts that this version of the call reads and writes.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) })?;
+    for half in &mut sets {
+        half.effective = 0;
+    }
+    // SAFETY: as above; only the calling thread changes.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, sets.as_ptr()) })?;
+    Ok(())
 }
 
 /// Whether a user exists in this user namespace.
@@ -69,17 +123,97 @@ mod tests {
         }
     }
 
-    #[test]
-    fn only_that_thread_changes() {
-        if !crate::host::is_root() || !is_mapped(65534).unwrap() {
+    /// Whether tests can be another user here.
+    fn can_borrow() -> bool {
+        let can = crate::host::is_root() && is_mapped(65534).unwrap();
+        if !can {
             assert!(std::env::var_os("CI").is_none(), "CI must run these tests as root");
             eprintln!("skipped: becoming another user needs root");
+        }
+        can
+    }
+
+    /// A line of `/proc/thread-self/status`.
+    fn status(key: &str) -> String {
+        let text = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn only_that_thread_changes() {
+        if !can_borrow() {
             return;
         }
-        let uid = || nix::unistd::geteuid().as_raw();
-        assert_eq!(run_as(65534, uid).unwrap(), 65534);
-        assert_eq!(uid(), 0);
-        assert_eq!(std::thread::spawn(uid).join().unwrap(), 0);
+        let uids = || status("Uid");
+        let capabilities = status("CapEff");
+        assert_eq!(run_as(65534, uids).unwrap(), "0 0 0 65534", "real, effective, saved and file system UID");
+        assert_eq!(run_as(65534, || status("CapEff")).unwrap(), "0".repeat(16));
+        assert_eq!(run_as(65534, || status("CapPrm")).unwrap(), status("CapPrm"));
+        assert_eq!((uids(), status("CapEff")), ("0 0 0 0".to_owned(), capabilities.clone()));
+        assert_eq!(std::thread::spawn(uids).join().unwrap(), "0 0 0 0");
         assert!(run_as(65534, || run_as(1, || ())).unwrap().is_err(), "there is no way back");
+        assert_eq!(run_as(0, || status("CapEff")).unwrap(), capabilities, "one's own user keeps all");
+    }
+
+    #[test]
+    fn sockets_are_that_user_s() {
+        use std::os::unix::fs::MetadataExt as _;
+        if !can_borrow() {
+            return;
+        }
+        let owner = || {
+            use std::os::fd::AsRawFd as _;
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            std::fs::metadata(format!("/proc/thread-self/fd/{}", socket.as_raw_fd())).unwrap().uid()
+        };
+        assert_eq!((run_as(65534, owner).unwrap(), owner()), (65534, 0));
+    }
+
+    #[test]
+    fn nothing_succeeds_that_is_refused_to_that_user() {
+        if !can_borrow() {
+            return;
+        }
+        super::super::netns::testing::apart(|| {
+            let bind = || std::net::UdpSocket::bind("0.0.0.0:1").map_err(|error| error.kind()).err();
+            assert_eq!(bind(), None);
+            assert_eq!(run_as(65534, bind).unwrap(), Some(io::ErrorKind::PermissionDenied));
+        });
+    }
+
+    /// What a process of the user can do to the thread that has borrowed the UID.
+    #[test]
+    fn that_user_can_neither_signal_nor_trace_the_thread() {
+        use std::os::unix::process::CommandExt as _;
+        if !can_borrow() {
+            return;
+        }
+        let try_all = r#"
+            kill -0 "$2" 2>/dev/null && echo signal
+            for file in mem environ syscall maps fd/0 ns/net; do
+                (exec 3<"/proc/$1/task/$2/$file") 2>/dev/null && echo "$file"
+            done
+            id -u
+        "#;
+        let process = std::process::id().to_string();
+        let (tell, thread) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let output = std::thread::scope(|scope| {
+            let borrower = scope.spawn(move || {
+                run_as(65534, move || {
+                    tell.send(nix::unistd::gettid().to_string()).unwrap();
+                    let _ = ended.recv();
+                })
+            });
+            let thread = thread.recv().unwrap();
+            let mut attacker = std::process::Command::new("sh");
+            attacker.args(["-c", try_all, "sh", &process, &thread]).uid(65534).gid(65534);
+            let output = attacker.output();
+            drop(end);
+            borrower.join().unwrap().unwrap();
+            output.unwrap()
+        });
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "65534\n", "what was possible, and who tried");
     }
 }

@@ -54,6 +54,11 @@ impl Call {
         Some(Self { thread, number, arguments: arguments.collect() })
     }
 
+    /// Who makes it: the ID of the thread.
+    pub fn thread(&self) -> i32 {
+        self.thread.as_raw()
+    }
+
     /// What is said to netfilter, if something is.
     pub fn said(&self) -> Option<Vec<u8>> {
         if self.number != libc::SYS_sendto {

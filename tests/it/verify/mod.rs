@@ -1,5 +1,6 @@
 //! `tproxy verify`: what it says of hosts in order and of hosts that are not, and that it keeps to itself.
 
+mod attacked;
 mod bad_input;
 mod broken;
 mod documented;
