@@ -3,9 +3,11 @@
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::{flags, read};
+use crate::apply::Format;
 use crate::config::text::quoted;
-use crate::config::{self, Layers, Problems, show};
+use crate::config::{self, Layers, Problems, Resolved, show};
 use crate::exit::Failure;
+use crate::present::{self, Checked};
 use crate::stdout::print;
 
 /// `tproxy config`.
@@ -16,7 +18,8 @@ pub fn command() -> Command {
 fn arguments(command: Command) -> Command {
     let show = Command::new("show")
         .about("Print the configuration that files, variables and flags come to, as YAML")
-        .arg(flags::plain_switch("sources", "Add where each value came from"));
+        .arg(flags::plain_switch("sources", "Add where each value came from"))
+        .arg(flags::output_arg());
     let validate = Command::new("validate")
         .about("Check configuration files")
         .long_about(
@@ -30,7 +33,8 @@ fn arguments(command: Command) -> Command {
                 .num_args(1..)
                 .action(ArgAction::Append)
                 .help("File to check, - for standard input"),
-        );
+        )
+        .arg(flags::output_arg());
     command
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -52,7 +56,11 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
             let with_sources = flags::is_on(matches, "sources");
             let wanted = flags::resolve(matches, with_sources)?;
             let sources = with_sources.then_some(&wanted.resolved.sources);
-            print(&show::yaml(&wanted.resolved.config, sources))
+            let Resolved { config, .. } = &wanted.resolved;
+            match flags::format(matches) {
+                Format::Text => print(&show::yaml(config, sources)),
+                Format::Json => print(&present::config_json(config, sources)),
+            }
         }
         Some(("validate", matches)) => validate(matches),
         Some(("reference", _)) => print(&show::reference()),
@@ -61,17 +69,26 @@ pub fn run(matches: &ArgMatches) -> Result<(), Failure> {
 }
 
 fn validate(matches: &ArgMatches) -> Result<(), Failure> {
-    let names = matches.get_many::<String>("files").into_iter().flatten().cloned().collect::<Vec<_>>();
-    let (files, mut problems) = read::files(&names);
-    for file in files {
-        let name = quoted(&file.name);
-        match config::resolve(&Layers { files: vec![file], ..Layers::default() }) {
-            Ok(resolved) => {
-                flags::tell(&resolved);
-                print(&format!("{name} is a valid configuration\n"))?;
+    let mut files = Vec::new();
+    for name in matches.get_many::<String>("files").into_iter().flatten() {
+        let (read, mut problems) = read::files(std::slice::from_ref(name));
+        let shown = read.first().map_or_else(|| name.clone(), |file| file.name.clone());
+        for file in read {
+            match config::resolve(&Layers { files: vec![file], ..Layers::default() }) {
+                Ok(resolved) => flags::tell(&resolved),
+                Err(Problems(further)) => problems.extend(further),
             }
-            Err(Problems(further)) => problems.extend(further),
+        }
+        files.push(Checked { name: shown, problems });
+    }
+    match flags::format(matches) {
+        Format::Json => print(&present::checked_json(&files))?,
+        Format::Text => {
+            for Checked { name, .. } in files.iter().filter(|file| file.problems.is_empty()) {
+                print(&format!("{} is a valid configuration\n", quoted(name)))?;
+            }
         }
     }
+    let problems: Vec<String> = files.into_iter().flat_map(|file| file.problems).collect();
     if problems.is_empty() { Ok(()) } else { Err(flags::refusal(&Problems(problems))) }
 }

@@ -1,11 +1,13 @@
 //! What can be typed, and what each command does with it.
 
+mod advice;
+mod completions;
 mod config;
 mod demo;
 mod flags;
-mod generate;
 mod install;
 pub mod log;
+mod man;
 mod read;
 mod retired;
 mod status;
@@ -13,7 +15,6 @@ mod verify;
 
 use std::ffi::OsString;
 
-use clap::error::ContextKind;
 use clap::{Arg, ArgAction, Command};
 
 use crate::apply::confirm;
@@ -49,7 +50,8 @@ pub fn command() -> Command {
         )
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .disable_help_subcommand(true)
+        // Help is read, and a line of more columns is hard to.
+        .max_term_width(WIDTH)
         .after_help(EXIT_CODES)
         .subcommand(install::install_command())
         .subcommand(install::uninstall_command())
@@ -58,10 +60,13 @@ pub fn command() -> Command {
         .subcommand(verify::command())
         .subcommand(demo::command())
         .subcommand(config::command())
-        .subcommand(generate::completions_command())
-        .subcommand(generate::man_command());
+        .subcommand(completions::command())
+        .subcommand(man::command());
     kumactls_globals(root)
 }
+
+/// How many columns help has at most.
+const WIDTH: usize = 100;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -92,8 +97,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(mut error) => {
-            // Its advice is to pass an unknown flag as a word, which only leads to the next error.
-            error.remove(ContextKind::Suggested);
+            if let Some(failure) = advice::failure(&error) {
+                return Err(failure.into());
+            }
+            advice::improve(&mut error);
             // Help and version are results, everything else is wrong use; clap knows which stream is whose. A
             // stream that is closed must not turn into a panic.
             let _ = error.print();
@@ -109,8 +116,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
         Some(("verify", matches)) => verify::verify(matches)?,
         Some(("demo", _)) => demo::run()?,
         Some(("config", matches)) => config::run(matches)?,
-        Some(("completions", matches)) => generate::completions(matches)?,
-        Some(("man", matches)) => generate::man(matches)?,
+        Some(("completions", matches)) => completions::run(matches)?,
+        Some(("man", matches)) => man::run(matches)?,
         _ => return Err(Failure::new(Exit::Usage, "no command given; see 'tproxy --help'").into()),
     }
     Ok(())

@@ -41,6 +41,9 @@ pub fn parse(text: &str) -> Result<Node, Malformed> {
     Tree.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
         let why = error.to_string();
         let line = error.location().map(|place| place.line());
+        if indented_with_tab(text, line) {
+            return Malformed { line, why: "a tab; YAML is indented with spaces".to_owned() };
+        }
         let why = match why.split(" at line ").next().unwrap_or_default() {
             why if why.contains("more than one document") => "it holds more than one document",
             why => why,
@@ -48,6 +51,12 @@ pub fn parse(text: &str) -> Result<Node, Malformed> {
         let why = why.to_owned();
         Malformed { line, why }
     })
+}
+
+/// Whether a line (from 1) begins with a tab, which the YAML library reports as a character that starts nothing.
+fn indented_with_tab(text: &str, line: Option<usize>) -> bool {
+    let line = line.and_then(|line| text.lines().nth(line.checked_sub(1)?)).unwrap_or_default();
+    line.chars().take_while(char::is_ascii_whitespace).any(|c| c == '\t')
 }
 
 /// The line (from 1) of a part: the path counts entries of sections and lists from 0, the last step may be either.
@@ -272,6 +281,16 @@ wait: 5
         for text in ["", "\n", "# only a comment\n", "---\n", "null"] {
             assert_eq!(parse(text), Ok(Node::Null), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_tab_is_called_a_tab() {
+        for (text, line) in [("a:\n\tb: 1\n", 2), ("a:\n  b: 1\n \tc: 2\n", 3)] {
+            let error = parse(text).unwrap_err();
+            assert!(error.why.contains("a tab"), "{error:?}");
+            assert_eq!(error.line, Some(line), "{error:?}");
+        }
+        assert!(!parse("a:\tb\n  c: [\n").unwrap_err().why.contains("a tab"));
     }
 
     #[test]

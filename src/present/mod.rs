@@ -1,5 +1,6 @@
 //! Results as text and JSON. Pure.
 
+mod config;
 pub mod demo;
 mod diff;
 mod plan;
@@ -9,6 +10,7 @@ mod status_json;
 mod verify;
 mod watch;
 
+pub use config::{Checked, checked_json, config_json};
 pub use diff::{diff_json, diff_text};
 pub use plan::plan_json;
 pub use receipt::{Action, Receipt, RuleCounts};

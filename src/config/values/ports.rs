@@ -33,6 +33,19 @@ impl TryFrom<u16> for Port {
     }
 }
 
+/// Names that people type for ports. The real port of a service is what it listens on, so a name is no port.
+const SERVICES: [(&str, u16); 9] = [
+    ("dns", 53),
+    ("domain", 53),
+    ("http", 80),
+    ("https", 443),
+    ("mysql", 3306),
+    ("ntp", 123),
+    ("postgres", 5432),
+    ("postgresql", 5432),
+    ("ssh", 22),
+];
+
 impl FromStr for Port {
     type Err = InvalidValue;
 
@@ -42,7 +55,12 @@ impl FromStr for Port {
             None if text.contains('-') && text.parse::<PortRange>().is_ok() => {
                 invalid("a port is one whole number from 1 to 65535; ranges cannot be used here")
             }
-            None => invalid("a port is a whole number from 1 to 65535"),
+            None => match SERVICES.iter().find(|(name, _)| text.eq_ignore_ascii_case(name)) {
+                Some((name, port)) => {
+                    Err(InvalidValue(format!("a port is a whole number; {name} usually has port {port}")))
+                }
+                None => invalid("a port is a whole number from 1 to 65535"),
+            },
         }
     }
 }

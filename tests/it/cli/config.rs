@@ -61,6 +61,25 @@ fn validation_names_each_file_and_ignores_the_environment() {
 }
 
 #[test]
+fn programs_get_json() {
+    let args = ["config", "show", "-o", "json", "--exclude-inbound-ports", "22"];
+    let said = tproxy(args).said();
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+    let shown: serde_json::Value = serde_json::from_str(&said.out).expect("JSON");
+    assert_eq!(shown["redirect"]["inbound"]["excludePorts"], serde_json::json!([22]));
+    let again = tproxy(["config", "show", "-o", "json", "--config", "a"]).file("a", &said.out).said();
+    assert_eq!((again.err.as_str(), again.out), ("", said.out));
+
+    let said =
+        tproxy(["config", "validate", "-o", "json", "a", "b"]).file("a", "wait: 1\n").file("b", "wait: x\n");
+    let said = said.said();
+    assert_eq!(said.code, Some(2));
+    let found: serde_json::Value = serde_json::from_str(&said.out).expect("JSON");
+    assert_eq!((&found["valid"], &found["files"][0]["valid"]), (&false.into(), &true.into()));
+    assert_eq!(found["files"][1]["problems"].as_array().map(Vec::len), Some(1), "{found}");
+}
+
+#[test]
 fn the_reference_lists_every_flag_of_help() {
     let table = tproxy(["config", "reference"]).said();
     assert_eq!(table.code, Some(0));

@@ -39,10 +39,23 @@ fn only_what_works_is_a_command() {
     let names = commands.lines().filter_map(|line| line.split_whitespace().next()).collect::<Vec<_>>();
     assert_eq!(
         names,
-        ["install", "uninstall", "confirm", "status", "verify", "demo", "config", "completions", "man"]
+        [
+            "install",
+            "uninstall",
+            "confirm",
+            "status",
+            "verify",
+            "demo",
+            "config",
+            "completions",
+            "man",
+            "help"
+        ]
     );
-    for name in ["diff", "help"] {
-        assert_eq!(tproxy([name]).said().code, Some(2), "{name}");
+    for (name, instead) in [("diff", "install --dry-run=diff"), ("remove", "uninstall"), ("list", "status")] {
+        let said = tproxy([name]).said();
+        assert_eq!(said.code, Some(2), "{name}");
+        assert!(said.err.contains(&format!("'{instead}'")), "{}", said.err);
     }
     assert_eq!(tproxy::<&str>([]).said().code, Some(2));
     let version = tproxy(["--version"]).said();
@@ -94,4 +107,84 @@ fn manual_pages_describe_their_command() {
         assert!(!said.out.contains("skip\\-resolv\\-conf"), "{args:?}");
     }
     assert_eq!(tproxy(["man", "nothing"]).said().code, Some(2));
+}
+
+#[test]
+fn help_of_a_command_is_its_long_help() {
+    for words in [["help", "install"].as_slice(), &["help", "config", "show"]] {
+        let said = tproxy(words).said();
+        assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{words:?}");
+        let flag = words[1..].iter().copied().chain(["--help"]);
+        assert_eq!(said.out, tproxy(flag.collect::<Vec<_>>()).said().out);
+    }
+}
+
+#[test]
+fn help_fits_a_hundred_columns() {
+    for name in ["install", "uninstall", "status", "verify", "demo", "completions", "man"] {
+        let help = tproxy([name, "--help"]).env("COLUMNS", "250").said().out;
+        let long: Vec<&str> = help.lines().filter(|line| line.chars().count() > 100).collect();
+        assert!(long.is_empty(), "{name}: {long:?}");
+    }
+}
+
+#[test]
+fn every_command_has_a_page_with_all_its_options() {
+    let list = tproxy(["man", "--list"]).said().out;
+    assert!(
+        list.lines().any(|name| name == "config-show") && list.lines().any(|name| name == "confirm"),
+        "{list}"
+    );
+    for name in list.lines() {
+        let (page, words) = (tproxy(["man", name]).said(), name.split('-').collect::<Vec<_>>());
+        assert_eq!((page.code, page.err.as_str()), (Some(0), ""), "{name}");
+        assert_eq!(page.out, tproxy(["man"].iter().chain(&words).collect::<Vec<_>>()).said().out);
+        let help = tproxy(words.iter().copied().chain(["--help"]).collect::<Vec<_>>()).said().out;
+        for flag in help.lines().filter_map(|line| line.trim_start().strip_prefix("--")) {
+            let flag = flag.split([' ', '[', '=']).next().unwrap().replace('-', "\\-");
+            assert!(page.out.contains(&format!("\\-\\-{flag}")), "{name}: {flag}");
+        }
+    }
+}
+
+#[test]
+fn pages_keep_paragraphs_and_lines() {
+    let page = tproxy(["man", "install"]).said().out;
+    assert!(page.contains("arrives at them\n\nNothing is excluded by default"), "{page}");
+    let root = tproxy(["man"]).said().out;
+    assert!(root.contains(".SH \"EXIT STATUS\"") && root.contains(".nf\n\\&  0  done"), "{root}");
+}
+
+/// What bash offers behind these words, the last one unfinished.
+fn bash_offers(words: &[&str]) -> Option<Vec<String>> {
+    let script = tproxy(["completions", "bash"]).said().out;
+    let asked = format!(
+        "{script}\nCOMP_WORDS=({}); COMP_CWORD={}; _tproxy tproxy \"${{COMP_WORDS[$COMP_CWORD]}}\" \
+         \"${{COMP_WORDS[$COMP_CWORD-1]}}\"; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" "),
+        words.len() - 1
+    );
+    let output = std::process::Command::new("bash").args(["-c", &asked]).output().ok()?;
+    Some(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+}
+
+#[test]
+fn bash_offers_values_where_there_are_some() {
+    for (flag, values) in [
+        ("--backend", ["auto", "iptables", "nftables"].as_slice()),
+        ("--ip-family-mode", &["dualstack", "ipv4"]),
+        ("--dry-run", &["true", "false", "diff"]),
+        ("--redirect-dns", &["true", "false"]),
+    ] {
+        let Some(offered) = bash_offers(&["tproxy", "install", flag, ""]) else {
+            eprintln!("skipped: there is no bash here");
+            return;
+        };
+        assert_eq!(offered, values, "{flag}");
+    }
+    assert!(
+        bash_offers(&["tproxy", "install", "--kuma-dp-user", "roo"]).unwrap().contains(&"root".to_owned())
+    );
+    assert!(!bash_offers(&["tproxy", "install", "--config", "/et"]).unwrap().is_empty());
+    assert_eq!(bash_offers(&["tproxy", "unin"]).unwrap(), ["uninstall"]);
 }

@@ -40,7 +40,7 @@ pub const FILES: &[Bad] = &[
         "redirect:\n  inbound:\n    excludePorts:\n      - 22\n      - ssh\n",
         "'ssh'",
         "redirect.inbound.excludePorts (bad.yaml:5)",
-        PORT,
+        "a port is a whole number; ssh usually has port 22",
     ),
     file(
         "redirect:\n  outbound:\n    excludePorts: [[1]]\n",

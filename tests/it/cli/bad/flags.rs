@@ -11,7 +11,12 @@ pub const FLAGS: &[Bad] = &[
     flag(&["--redirect-inbound-port", "65536"], "'65536'", PORT),
     flag(&["--redirect-inbound-port", "-1"], "'-1'", PORT),
     flag(&["--redirect-inbound-port", ""], "''", PORT),
-    flag(&["--redirect-outbound-port", "http"], "'http'", PORT),
+    flag(&["--redirect-outbound-port", "gopher"], "'gopher'", PORT),
+    flag(
+        &["--redirect-outbound-port", "http"],
+        "'http'",
+        "a port is a whole number; http usually has port 80",
+    ),
     flag(&["--redirect-outbound-port", "15001.0"], "'15001.0'", PORT),
     flag(&["--redirect-outbound-port", " 15001"], "' 15001'", PORT),
     flag(&["--redirect-dns-port", "0x3a99"], "'0x3a99'", PORT),
