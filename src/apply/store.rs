@@ -337,7 +337,7 @@ fn namespace(wait: Duration) -> Result<Option<turn::Turn>, Failure> {
         Err(error @ TurnError::Busy(_)) => Err(busy(&error)),
         Err(error @ TurnError::Interrupted(_)) => Err(Failure::new(Exit::Failed, error.to_string())),
         // An ordinary user must not be able to keep root from it.
-        Err(error @ (TurnError::Silent | TurnError::Stranger(_) | TurnError::Io(_))) => {
+        Err(error @ (TurnError::Unproven(_) | TurnError::Stranger(_) | TurnError::Io(_))) => {
             tracing::warn!("another run at the same time in another container would not be noticed: {error}");
             Ok(None)
         }

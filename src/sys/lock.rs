@@ -1,15 +1,15 @@
 //! File locks (flock) with a limit to the waiting, and who holds one.
-#![allow(unsafe_code, reason = "a descriptor is taken from a value whose end would unlock it")]
+#![allow(unsafe_code, reason = "nix's lock panics where unlocking fails, so flock(2) is called here")]
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 pub use super::holder::Holder;
 use super::holder::holder_of;
@@ -20,9 +20,25 @@ use super::signal::{self, Interrupted, Wait};
 #[derive(Debug)]
 pub struct FileLock {
     path: PathBuf,
-    /// Dropping it unlocks.
-    locked: Flock<File>,
+    locked: Locked,
 }
+
+/// A file that this process has locked. Dropping it unlocks, also for children that have the lock too; should that
+/// fail, the lock goes when the last of them has ended.
+#[derive(Debug)]
+struct Locked(Option<File>);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.as_ref().map(|file| flock(file, libc::LOCK_UN)) {
+            tracing::debug!("unlocking failed: {error}");
+        }
+    }
+}
+
+/// The first pause between two tries for a lock, and the longest; each is twice as long as the one before.
+const PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(32);
 
 /// Why there is no lock.
 #[derive(Debug, thiserror::Error)]
@@ -60,15 +76,11 @@ impl FileLock {
         let io = |source| LockError::Io { path: path.to_owned(), source };
         loop {
             let file = open(path).map_err(io)?;
-            let locked = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(locked) => locked,
-                Err((_, Errno::EINTR)) => continue,
-                Err((file, Errno::EWOULDBLOCK)) => wait_for(path, file, deadline)?,
-                Err((_, errno)) => return Err(io(errno.into())),
-            };
+            wait_for(path, &file, deadline)?;
+            let locked = Locked(Some(file));
             // Who held it may have removed the file while we waited: then ours is a lock on nothing, and the next
             // process would make a new file and lock that.
-            if same_file(&locked, path).map_err(io)? {
+            if locked.0.as_ref().map_or(Ok(false), |file| same_file(file, path)).map_err(io)? {
                 return Ok(Self { path: path.to_owned(), locked });
             }
         }
@@ -80,17 +92,16 @@ impl FileLock {
     /// # Errors
     /// The kernel's.
     pub fn share_with_children(&self) -> io::Result<()> {
-        fcntl(&*self.locked, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        if let Some(file) = &self.locked.0 {
+            fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
         Ok(())
     }
 
     /// Lets go of the lock in a process made by fork: the lock belongs to both until one of them unlocks it, so the
     /// descriptor is closed and nothing else.
-    pub fn abandon(self) {
-        let fd = self.locked.as_raw_fd();
-        std::mem::forget(self.locked);
-        // SAFETY: nobody owns the descriptor any more.
-        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    pub fn abandon(mut self) {
+        drop(self.locked.0.take());
     }
 
     /// Removes the file, then unlocks it; whoever waits for it finds out and makes a new one.
@@ -120,44 +131,35 @@ fn same_file(locked: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// flock(2) knows no time limit. So a thread waits in it, and we wait for the thread, for a signal, or for the
-/// clock. A thread given up gives the lock back as soon as it gets it.
-fn wait_for(path: &Path, file: File, deadline: Option<Instant>) -> Result<Flock<File>, LockError> {
+/// Tries again and again: flock(2) knows no time limit, and a thread that waits in it could not be ended, while this
+/// process may have to fork.
+fn wait_for(path: &Path, file: &File, deadline: Option<Instant>) -> Result<(), LockError> {
     let io = |source| LockError::Io { path: path.to_owned(), source };
-    let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
-    let busy = || LockError::Busy { path: path.to_owned(), holder: holder(path) };
-    if left.is_zero() {
-        return Err(busy());
-    }
-    let (done, at_end) = io::pipe().map_err(io)?;
-    let (give, take) = std::sync::mpsc::sync_channel(0);
-    std::thread::Builder::new()
-        .name("wait for a lock".into())
-        .spawn(move || {
-            let mut file = file;
-            let result = loop {
-                match Flock::lock(file, FlockArg::LockExclusive) {
-                    Err((again, Errno::EINTR)) => file = again,
-                    Err((_, errno)) => break Err(errno),
-                    Ok(locked) => break Ok(locked),
-                }
-            };
-            drop(at_end);
-            // Nobody takes it any more after the deadline; then it is dropped here, which unlocks.
-            let _ = give.send(result);
-        })
-        .map_err(io)?;
-    match signal::wait(Some(std::os::fd::AsFd::as_fd(&done)), left) {
-        Ok(true) => match take.recv() {
-            Ok(result) => result.map_err(|errno| io(errno.into())),
-            Err(_) => Err(io(Errno::ECANCELED.into())),
-        },
-        Ok(false) => Err(busy()),
-        Err(Wait::Interrupted(interrupted)) => {
-            Err(LockError::Interrupted { path: path.to_owned(), interrupted })
+    let mut pause = PAUSE;
+    loop {
+        match flock(file, libc::LOCK_EX | libc::LOCK_NB) {
+            Ok(()) => return Ok(()),
+            Err(Errno::EINTR) => continue,
+            Err(Errno::EWOULDBLOCK) => {}
+            Err(errno) => return Err(io(errno.into())),
         }
-        Err(Wait::Io(source)) => Err(io(source)),
+        let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            return Err(LockError::Busy { path: path.to_owned(), holder: holder(path) });
+        }
+        match signal::wait(None, left.min(pause)) {
+            Ok(_) => pause = LONGEST_PAUSE.min(pause * 2),
+            Err(Wait::Interrupted(interrupted)) => {
+                return Err(LockError::Interrupted { path: path.to_owned(), interrupted });
+            }
+            Err(Wait::Io(source)) => return Err(io(source)),
+        }
     }
+}
+
+fn flock(file: &File, operation: libc::c_int) -> Result<(), Errno> {
+    // SAFETY: the descriptor is open, and the call touches no memory.
+    Errno::result(unsafe { libc::flock(file.as_raw_fd(), operation) }).map(drop)
 }
 
 /// Who holds the flock on a file, also one of others such as `/run/xtables.lock`. `None`: nobody does, or the

@@ -7,6 +7,7 @@ pub mod dump;
 pub mod events;
 pub mod link;
 mod message;
+pub mod names;
 pub mod nftables;
 pub mod rules;
 pub mod ruleset;

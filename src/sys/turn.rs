@@ -2,26 +2,40 @@
 //!
 //! Such an address belongs to the network namespace, needs no file and no directory that can be written, is the same
 //! for containers that share the namespace and nothing else, and is free again when its process ends, however it ends.
+//!
+//! Any user can take such an address. So the kernel is asked whose it is (see [`owner`]): a user who is not root is not
+//! waited for at all, root without proof of being a run for [`UNPROVEN`] at most.
+
+mod owner;
 
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen, socket, sockopt,
-};
+use nix::sys::socket::{Backlog, UnixAddr, bind, connect, getsockopt, listen, sockopt};
 
 use super::holder::{self, Holder};
 use super::poll;
 use super::signal::{self, Interrupted, Wait};
+use owner::{Owner, is_trusted, owner, socket_with_proof, stream};
 
 /// How many may wait at once and be told when it is over; more of them look again from time to time.
 const WAITING: i32 = 64;
 
-/// Until who cannot be told looks again.
+/// Until the next look at a name whose owner tells nobody when it is over.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Until the next look at whose the name is.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// How long a process waits in all for owners that do not prove to be runs, whatever names they have.
+pub const UNPROVEN: Duration = Duration::from_secs(5);
+
+/// The milliseconds for which this process has waited for those.
+static WAITED: AtomicU64 = AtomicU64::new(0);
 
 /// The turn of this process, until the value is dropped or the process ends.
 #[derive(Debug)]
@@ -33,21 +47,25 @@ pub struct Turn {
 /// Why it is not this process's turn.
 #[derive(Debug, thiserror::Error)]
 pub enum TurnError {
-    /// Others had it all the time.
-    #[error("it is the turn of {}", .0.as_ref().map_or("another process".into(), ToString::to_string))]
+    /// Other runs had it all the time.
+    #[error("it is the turn of {}", in_words(.0.as_ref()))]
     Busy(Option<Holder>),
-    /// Its name is taken by somebody who does not listen, and so by none of us.
-    #[error("somebody who does not listen has taken its name")]
-    Silent,
     /// The name is taken by another user, whom nobody here has to wait for.
     #[error("user {0} has taken its name")]
     Stranger(u32),
+    /// The name is taken by a process of root's that nothing shows to be a run of ours.
+    #[error("{} has taken its name without proof of being a run of tproxy", in_words(.0.as_ref()))]
+    Unproven(Option<Holder>),
     /// A signal arrived while waiting.
     #[error("{0} while waiting for the turn")]
     Interrupted(Interrupted),
     /// The kernel's reason.
     #[error(transparent)]
     Io(#[from] io::Error),
+}
+
+fn in_words(holder: Option<&Holder>) -> String {
+    holder.map_or("another process".into(), ToString::to_string)
 }
 
 impl Turn {
@@ -59,14 +77,14 @@ impl Turn {
         let address = UnixAddr::new_abstract(name.as_bytes()).map_err(io::Error::from)?;
         let deadline = poll::deadline(wait);
         loop {
-            let socket = stream()?;
+            let socket = socket_with_proof()?;
             match bind(socket.as_raw_fd(), &address) {
                 Ok(()) => {
                     listen(&socket, Backlog::new(WAITING).map_err(io::Error::from)?)
                         .map_err(io::Error::from)?;
                     return Ok(Self { listener: socket });
                 }
-                Err(Errno::EADDRINUSE) => wait_for(&address, deadline)?,
+                Err(Errno::EADDRINUSE) => wait_for(name.as_bytes(), &address, deadline)?,
                 Err(errno) => return Err(io::Error::from(errno).into()),
             }
         }
@@ -83,43 +101,55 @@ impl Turn {
     }
 }
 
-fn stream() -> io::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    Ok(socket(AddressFamily::Unix, SockType::Stream, flags, None)?)
-}
-
-/// Waits until whoever has the turn may have ended: a connection that nobody accepts is closed with the listener.
-fn wait_for(address: &UnixAddr, deadline: Option<Instant>) -> Result<(), TurnError> {
-    let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+/// Waits until the name may be free, for a while at most, after which its owner may be another one.
+fn wait_for(name: &[u8], address: &UnixAddr, deadline: Option<Instant>) -> Result<(), TurnError> {
+    let owner = owner(name);
+    let (proven, inode) = match owner {
+        Owner::Stranger(uid) => return Err(TurnError::Stranger(uid)),
+        Owner::Proven(inode) => (true, Some(inode)),
+        Owner::Unproven(inode) => (false, Some(inode)),
+        Owner::Nobody | Owner::Unknown => (false, None),
+    };
     let queue = stream()?;
-    let (told, holder) = match connect(queue.as_raw_fd(), address) {
+    // A connection that nobody accepts is closed with the listener.
+    let (told, pid) = match connect(queue.as_raw_fd(), address) {
         Ok(()) => {
             let who = getsockopt(&queue, sockopt::PeerCredentials).map_err(io::Error::from)?;
-            if who.uid() != 0 && who.uid() != nix::unistd::geteuid().as_raw() {
+            if !is_trusted(who.uid()) {
                 return Err(TurnError::Stranger(who.uid()));
             }
             // Zero: it is in a PID namespace that we do not see.
-            let pid = u32::try_from(who.pid()).ok().filter(|pid| *pid > 0);
-            (true, pid.map(holder::process))
+            (true, u32::try_from(who.pid()).ok().filter(|pid| *pid > 0))
         }
-        // Bound, and not listening yet or any more.
-        Err(Errno::ECONNREFUSED) if left.is_zero() => return Err(TurnError::Silent),
-        // That, or there are too many that wait.
+        // Bound, and not listening yet or any more; or there are too many that wait.
         Err(Errno::ECONNREFUSED | Errno::EAGAIN) => (false, None),
         Err(errno) => return Err(io::Error::from(errno).into()),
     };
+    let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+    let left = if proven { left } else { left.min(left_for_unproven()) };
     if left.is_zero() {
-        return Err(TurnError::Busy(holder));
+        let holder = || pid.map(holder::process).or_else(|| inode.and_then(holder::socket_holder));
+        return Err(if proven { TurnError::Busy(holder()) } else { TurnError::Unproven(holder()) });
     }
-    let waited =
-        if told { signal::wait(Some(queue.as_fd()), left) } else { signal::wait(None, left.min(PAUSE)) };
+    let start = Instant::now();
+    let waited = if told {
+        signal::wait(Some(queue.as_fd()), left.min(ROUND))
+    } else {
+        signal::wait(None, left.min(PAUSE))
+    };
+    if !proven {
+        let waited = u64::try_from(start.elapsed().as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+        WAITED.fetch_add(waited, Ordering::Relaxed);
+    }
     match waited {
-        Ok(true) => Ok(()),
-        Ok(false) if !told => Ok(()),
-        Ok(false) => Err(TurnError::Busy(holder)),
+        Ok(_) => Ok(()),
         Err(Wait::Interrupted(interrupted)) => Err(TurnError::Interrupted(interrupted)),
         Err(Wait::Io(error)) => Err(error.into()),
     }
+}
+
+fn left_for_unproven() -> Duration {
+    UNPROVEN.saturating_sub(Duration::from_millis(WAITED.load(Ordering::Relaxed)))
 }
 
 #[cfg(test)]
@@ -130,13 +160,22 @@ mod tests {
         format!("tproxy test {what} {}", std::process::id())
     }
 
+    /// Who has the name. Without root nobody can prove to be a run.
+    fn holder_of(name: &str, wait: Duration) -> Option<Holder> {
+        match Turn::take(name, wait).unwrap_err() {
+            TurnError::Busy(holder) => holder,
+            TurnError::Unproven(holder) if !nix::unistd::geteuid().is_root() => holder,
+            error => panic!("{error}"),
+        }
+    }
+
     #[test]
     fn one_at_a_time_and_who_it_is() {
         let name = name("one");
         let first = Turn::take(&name, Duration::ZERO).unwrap();
-        let Err(TurnError::Busy(Some(holder))) = Turn::take(&name, Duration::ZERO) else { panic!("both") };
-        assert_eq!(holder.pid, std::process::id());
-        let Err(TurnError::Busy(_)) = Turn::take(&name, Duration::from_millis(50)) else { panic!("both") };
+        for wait in [Duration::ZERO, Duration::from_millis(50)] {
+            assert_eq!(holder_of(&name, wait).unwrap().pid, std::process::id());
+        }
         drop(first);
         Turn::take(&name, Duration::ZERO).unwrap();
     }
@@ -160,9 +199,11 @@ mod tests {
         let address = UnixAddr::new_abstract(name.as_bytes()).unwrap();
         let deaf = stream().unwrap();
         bind(deaf.as_raw_fd(), &address).unwrap();
-        let Err(TurnError::Silent) = Turn::take(&name, PAUSE) else { panic!("both") };
+        let Err(TurnError::Unproven(holder)) = Turn::take(&name, PAUSE) else { panic!("both") };
+        assert!(holder.is_none_or(|holder| holder.pid == std::process::id()));
+        let waiting = std::thread::spawn(move || Turn::take(&name, Duration::from_secs(60)).map(drop));
         drop(deaf);
-        Turn::take(&name, Duration::ZERO).unwrap();
+        waiting.join().unwrap().unwrap();
     }
 
     #[test]
@@ -173,7 +214,7 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         // As the end of a process does.
         drop(turn);
-        assert!(matches!(Turn::take(&name, Duration::ZERO), Err(TurnError::Busy(_))));
+        holder_of(&name, Duration::ZERO);
         child.kill().unwrap();
         child.wait().unwrap();
         Turn::take(&name, Duration::from_secs(60)).unwrap();

@@ -37,7 +37,7 @@ impl Turn {
             }
             Err(error @ TurnError::Interrupted(_)) => Err(Failure::new(Exit::Failed, error.to_string())),
             // An ordinary user must not be able to keep root from it.
-            Err(error @ (TurnError::Silent | TurnError::Stranger(_) | TurnError::Io(_))) => {
+            Err(error @ (TurnError::Unproven(_) | TurnError::Stranger(_) | TurnError::Io(_))) => {
                 tracing::warn!("another verification at the same time would not be noticed: {error}");
                 Ok(Self { _turn: None })
             }

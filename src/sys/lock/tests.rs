@@ -99,13 +99,12 @@ fn a_lock_given_back_is_taken() {
 }
 
 #[test]
-fn a_thread_given_up_does_not_keep_the_lock() {
+fn who_gives_up_does_not_keep_the_lock() {
     let dir = Dir::new("given-up");
     let mut other = Other::hold(&dir.lock());
     FileLock::acquire(&dir.lock(), Duration::from_millis(10)).unwrap_err();
     other.release();
-    // The thread that waited in vain gets the lock now and has to pass it on.
-    FileLock::acquire(&dir.lock(), LONG).unwrap();
+    FileLock::acquire(&dir.lock(), Duration::ZERO).unwrap();
 }
 
 #[test]
@@ -120,7 +119,7 @@ fn a_lock_on_a_removed_file_is_not_taken_for_one() {
     // Whether it waits already or not: it must not end with a lock on the removed file.
     first.remove().unwrap();
     let second = waiting.join().unwrap().unwrap();
-    assert!(same_file(&second.locked, &path).unwrap());
+    assert!(same_file(second.locked.0.as_ref().unwrap(), &path).unwrap());
     assert!(matches!(FileLock::acquire(&path, Duration::ZERO), Err(LockError::Busy { .. })));
 }
 
@@ -167,4 +166,12 @@ fn a_child_keeps_the_lock_of_a_process_that_is_gone() {
     drop(child.stdin.take());
     child.wait().unwrap();
     FileLock::acquire(&dir.lock(), Duration::ZERO).unwrap();
+}
+
+#[test]
+fn unlocking_that_fails_is_no_panic() {
+    // A descriptor that flock(2) refuses.
+    let refused = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/dev/null").unwrap();
+    assert_eq!(flock(&refused, libc::LOCK_UN), Err(Errno::EBADF));
+    drop(Locked(Some(refused)));
 }

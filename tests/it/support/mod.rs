@@ -14,6 +14,7 @@ pub mod lab;
 pub mod listener;
 pub mod load;
 pub mod mesh;
+pub mod names;
 pub mod network;
 pub mod ruleset;
 pub mod snapshot;

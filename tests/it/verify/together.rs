@@ -7,7 +7,7 @@ use super::verify;
 use crate::support::firewall::Family;
 use crate::support::lab::each_backend;
 use crate::support::mesh::Mesh;
-use crate::support::{APP, Lab, Variant, as_user};
+use crate::support::{APP, Lab, Variant, as_user, names};
 
 /// Somebody who verifies, for as long as this value lives.
 fn another() -> UnixListener {
@@ -35,7 +35,7 @@ each_backend! {
 fn one_that_takes_too_long_is_not_waited_for() {
     Lab::enter(|lab| {
         lab.install(Variant::Nft, &[]).succeeds();
-        let other = another();
+        let Some(other) = names::take_as_a_run(names::VERIFICATION) else { return };
         let run = lab.program().arg("verify").run();
         run.exits(4)
             .says("another verification is under way in this network namespace")

@@ -182,10 +182,11 @@ fn others_wait(lab: &Lab, backend: Backend) -> Running {
     second
 }
 
-/// Waits until a process waits for a file lock, which the kernel shows.
+/// Waits until a process has opened a lock file that another one has locked.
 fn stands_at_a_lock(pid: u32) {
-    let waits = |line: &str| line.contains("-> FLOCK") && line.contains(&format!(" {pid} "));
-    while !fs::read_to_string("/proc/locks").unwrap_or_default().lines().any(waits) {
+    let is_lock = |path: std::path::PathBuf| path.extension().is_some_and(|extension| extension == "lock");
+    let files = || fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().filter_map(Result::ok);
+    while !files().filter_map(|file| fs::read_link(file.path()).ok()).any(is_lock) {
         thread::yield_now();
     }
 }

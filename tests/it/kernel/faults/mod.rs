@@ -4,6 +4,7 @@ mod environment;
 mod hangs;
 mod kills;
 mod locks;
+mod names;
 mod native;
 mod refusals;
 mod rooms;
