@@ -1,5 +1,6 @@
 //! What a plan needs to know of the host, as data.
 
+use std::fmt;
 use std::net::IpAddr;
 
 /// What a plan needs to know of the host.
@@ -34,4 +35,13 @@ pub struct Resolver {
     pub addr: IpAddr,
     /// The zone of a link-local address (`eth0` in `fe80::1%eth0`).
     pub zone: Option<String>,
+}
+
+impl fmt::Display for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.zone {
+            Some(zone) => write!(f, "{}%{zone}", self.addr),
+            None => write!(f, "{}", self.addr),
+        }
+    }
 }

@@ -10,7 +10,7 @@ use super::model::{
     BuiltinChain, ChainRef, Family, FamilyPlan, Match, PlacedRule, Placement, Plan, Rule, Table, TablePlan,
     Target,
 };
-use super::{nat, raw};
+use super::{link_local, nat, raw};
 
 /// What should exist on a host with these facts, for this configuration. Never fails: what the host cannot do is
 /// left out with a note.
@@ -25,12 +25,15 @@ pub fn build(config: &Config, facts: &HostFacts) -> Plan {
         }
     }
     for &family in &families {
-        if config.redirect.dns.enabled && !Scope::new(config, facts, family).dns() {
+        let scope = Scope::new(config, facts, family);
+        let links = link_local::note(&scope);
+        if config.redirect.dns.enabled && !scope.dns() && links.is_none() {
             notes.push(format!(
                 "no {family} DNS servers found in {}; {family} DNS questions are not redirected",
                 config.redirect.dns.resolv_config_path.display()
             ));
         }
+        notes.extend(links);
     }
     Plan { families: families.into_iter().map(|family| family_plan(config, facts, family)).collect(), notes }
 }
@@ -63,14 +66,14 @@ impl<'a> Scope<'a> {
         Self { config, facts, family }
     }
 
-    /// The family's resolvers.
+    /// The family's resolvers from which questions can be redirected.
     pub fn resolvers(&self) -> impl Iterator<Item = IpAddr> {
         let family = self.family;
         self.facts
             .resolvers
             .iter()
             .map(|resolver| resolver.addr)
-            .filter(move |addr| family.holds((*addr).into()))
+            .filter(move |addr| family.holds((*addr).into()) && !link_local::is_link_local(*addr))
     }
 
     /// Whether this family's DNS questions are redirected.

@@ -1,12 +1,14 @@
 //! What should exist: tables, chains and rules as data, each rule with its reason. Pure.
 
 mod build;
+mod link_local;
 mod model;
 mod nat;
 mod ports;
 mod raw;
 
 pub use build::{build, family_plan};
+pub use link_local::{is_link_local, link_local};
 pub use model::{
     BuiltinChain, ChainRef, Family, FamilyPlan, Match, OwnChain, PlacedRule, Placement, Plan, Rule, Table,
     TablePlan, Target,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::config::values::{Cidr, InterfacePattern, Port, Protocol};
 
 use super::build::{Scope, head, tail};
+use super::link_local;
 use super::model::{BuiltinChain, ChainRef, Match, OwnChain, PlacedRule, Table, TablePlan, Target};
 use super::ports::{multiport, tcp_to};
 use super::raw::bare;
@@ -177,6 +178,7 @@ fn dns_rules(scope: &Scope) -> Vec<PlacedRule> {
     if dns.capture_all {
         let why =
             format!("redirect all DNS requests to the kuma-dp DNS proxy (listening on port {})", dns.port);
+        rules.extend(link_local::questions(scope));
         rules.push(head(question.to_vec(), to_sidecar, why));
     } else {
         for addr in scope.resolvers() {
@@ -222,7 +224,7 @@ fn outbound(scope: &Scope) -> Vec<PlacedRule> {
     if !outbound.enabled {
         return vec![tail(vec![TCP], Target::Return, "outbound traffic redirection is disabled")];
     }
-    let mut rules = Vec::new();
+    let mut rules: Vec<PlacedRule> = link_local::connections(scope).into_iter().collect();
     if outbound.include_ports.is_empty() {
         rules.extend(for_ports(&outbound.exclude_ports, &Target::Return, |ports| {
             format!("exclude outbound traffic from {ports} from redirection")

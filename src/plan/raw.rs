@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use crate::config::values::{Cidr, Port, Protocol};
 
 use super::build::{Scope, tail};
+use super::link_local;
 use super::model::{BuiltinChain, ChainRef, Match, PlacedRule, Table, TablePlan, Target};
 use super::nat::vnet_interfaces;
 
@@ -43,6 +44,7 @@ fn prerouting(scope: &Scope) -> Vec<PlacedRule> {
             let why = format!("assign connection tracking zone 1 to DNS responses from {addr}");
             rules.push(tail(matches, SIDECAR, why));
         }
+        rules.extend(link_local::answers_zone(scope, SIDECAR));
     }
     // The sidecar's answer leaves in zone 2 whoever asked, so a guest's question has to arrive in it.
     for interface in vnet_interfaces(scope).keys() {
@@ -73,6 +75,8 @@ fn output(scope: &Scope) -> Vec<PlacedRule> {
             "assign connection tracking zone 2 to DNS responses from the kuma-dp DNS proxy",
         ),
     ];
+    // The first zone counts, so it comes before that of all questions.
+    rules.extend(link_local::questions_zone(scope, SIDECAR));
     let from_local_server = |addr: IpAddr| {
         let localhost = Match::Destination { net: scope.localhost(), negated: false };
         tail(vec![Match::Source(bare(addr)), localhost, udp.clone()], SIDECAR, LOCAL_SERVER)

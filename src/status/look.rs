@@ -22,7 +22,7 @@ use crate::config::values::{BackendChoice, IpFamilyMode};
 use crate::config::{Config, Executables, Resolved};
 use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Ipv6Support, Resolver};
-use crate::plan::{self, Family};
+use crate::plan::{self, Family, is_link_local};
 use crate::sys::netlink::ruleset;
 
 use super::ahead::Ours;
@@ -197,6 +197,7 @@ impl Look {
 
         let planned: Vec<Family> = plan.families.iter().map(|plan| plan.family).collect();
         self.say_if_passthrough_is_gone(&planned)?;
+        self.say_who_is_link_local(current.as_ref(), &planned);
         report.resolvers = current.map(|current| {
             let file = self.config.redirect.dns.resolv_config_path.display().to_string();
             let captured = rules.iter().flat_map(|(_, rules)| infer::captured_resolvers(rules)).collect();
@@ -283,6 +284,17 @@ impl Look {
                 .map(|(resolvers, _)| resolvers.into_iter().map(|resolver| resolver.addr).collect())
                 .map_err(|failure| failure.message)
         })
+    }
+
+    /// Servers that no installation redirects.
+    fn say_who_is_link_local(&mut self, current: Option<&Result<Vec<IpAddr>, String>>, families: &[Family]) {
+        let listed = current.and_then(|current| current.as_deref().ok()).unwrap_or_default();
+        for addr in listed.iter().filter(|addr| is_link_local(**addr) && families.contains(&Family::V6)) {
+            self.notes.push(Finding::note(format!(
+                "questions to {addr} are not redirected, as to any link-local address: no answer of the sidecar \
+                 would reach a socket bound to a link"
+            )));
+        }
     }
 
     fn facts(

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::plan::Family;
+use crate::plan::{Family, is_link_local};
 
 /// The whole answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,8 +202,8 @@ impl Resolvers {
         let concerns =
             |addr: &IpAddr| families.iter().any(|family| (*family == Family::V4) == addr.is_ipv4());
         let listed: &[IpAddr] = current.as_deref().unwrap_or_default();
-        let not_captured =
-            listed.iter().filter(|addr| concerns(addr) && !captured.contains(addr)).copied().collect();
+        let missed = |addr: &IpAddr| concerns(addr) && !is_link_local(*addr) && !captured.contains(addr);
+        let not_captured = listed.iter().copied().filter(missed).collect();
         let gone = captured.iter().filter(|addr| current.is_ok() && !listed.contains(addr)).copied();
         Self { gone: gone.collect(), not_captured, file, captured, current }
     }

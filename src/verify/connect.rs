@@ -5,6 +5,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::check::{Method, Reached, Way};
+use super::lab::link_of;
 use super::probe::{BRIEFLY, Field, lock, named, unspecified};
 use crate::config::values::Protocol;
 use crate::plan::Family;
@@ -15,10 +16,10 @@ impl Field<'_> {
     pub(super) fn connect(&self, uid: u32, to: SocketAddr, way: Way) -> io::Result<Reached> {
         let place = self.place(to);
         let _alone = self.alone(&place)?;
-        let listen = || socket::listen_on(socket::tcp(to.ip())?, to, None);
+        let listen = |device| socket::listen_on(socket::tcp(to.ip())?, to, device);
         let listener = match way {
-            Way::Loopback => listen(),
-            Way::Route | Way::Device => self.lab()?.outside.run(listen)?,
+            Way::Loopback => listen(None),
+            Way::Route | Way::Device => self.lab()?.outside.run(|| listen(link_of(to.ip())))?,
         }
         .map_err(|error| named("nobody can be put at its destination", &error))?;
         match way {

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use super::check::{Method, Reached};
+use super::lab::link_of;
 use super::probe::{BRIEFLY, Field, ZONES, localhost, same, unspecified};
 use crate::config::values::Protocol;
 use crate::sys::netlink::conntrack;
@@ -71,11 +72,17 @@ impl Field<'_> {
 
     /// Somebody at a datagram's destination; on this host there may be a real server already.
     fn server(&self, to: SocketAddr) -> io::Result<Option<UdpSocket>> {
-        let listen = || socket::udp_at(socket::udp(to.ip())?, to);
+        let listen = |device: Option<&str>| {
+            let fd = socket::udp(to.ip())?;
+            if let Some(device) = device {
+                socket::bind_to_device(&fd, device)?;
+            }
+            socket::udp_at(fd, to)
+        };
         if self.tie(to) == Tie::Device {
-            return self.lab()?.outside.run(listen)?.map(Some);
+            return self.lab()?.outside.run(|| listen(link_of(to.ip())))?.map(Some);
         }
-        match listen() {
+        match listen(None) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
             other => other.map(Some),
         }

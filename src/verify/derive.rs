@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::check::{Check, Goal, Id, Probe, Way};
 use super::ground::{
-    Dice, Ends, Ports, Taken, is_excluded, is_excluded_inbound, is_excluded_outbound, is_link_local,
+    Dice, Ends, Ports, Taken, is_excluded, is_excluded_inbound, is_excluded_outbound, link_local,
 };
 use crate::config::Config;
 use crate::config::values::{Port, Protocol};
 use crate::host::HostFacts;
-use crate::plan::Family;
+use crate::plan::{Family, is_link_local};
 use crate::sidecar::Channel;
 use crate::sidecar::forward::passthrough;
 
@@ -43,6 +43,7 @@ pub fn checks(sources: Sources, family: Family, ends: Result<Ends, &str>, dice: 
     let (checks, excluded) = (Vec::new(), BTreeSet::new());
     let mut deriving = Deriving { sources, family, ends, missing, ports, dice, checks, excluded };
     deriving.outbound();
+    deriving.links();
     deriving.inbound();
     deriving.sidecar();
     deriving.localhost();
@@ -108,13 +109,31 @@ impl Deriving<'_> {
             (Way::Device, Goal::Past, "is not redirected, because outbound redirection is off".to_owned())
         };
         // TCP to DNS servers is left alone where questions are redirected, whatever ports are listed.
-        let dns = !self.dns_servers().is_empty();
+        let dns = !self.redirected_servers().is_empty();
         let mut ports = self.ports.all_outbound(self.dice);
         ports.retain(|port| *port != DNS || !dns);
         for port in ports {
             let to = SocketAddr::new(self.ends.far, port);
             let probe = self.as_app(|uid| Probe::Connect { uid, to, way });
             self.add(Id::Outbound, format!("app to {to}"), probe, goal, expected.clone());
+        }
+    }
+
+    /// Link-local addresses are left alone, whatever is included.
+    fn links(&mut self) {
+        let redirect = &self.sources.config.redirect;
+        let expected = "is not redirected, because the address is link-local";
+        if self.family == Family::V6 && redirect.outbound.enabled {
+            let to = SocketAddr::new(link_local(self.dice).into(), self.ports.outbound(self.dice));
+            let probe = self.as_app(|uid| Probe::Connect { uid, to, way: Way::Device });
+            let target = format!("app to a link-local address ({to})");
+            self.add(Id::Exclusion, target, probe, Goal::Past, expected.to_owned());
+        }
+        if self.family == Family::V6 && redirect.dns.enabled && redirect.dns.capture_all {
+            let to = SocketAddr::new(link_local(self.dice).into(), DNS);
+            let probe = self.as_app(|uid| Probe::Datagram { uid, to });
+            let target = format!("app to a link-local DNS server ({})", to.ip());
+            self.add(Id::Exclusion, target, probe, Goal::Past, expected.to_owned());
         }
     }
 
@@ -191,14 +210,17 @@ impl Deriving<'_> {
         let dns = &config.redirect.dns;
         for server in self.dns_servers() {
             let to = SocketAddr::new(server, DNS);
-            let without_scope = is_link_local(server)
-                .then(|| format!("no probe can have an address of the link of {server}"));
             let (goal, expected) = if is_excluded_outbound(config, server) {
                 (Goal::Past, "is not redirected, because the address is excluded".to_owned())
+            } else if is_link_local(server) {
+                (Goal::Past, "is not redirected, because the address is link-local".to_owned())
             } else {
                 (Goal::Dns, answered(dns.port, server))
             };
-            let probe = match &without_scope {
+            // Its packets are bound to another interface than loopback, which would take a probe off this host.
+            let unbound = (is_link_local(server) && self.sources.taken.addresses.contains(&server))
+                .then(|| format!("{server} is this host's own address, on a link where no probe is sent"));
+            let probe = match &unbound {
                 Some(why) => Probe::Nothing(why.clone()),
                 None => self.as_app(|uid| Probe::Datagram { uid, to }),
             };
@@ -206,7 +228,7 @@ impl Deriving<'_> {
 
             let then = self.sources.facts.sidecar_uid;
             let (probe, after) = match self.sources.app {
-                _ if without_scope.is_some() => (Probe::Nothing(without_scope.unwrap_or_default()), ""),
+                _ if unbound.is_some() => (Probe::Nothing(unbound.unwrap_or_default()), ""),
                 Ok(first) if !dns.skip_conntrack_zone_split => {
                     (Probe::Again { first, then, to }, ", also right after an app's from the same port")
                 }
@@ -216,8 +238,8 @@ impl Deriving<'_> {
             let target = format!("sidecar to DNS server {server}");
             self.add(Id::DnsSidecar, target, probe, Goal::Past, expected);
         }
-        let servers = !self.dns_servers().is_empty();
-        if dns.enabled && !servers {
+        let servers = !self.redirected_servers().is_empty();
+        if dns.enabled && self.dns_servers().is_empty() {
             // Nothing of this family is redirected then, which whoever switched it on may not know.
             let why = format!("resolv.conf lists no {} DNS server", self.family);
             let expected = format!("arrives at the DNS port {}", dns.port);
@@ -230,7 +252,12 @@ impl Deriving<'_> {
     }
 
     /// Servers that questions are redirected from.
-    pub(super) fn dns_servers(&self) -> Vec<IpAddr> {
+    pub(super) fn redirected_servers(&self) -> Vec<IpAddr> {
+        self.dns_servers().into_iter().filter(|server| !is_link_local(*server)).collect()
+    }
+
+    /// Servers of the family, where questions are redirected.
+    fn dns_servers(&self) -> Vec<IpAddr> {
         let dns = &self.sources.config.redirect.dns;
         if !dns.enabled {
             return Vec::new();

@@ -73,17 +73,19 @@ impl Deriving<'_> {
 
     fn one_user(&mut self, uid: u32, protocol: Protocol, range: PortRange) {
         let question = (range.first.get()..=range.last.get()).contains(&DNS);
-        let probe =
-            match (protocol, question.then(|| self.dns_servers()).and_then(|all| all.first().copied())) {
-                (Protocol::Udp, Some(server)) => Probe::Datagram { uid, to: SocketAddr::new(server, DNS) },
-                (Protocol::Udp, None) => {
-                    Probe::Datagram { uid, to: SocketAddr::new(self.ends.far, within(range, self.dice)) }
-                }
-                (Protocol::Tcp, _) => {
-                    let port = self.included(range).unwrap_or_else(|| within(range, self.dice));
-                    Probe::Connect { uid, to: SocketAddr::new(self.ends.far, port), way: Way::Device }
-                }
-            };
+        let probe = match (
+            protocol,
+            question.then(|| self.redirected_servers()).and_then(|all| all.first().copied()),
+        ) {
+            (Protocol::Udp, Some(server)) => Probe::Datagram { uid, to: SocketAddr::new(server, DNS) },
+            (Protocol::Udp, None) => {
+                Probe::Datagram { uid, to: SocketAddr::new(self.ends.far, within(range, self.dice)) }
+            }
+            (Protocol::Tcp, _) => {
+                let port = self.included(range).unwrap_or_else(|| within(range, self.dice));
+                Probe::Connect { uid, to: SocketAddr::new(self.ends.far, port), way: Way::Device }
+            }
+        };
         self.exclusion(format!("UID {uid} over {protocol} to port {range}"), probe);
     }
 

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::config::Config;
 use crate::config::values::{Cidr, Port, PortRange, Protocol};
-use crate::plan::Family;
+use crate::plan::{Family, is_link_local};
 
 /// How the name of the temporary interface begins.
 pub const TEMPORARY: &str = "tpv";
@@ -114,9 +114,10 @@ pub fn is_excluded_outbound(config: &Config, addr: IpAddr) -> bool {
     config.redirect.outbound.exclude_ports_for_ips.iter().any(|cidr| cidr.net().contains(&addr))
 }
 
-/// Whether an address means something only together with an interface, and so none of a probe's.
-pub fn is_link_local(addr: IpAddr) -> bool {
-    matches!(addr, IpAddr::V6(six) if six.is_unicast_link_local())
+/// A link-local address as good as any (RFC 4291, section 2.5.6).
+pub fn link_local(dice: &mut Dice) -> Ipv6Addr {
+    let mut part = || u16::try_from(dice.below(0x1_0000)).unwrap_or_default();
+    Ipv6Addr::new(0xfe80, 0, 0, 0, part(), part(), part(), part() | 1)
 }
 
 /// Ports that nobody uses or leaves alone.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::budget::{Budget, Stage};
 use super::ground::{Dice, Ends};
-use crate::plan::Family;
+use crate::plan::{Family, is_link_local};
 use crate::sys::netlink::{link, rules};
 use crate::sys::netns::Namespace;
 
@@ -193,6 +193,11 @@ impl Lab {
         };
         exists_already(link::add_route(&self.device, addr, prefix, link::LAST_RESORT))
     }
+}
+
+/// The interface at the other end that a listener has to be bound to, as link-local addresses need it.
+pub(super) fn link_of(addr: IpAddr) -> Option<&'static str> {
+    is_link_local(addr).then_some(OTHER)
 }
 
 fn exists_already(result: io::Result<()>) -> io::Result<()> {

@@ -256,6 +256,8 @@ impl Inferred {
                     typed.parse::<UidExclusion>().ok(),
                 );
             }
+            // In front of the redirection of every question, whatever the configuration.
+            (Target::Return, Conditions { destination: Some(_), udp: true, .. }) => {}
             (Target::Return, Conditions { destination: Some(_), .. }) => {
                 add(
                     &mut outbound.exclude_ports_for_ips,

@@ -81,7 +81,7 @@ impl TypedRule {
             (Table::Nat, ChainRef::Builtin(BuiltinChain::Output), Target::Return) => {
                 let list = has(|m| matches!(m, Match::DestinationPorts { .. }));
                 let net = has(|m| matches!(m, Match::Destination { negated: false, .. }));
-                (list || net).then_some(Purpose::Excluded)
+                (list || net && !udp).then_some(Purpose::Excluded)
             }
             (Table::Nat, ChainRef::Own(OwnChain::Outbound), Target::Return) => {
                 to_ports.then_some(Purpose::Excluded)

@@ -15,7 +15,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::{Pid, Uid, setfsuid};
 use tproxy::config::values::{Port, Protocol};
-use tproxy::plan::BuiltinChain;
+use tproxy::plan::{BuiltinChain, is_link_local};
 
 use super::packet::{Packet, Translation};
 use super::wire::{TCP, UDP, Wire};
@@ -222,6 +222,9 @@ fn leave(packet: &Packet) -> Result<(), Errno> {
     setfsuid(Uid::from_raw(0));
     let socket = opened?;
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    if is_link_local(packet.destination.ip()) {
+        setsockopt(&socket, sockopt::BindToDevice, &packet.interface.as_str().into())?;
+    }
     bind(socket.as_raw_fd(), &SockaddrStorage::from(packet.source))?;
     match connect(socket.as_raw_fd(), &SockaddrStorage::from(packet.destination)) {
         // Refused: nobody listens there, which on the machine itself is known at once.

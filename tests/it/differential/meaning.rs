@@ -11,6 +11,7 @@ use tproxy::host::{HostFacts, Ipv6Support, Resolver};
 use tproxy::plan::{BuiltinChain, Plan, build};
 
 use super::packet::{Packet, Pool, Translation, choice};
+use super::planned::outcome;
 use super::{native, planned};
 use crate::pure::configs;
 
@@ -94,6 +95,42 @@ fn every_question_and_answer_gets_its_zone() {
                         compare(&plan, &table, &packet).unwrap_or_else(|difference| panic!("{difference}"));
                     }
                 }
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// Nothing that leaves for a link-local address is redirected, and nobody's question is in another zone than its
+    /// answer, which a firewall that lets only answers in would drop.
+    #[test]
+    fn link_local_destinations_are_left_alone(
+        config in configs::config(), facts in configs::facts(), host in any::<u64>(), port in 1..=u16::MAX, users in any::<u32>(),
+    ) {
+        let addr = |last: u64| IpAddr::from(((0xfe80_u128 << 112) | u128::from(last)).to_be_bytes());
+        let (here, there) = (addr(1), addr(host.max(2)));
+        let plan = build(&config, &facts);
+        for (owner, port) in [facts.sidecar_uid, 1000, users].into_iter().flat_map(|uid| [(uid, port), (uid, 53), (uid, 443)]) {
+            let packet = |hook, protocol, source, destination| Packet {
+                hook,
+                protocol: Some(protocol),
+                source,
+                destination,
+                interface: "eth0".to_owned(),
+                owner: (hook == BuiltinChain::Output).then_some(owner),
+                invalid: false,
+                theirs: false,
+            };
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let (from, to) = (SocketAddr::new(here, 40_000), SocketAddr::new(there, port));
+                let question = outcome(&plan, &packet(BuiltinChain::Output, protocol, from, to)).fate;
+                prop_assert_eq!(question.translation, Translation::None);
+                let answer = outcome(&plan, &packet(BuiltinChain::Prerouting, protocol, to, from)).fate;
+                let zones = (question.zone.unwrap_or(0), answer.zone.unwrap_or(0));
+                // What is no question to a server has no zone, unless it comes from a port of the sidecar's.
+                prop_assert!(zones.0 == zones.1 || port != 53, "{:?}", zones);
             }
         }
     }

@@ -30,6 +30,7 @@ const NETS: &[&str] = &[
     "10.0.0.1",
     "192.168.7.9/24",
     "fe80::1",
+    "fe80::/10",
     "fd00::1/8",
     "172.32.16.8/16",
     "172.32.128.0/17",
@@ -106,7 +107,8 @@ pub fn exclusions() -> impl Strategy<Value = Vec<UidExclusion>> {
 
 /// Any host.
 pub fn facts() -> impl Strategy<Value = HostFacts> {
-    let resolvers: &[&str] = &["10.96.0.10", "127.0.0.53", "127.0.0.1", "fd00::53", "::1", "127.0.0.11"];
+    let resolvers: &[&str] =
+        &["10.96.0.10", "127.0.0.53", "127.0.0.1", "fe80::53", "fd00::53", "::1", "127.0.0.11"];
     let resolvers = prop::sample::subsequence(resolvers, 0..=resolvers.len());
     (any::<bool>(), any::<bool>(), prop_oneof![Just(0), Just(5678), any::<u32>()], resolvers).prop_map(
         |(six, docker_dns, sidecar_uid, resolvers)| HostFacts {

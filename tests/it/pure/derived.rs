@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tproxy::config::Config;
 use tproxy::config::values::{Port, Protocol};
 use tproxy::host::{HostFacts, Ipv6Support, Resolver};
-use tproxy::plan::Family;
+use tproxy::plan::{Family, is_link_local};
 use tproxy::sidecar::Channel;
 use tproxy::verify::Id;
 use tproxy::verify::check::{Check, Goal, Probe, Way};
@@ -48,8 +48,8 @@ fn facts(resolvers: &[&str]) -> HostFacts {
     }
 }
 
-/// Servers of a family whose questions are redirected.
-fn captured(config: &Config, facts: &HostFacts, family: Family) -> Vec<IpAddr> {
+/// Servers of a family, where questions are redirected.
+fn asked(config: &Config, facts: &HostFacts, family: Family) -> Vec<IpAddr> {
     let dns = &config.redirect.dns;
     if !dns.enabled {
         return Vec::new();
@@ -66,7 +66,7 @@ fn promises(config: &Config, facts: &HostFacts, family: Family) -> BTreeMap<(Id,
         [Id::Outbound, Id::Inbound, Id::Sidecar, Id::Own, Id::Localhost, Id::Passthrough]
             .map(|id| (id, String::new()))
             .into();
-    let servers = captured(config, facts, family);
+    let servers = asked(config, facts, family);
     for server in &servers {
         all.extend([(Id::Dns, server.to_string()), (Id::DnsSidecar, server.to_string())]);
     }
@@ -81,8 +81,14 @@ fn promises(config: &Config, facts: &HostFacts, family: Family) -> BTreeMap<(Id,
     }
     let mut left_alone = Vec::new();
     let (out, into) = (&config.redirect.outbound, &config.redirect.inbound);
-    if !servers.is_empty() && out.enabled {
+    let redirected = servers.iter().any(|server| !is_link_local(*server));
+    if redirected && out.enabled {
         left_alone.push("app over TCP to DNS port 53".to_owned());
+    }
+    if family == Family::V6 {
+        left_alone.extend(out.enabled.then(|| "app to a link-local address".to_owned()));
+        let all = config.redirect.dns.enabled && config.redirect.dns.capture_all;
+        left_alone.extend(all.then(|| "app to a link-local DNS server".to_owned()));
     }
     if out.include_ports.is_empty() {
         left_alone.extend(out.exclude_ports.iter().map(|port| format!("app to outbound port {port}")));
@@ -119,7 +125,7 @@ fn promises(config: &Config, facts: &HostFacts, family: Family) -> BTreeMap<(Id,
     // What is configured twice is promised once; each of the only ports there are is promised by itself.
     let mut all: BTreeMap<_, _> = all.into_iter().map(|promise| (promise, 1)).collect();
     let each = |only: &[Port]| u32::try_from(numbers(only).len().max(1)).expect("few ports");
-    let to_servers = !servers.is_empty() && numbers(&out.include_ports).contains(&53);
+    let to_servers = redirected && numbers(&out.include_ports).contains(&53);
     all.insert((Id::Outbound, String::new()), each(&out.include_ports) - u32::from(to_servers));
     // Localhost, another address of this host, and another of loopback, of which IPv6 has one.
     all.insert((Id::Localhost, String::new()), if family == Family::V4 { 3 } else { 2 });
@@ -241,11 +247,8 @@ fn is_meant(check: &Check, config: &Config, facts: &HostFacts, family: Family) -
         }
         (Id::Dns, Probe::Datagram { uid, to }) => {
             let excluded = out.exclude_ports_for_ips.iter().any(|net| net.net().contains(&to.ip()));
-            let goal = if excluded { Goal::Past } else { Goal::Dns };
+            let goal = if excluded || is_link_local(to.ip()) { Goal::Past } else { Goal::Dns };
             prop_assert_eq!((*uid, to.port(), to.ip().to_string(), check.goal), (APP, 53, words, goal));
-        }
-        (Id::Dns | Id::DnsSidecar, Probe::Nothing(_)) => {
-            prop_assert!(words.starts_with("fe8"), "only addresses of a link are nobody's: {}", words);
         }
         (Id::DnsSidecar, Probe::Again { first, then, to }) => {
             prop_assert!(!config.redirect.dns.skip_conntrack_zone_split);
@@ -286,6 +289,8 @@ fn is_left_alone(check: &Check, config: &Config, family: Family) -> Result<(), T
                 prop_assert_eq!(*to, SocketAddr::new(ends.far, 53));
             } else if let Some(port) = named("app to outbound port ") {
                 prop_assert_eq!((to.ip(), to.port().to_string()), (ends.far, port));
+            } else if words == "app to a link-local address" {
+                prop_assert!(is_link_local(to.ip()) && goes_out(config, to.port()), "{}", to);
             } else if let Some(net) = named("app to excluded address ") {
                 prop_assert!(is_within(to.ip(), &net) && goes_out(config, to.port()), "{}", to);
             } else {
@@ -308,6 +313,9 @@ fn is_left_alone(check: &Check, config: &Config, family: Family) -> Result<(), T
                 );
                 prop_assert!(!comes_in(config, to.port()));
             }
+        }
+        (Id::Exclusion, Probe::Datagram { uid, to }) if words == "app to a link-local DNS server" => {
+            prop_assert!(is_link_local(to.ip()) && (*uid, to.port()) == (APP, 53), "{}", to);
         }
         (Id::Exclusion, Probe::Connect { uid, to, .. } | Probe::Datagram { uid, to }) => {
             let udp = matches!(check.probe, Probe::Datagram { .. });

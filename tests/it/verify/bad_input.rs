@@ -160,8 +160,8 @@ each_backend! {
         command::must("rm", &["-r", "/run/tproxy"]);
         let said = verify(lab, &[]);
         said.all_pass();
-        // TCP to port 53 and the port, of both families, and the network.
-        assert_eq!(said.count("exclusion"), 5);
+        // TCP to port 53 and the port, of both families, the network, and link-local addresses.
+        assert_eq!(said.count("exclusion"), 6);
         said.run.says("the one that the installed rules were made from");
     }
 }

@@ -13,10 +13,11 @@ each_backend! {
         assert_eq!(said.method(), "listeners");
         assert_eq!(said.json["schema"], 1);
         for id in
-            ["outbound", "inbound", "sidecar", "self", "dns", "dns-sidecar", "passthrough", "exclusion"]
+            ["outbound", "inbound", "sidecar", "self", "dns", "dns-sidecar", "passthrough"]
         {
             assert_eq!(said.count(id), 2, "{id}, once for each family");
         }
+        assert_eq!(said.count("exclusion"), 3, "DNS over TCP, and IPv6's link-local addresses");
         assert_eq!(said.count("localhost"), 5, "and another address of the host, and another of IPv4's loopback");
         assert!(said.run.stderr.contains("the configuration that the installation recorded"), "{}", said.run.stderr);
     }
@@ -63,8 +64,9 @@ each_backend! {
         lab.install(backend, &flags).succeeds();
         let said = verify(lab, &[]);
         said.all_pass();
-        // Of each family: TCP to port 53, two ports, two in, a network, one in, five for users; one more of IPv4.
-        assert_eq!(said.count("exclusion"), 2 * 12 + 1);
+        // Of each family: TCP to port 53, two ports, two in, a network, one in, five for users; one more of IPv4, and
+        // link-local addresses.
+        assert_eq!(said.count("exclusion"), 2 * 12 + 2);
     }
 
     /// Addresses that no route leads to are tested as any.
@@ -89,7 +91,7 @@ each_backend! {
         lab.install(backend, &["--config", &file.to_string_lossy()]).succeeds();
         let said = verify(lab, &[]);
         said.all_pass();
-        assert_eq!((said.count("outbound"), said.count("inbound"), said.count("exclusion")), (4, 4, 4));
+        assert_eq!((said.count("outbound"), said.count("inbound"), said.count("exclusion")), (4, 4, 5));
     }
 
     fn nothing_inbound(lab, backend) {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use crate::config::values::{PortRange, Protocol, UidRange};
-use crate::plan::{BuiltinChain, ChainRef, Family, Match, OwnChain, Rule, Table, Target};
+use crate::plan::{BuiltinChain, ChainRef, Family, Match, OwnChain, Rule, Table, Target, link_local};
 
 use super::super::model::{End, Statement, Test};
 use super::super::set::{Interval, Key, Set, merged};
@@ -104,7 +104,9 @@ impl Draft {
                 draft.list_addresses(0, End::Destination, net.net(), "resolvers");
             }
             (Table::Nat, _, Target::Redirect(_), matches) => draft.list_left_out(matches),
-            (Table::Raw, _, Target::CtZone(_), [Match::Source(net), _, Match::SourcePort(_)]) => {
+            (Table::Raw, _, Target::CtZone(_), [Match::Source(net), _, Match::SourcePort(_)])
+                if *net != link_local() =>
+            {
                 draft.list_addresses(0, End::Source, net.net(), "resolvers");
             }
             (
@@ -112,7 +114,7 @@ impl Draft {
                 _,
                 Target::CtZone(_),
                 [Match::Destination { net, negated: false }, _, Match::DestinationPort(_)],
-            ) => {
+            ) if *net != link_local() => {
                 draft.list_addresses(0, End::Destination, net.net(), "resolvers");
             }
             (Table::Raw, _, Target::CtZone(_), [Match::InInterface(pattern), ..]) => {

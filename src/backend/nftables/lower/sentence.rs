@@ -4,7 +4,7 @@
 //! addresses, ports, users and interfaces stand in the rule itself. So every one of them has an end.
 
 use crate::config::values::Protocol;
-use crate::plan::{BuiltinChain, ChainRef, Family, Match, OwnChain, Rule, Target};
+use crate::plan::{BuiltinChain, ChainRef, Family, Match, OwnChain, Rule, Target, link_local};
 
 /// In the chain of everybody but the sidecar, about the sidecar.
 pub(super) const SIDECAR_GOES_ON: &str = "The sidecar's traffic goes on in the calling chain.";
@@ -27,6 +27,8 @@ const PASSED_ON: &str = "What the sidecar passes on to local applications is not
 const LOOPBACK: &str = "Traffic over loopback is left alone, unless it is the sidecar's.";
 const SIDECAR: &str = "The sidecar's own traffic is left alone.";
 const LOCALHOST: &str = "Traffic to localhost is left alone.";
+const LINK_LOCAL: &str =
+    "Traffic to link-local addresses is left alone: no answer of the sidecar gets there.";
 const EXCLUDED_OUTBOUND_PORTS: &str = "Traffic to the excluded outbound ports is left alone.";
 const EXCLUDED_USERS: &str = "Traffic of the excluded users to these ports is left alone.";
 const EXCLUDED_DESTINATIONS: &str = "Traffic to the excluded addresses is left alone.";
@@ -54,12 +56,13 @@ const LOCAL_ANSWERS_TRACKED: &str =
     "Answers of a DNS server on this host are tracked in zone 1, from whatever port.";
 const SIDECARS_ANSWERS_TRACKED: &str =
     "The sidecar's DNS answers are tracked in zone 2, as the questions are.";
+const LINK_LOCAL_TRACKED: &str = "DNS of link-local servers is tracked in zone 1, because it is left alone.";
 const GUESTS_QUESTIONS_TRACKED: &str = "DNS questions of virtual networks are tracked in zone 2.";
 const QUESTIONS_TRACKED: &str = "DNS questions of applications are tracked in zone 2.";
 
 /// By them a rule is known as ours. Whoever changes one keeps the former here too, or an upgrade calls rules with it
 /// somebody else's.
-const ALL: [&str; 41] = [
+const ALL: [&str; 43] = [
     SIDECAR_GOES_ON,
     OTHERS_PASS,
     STAYS_UNTRACKED,
@@ -76,6 +79,7 @@ const ALL: [&str; 41] = [
     LOOPBACK,
     SIDECAR,
     LOCALHOST,
+    LINK_LOCAL,
     EXCLUDED_OUTBOUND_PORTS,
     EXCLUDED_USERS,
     EXCLUDED_DESTINATIONS,
@@ -99,6 +103,7 @@ const ALL: [&str; 41] = [
     ANSWERS_TRACKED,
     LOCAL_ANSWERS_TRACKED,
     SIDECARS_ANSWERS_TRACKED,
+    LINK_LOCAL_TRACKED,
     GUESTS_QUESTIONS_TRACKED,
     QUESTIONS_TRACKED,
 ];
@@ -139,10 +144,12 @@ fn left_alone(chain: ChainRef, matches: &[Match]) -> &'static str {
         (ChainRef::Own(OwnChain::Outbound), [Match::Source(_), Match::OutInterface(_)]) => PASSED_ON,
         (ChainRef::Own(OwnChain::Outbound), [.., Match::Owner { negated: true, .. }]) => LOOPBACK,
         (ChainRef::Own(OwnChain::Outbound), [Match::Owner { .. }]) => SIDECAR,
+        (ChainRef::Own(OwnChain::Outbound), [to]) if is_about_links(to) => LINK_LOCAL,
         (ChainRef::Own(OwnChain::Outbound), [Match::Destination { .. }]) => LOCALHOST,
         (ChainRef::Own(OwnChain::Outbound), _) => EXCLUDED_OUTBOUND_PORTS,
         (ChainRef::Builtin(_), [Match::DestinationPorts { .. }, Match::Owner { .. }]) => EXCLUDED_USERS,
         (ChainRef::Builtin(_), [Match::Destination { .. }]) => EXCLUDED_DESTINATIONS,
+        (ChainRef::Builtin(_), [to, ..]) if is_about_links(to) => LINK_LOCAL,
         (ChainRef::Builtin(_), [.., Match::Owner { negated: false, .. }]) => SIDECAR_ASKS,
         (ChainRef::Builtin(_), [.., Match::Owner { negated: true, .. }]) => DNS_OVER_TCP,
         _ => LEFT_ALONE,
@@ -179,11 +186,19 @@ fn zoned(zone: u16, matches: &[Match]) -> &'static str {
     let has = |wanted: fn(&Match) -> bool| matches.iter().any(wanted);
     let by_sidecar = has(|m| matches!(m, Match::Owner { .. }));
     match zone {
+        1 if matches.first().is_some_and(is_about_links) => LINK_LOCAL_TRACKED,
         1 if by_sidecar => SIDECARS_QUESTIONS_TRACKED,
         1 if has(|m| matches!(m, Match::SourcePort(_))) => ANSWERS_TRACKED,
         1 => LOCAL_ANSWERS_TRACKED,
         _ if by_sidecar => SIDECARS_ANSWERS_TRACKED,
         _ if has(|m| matches!(m, Match::InInterface(_))) => GUESTS_QUESTIONS_TRACKED,
         _ => QUESTIONS_TRACKED,
+    }
+}
+
+fn is_about_links(condition: &Match) -> bool {
+    match condition {
+        Match::Source(net) | Match::Destination { net, negated: false } => *net == link_local(),
+        _ => false,
     }
 }

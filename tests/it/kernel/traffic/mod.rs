@@ -3,5 +3,6 @@
 mod dns;
 mod docker;
 mod exclusions;
+mod links;
 mod paths;
 mod vnet;
