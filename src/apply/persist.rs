@@ -1,14 +1,16 @@
 //! Keeps rules over a start or reload of firewalld, which empties the tables of the nft variant.
 
+use std::io;
 use std::path::Path;
 
+use crate::backend::firewalld::Backup;
 use crate::backend::iptables::tools::Variant;
 use crate::backend::{Backend, firewalld};
 use crate::exit::Failure;
 use crate::plan::Plan;
 
 /// Puts the rules of a plan into firewalld's configuration where that is wanted; where it is not, says what firewalld
-/// will do.
+/// will do. The file belongs to one network namespace, and runs in others neither read nor write it.
 ///
 /// # Errors
 /// The file cannot be read or written.
@@ -22,8 +24,12 @@ pub fn keep(
     if backend == Backend::Nftables {
         return without_file(wanted);
     }
+    if wanted && let Some(why) = firewalld::why_not_here() {
+        tracing::warn!("nothing is stored in {}: {why}", path.display());
+        return Ok(());
+    }
     if !wanted {
-        if holds_ours(path) {
+        if is_to_be_read(path) && holds_ours(path) {
             tracing::warn!(
                 "{} still has the rules of an installation with --store-firewalld, and firewalld's next reload \
                  brings those back; install with --store-firewalld again to bring the file up to date",
@@ -61,12 +67,43 @@ fn without_file(wanted: bool) -> Result<(), Failure> {
     withdraw(false).map(|_| ())
 }
 
-/// Takes the rules out of firewalld's configuration. Whether there were any.
+/// Takes the rules out of firewalld's configuration. Whether there were any. A file that cannot be read stops nobody:
+/// a warning says what it may hold.
 ///
 /// # Errors
-/// The file cannot be read or written, or others' rules in it lead to our chains.
+/// The file cannot be understood or written, or others' rules in it lead to our chains.
 pub fn withdraw(force: bool) -> Result<bool, Failure> {
-    firewalld::withdraw(Path::new(firewalld::DIRECT_XML), force)
+    let path = Path::new(firewalld::DIRECT_XML);
+    if !is_to_be_read(path) {
+        return Ok(false);
+    }
+    if let Err(failure) = firewalld::check_readable(path) {
+        tracing::warn!(
+            "{failure}; if rules of an installation with --store-firewalld are in it, firewalld's next reload brings \
+             them back"
+        );
+        return Ok(false);
+    }
+    firewalld::withdraw(path, force)
+}
+
+/// The file as it is now, to come back to. `None`: no run in this network namespace writes it, or it cannot be read.
+pub fn backup() -> Option<Backup> {
+    let path = Path::new(firewalld::DIRECT_XML);
+    firewalld::why_not_here().is_none().then(|| Backup::take(path).ok()).flatten()
+}
+
+/// Whether there may be a file, and it is about this network namespace.
+fn is_to_be_read(path: &Path) -> bool {
+    let absent = path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    if absent {
+        return false;
+    }
+    let why_not = firewalld::why_not_here();
+    if let Some(why) = &why_not {
+        tracing::debug!("{} is left alone: {why}", path.display());
+    }
+    why_not.is_none()
 }
 
 fn holds_ours(path: &Path) -> bool {

@@ -1,12 +1,11 @@
 //! What was there before a run, and the way back to it.
 
-use std::path::Path;
-
-use crate::backend::firewalld::{Backup, DIRECT_XML};
+use crate::backend::firewalld::Backup;
 use crate::exit::Failure;
 use crate::host::{self, Interfaces, PASSTHROUGH};
 
 use super::passthrough::Passthrough;
+use super::persist;
 use super::scene::{Goal, Scene};
 use super::store::{State, Store};
 use super::transaction::Session;
@@ -27,7 +26,7 @@ impl Undo {
             rules: scene.as_goal(),
             passthrough: interfaces.has(PASSTHROUGH),
             state: state.cloned(),
-            direct_xml: Backup::take(Path::new(DIRECT_XML)).ok(),
+            direct_xml: persist::backup(),
         }
     }
 

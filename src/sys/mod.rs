@@ -2,6 +2,7 @@
 //!
 //! `unsafe` lives here and nowhere else, each block with its reason.
 
+pub mod bus;
 pub mod detach;
 pub mod lock;
 pub mod memory;

@@ -61,6 +61,22 @@ fn boot_id() -> String {
     if digits.is_empty() { digits } else { format!("-{digits}") }
 }
 
+/// Whether the calling thread is in the network namespace of a process, or of a thread.
+///
+/// # Errors
+/// There is no such process, or `/proc` is not mounted.
+pub fn is_of_process(pid: u32) -> io::Result<bool> {
+    let place = |path: String| std::fs::metadata(path).map(|about| (about.dev(), about.ino()));
+    let same = |file: &str| -> io::Result<bool> {
+        Ok(place(format!("/proc/{pid}/{file}"))? == place(format!("/proc/thread-self/{file}"))?)
+    };
+    match same("ns/net") {
+        // That is for those who may trace the process. Each namespace has files of its own here, for everyone to see.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => same("net/dev"),
+        told => told,
+    }
+}
+
 /// A network namespace, kept for as long as this value is.
 #[derive(Debug)]
 pub struct Namespace(OwnedFd);
@@ -150,6 +166,20 @@ mod tests {
         assert!(file_name(&id), "{id}");
         assert_eq!(current_id().unwrap(), id);
         assert!(file_name(&inode_id().unwrap()));
+    }
+
+    #[test]
+    fn namespaces_of_processes_are_compared() {
+        let pid = std::process::id();
+        assert!(is_of_process(pid).unwrap());
+        assert!(is_of_process(0).is_err(), "no such process");
+        let Some(same) = testing::apart(|| is_of_process(pid).unwrap()) else { return };
+        assert!(!same);
+        // A user who may not trace this process.
+        let elsewhere = || crate::sys::user::run_as(65534, || is_of_process(1));
+        let (here, apart) = (elsewhere().unwrap(), testing::apart(|| elsewhere().unwrap()).unwrap());
+        assert_eq!(here.unwrap(), is_of_process(1).unwrap());
+        assert!(!apart.unwrap());
     }
 
     #[test]

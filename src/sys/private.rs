@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -42,6 +43,14 @@ fn failed(what: &'static str) -> impl Fn(Errno) -> NoMachine {
     move |errno| NoMachine { what, source: errno.into() }
 }
 
+/// Whether this process has a machine of its own. There is no way back.
+static LEFT: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process has left the host, whose files under `/etc` it still sees.
+pub fn is_left() -> bool {
+    LEFT.load(Ordering::Relaxed)
+}
+
 /// Moves this process to a machine of its own, with an empty network and a private `/run`.
 ///
 /// Root keeps its users. Whoever may not do that becomes root of a user namespace, in which some of the wanted users exist if
@@ -53,6 +62,7 @@ fn failed(what: &'static str) -> impl Fn(Errno) -> NoMachine {
 /// The kernel or its administrator permits no such namespaces. The host is untouched then too, but the process may
 /// have lost its place in it and should end.
 pub fn leave_host(wanted: Wanted<'_>) -> Result<(), NoMachine> {
+    LEFT.store(true, Ordering::Relaxed);
     let before = netns::current_id().ok();
     let elsewhere = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET;
     let direct = if geteuid().is_root() { unshare(elsewhere) } else { Err(Errno::EPERM) };

@@ -59,6 +59,14 @@ impl Backup {
     }
 }
 
+/// Whether the file can be read, or is not there.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn check_readable(path: &Path) -> Result<(), Failure> {
+    read(path).map(drop)
+}
+
 /// Puts the rules of a plan into the file. firewalld takes notice of it when it starts or reloads.
 ///
 /// # Errors

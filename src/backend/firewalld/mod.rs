@@ -14,9 +14,11 @@ mod args;
 mod document;
 mod entries;
 mod file;
+mod home;
 mod rfc3964;
 
-pub use file::{Backup, DIRECT_XML, Stored, store, withdraw};
+pub use file::{Backup, DIRECT_XML, Stored, check_readable, store, withdraw};
+pub use home::why_not_here;
 pub use rfc3964::ipv6_warning;
 
 use crate::plan::{OWNER_TAG, OwnChain, Plan};

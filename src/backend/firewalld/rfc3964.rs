@@ -11,7 +11,12 @@ pub fn ipv6_warning() -> Option<String> {
     if !super::rules_here() {
         return None;
     }
-    let conf = std::fs::read(CONF).unwrap_or_default();
+    let conf = match std::fs::read(CONF) {
+        Ok(conf) => conf,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        // What it says is not known, so nothing is said of it.
+        Err(_) => return None,
+    };
     is_on(&String::from_utf8_lossy(&conf)).then(|| {
         format!(
             "firewalld rejects redirected IPv6 connections of this host ('No route to host'): set RFC3964_IPv4=no in \

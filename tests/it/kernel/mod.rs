@@ -9,6 +9,7 @@ mod faults;
 mod gap;
 mod golden;
 mod harness;
+mod host_files;
 mod lifecycle;
 mod native;
 mod preservation;
