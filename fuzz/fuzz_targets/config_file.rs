@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use tproxy::config::{File, Layers, resolve, show};
 
 fn layers(text: &str) -> Layers {
-    Layers { files: vec![File { name: "fuzz".into(), text: text.into() }], ..Layers::default() }
+    Layers { files: vec![File { name: "fuzz".into(), text: text.into(), recorded: false }], ..Layers::default() }
 }
 
 fuzz_target!(|text: &str| {

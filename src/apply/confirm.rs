@@ -15,8 +15,7 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::exit::{Exit, Failure};
@@ -27,7 +26,7 @@ use crate::sys::moment::Moment;
 use crate::sys::{signal, watch};
 
 use super::install::PATIENCE;
-use super::pending::{Pending, on_the_wall, withdraw};
+use super::pending::{LOG, PENDING, Pending, UNFINISHED, on_the_wall, withdraw};
 use super::request::Format;
 use super::stop;
 use super::store::{Phase, State, Store};
@@ -53,8 +52,7 @@ const WAY_BACK: Duration = Duration::from_secs(TURN.as_secs() + 10);
 /// An installation that waits to be confirmed.
 #[derive(Debug)]
 pub struct Guard {
-    pending: PathBuf,
-    log: PathBuf,
+    files: Store,
     says: Pending,
     ear: Ear,
 }
@@ -71,42 +69,33 @@ impl Guard {
         time: Duration,
         proving: bool,
     ) -> Result<Self, Failure> {
-        if !store.remembers() {
-            return Err(Failure::new(
-                Exit::Host,
-                "an installation cannot wait for its confirmation without a writable /run",
-            )
-            .hint("install without --confirm"));
-        }
-        let (pending, log) = (store.path("pending"), store.path("log"));
+        let (files, true) = (store.again(), store.remembers()) else {
+            let why = store.closed().unwrap_or_default();
+            let message = "an installation cannot wait for its confirmation without a writable /run";
+            return Err(
+                Failure::new(Exit::Host, format!("{message}: {why}")).hint("install without --confirm")
+            );
+        };
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             Failure::new(Exit::Failed, format!("{what}: {error}; nothing was changed"))
         };
-        let says = Pending::new(time, proving);
-        let text = serde_json::to_vec(&says).map_err(|error| failed("the confirmation", &error))?;
-        let private = |path: &Path, append: bool| {
-            fs::OpenOptions::new()
-                .create(true)
-                .write(true)
-                .append(append)
-                .truncate(!append)
-                .mode(0o600)
-                .open(path)
+        let (Some(pending), Some(log)) = (files.entry(PENDING), files.entry(LOG)) else {
+            return Err(failed("the confirmation", &"there is no place for it"));
         };
-        let log_file = private(&log, true).map_err(|error| failed("the log of the confirmation", &error))?;
-        private(&pending, false)
-            .and_then(|mut file| file.write_all(&text))
-            .map_err(|error| failed("the confirmation", &error))?;
+        let says = Pending::new(files.identity(), time, proving);
+        let text = serde_json::to_vec(&says).map_err(|error| failed("the confirmation", &error))?;
+        let log_file = log.keep(true).map_err(|error| failed("the log of the confirmation", &error))?;
+        replace(&files, &text).map_err(|error| failed("the confirmation", &error))?;
         // Whoever waits for a lock must not wait for a process that only waits itself.
         match detach(&log_file, || store.abandon_lock()) {
-            Ok(Side::Here(ear)) => Ok(Self { pending, log, says, ear }),
+            Ok(Side::Here(ear)) => Ok(Self { files, says, ear }),
             Ok(Side::There(mouth)) => {
                 detach::let_go_of_inherited();
-                wait(&says, session, undo, mouth)
+                wait(&files, &says, session, undo, mouth)
             }
             Err(error) => {
-                let _ = fs::remove_file(&pending);
-                let _ = fs::remove_file(&log);
+                let _ = pending.remove();
+                let _ = log.remove();
                 Err(failed("no process to wait for the confirmation", &error))
             }
         }
@@ -114,21 +103,16 @@ impl Guard {
 
     /// There is nothing to confirm after all.
     pub fn cancel(self) {
-        let _ = fs::remove_file(&self.pending);
-        let _ = fs::remove_file(&self.log);
-        // Goes if nothing else is in it.
-        let _ = self.pending.parent().map(fs::remove_dir);
+        withdraw(&self.files);
+        self.files.leave();
     }
 
     /// Lets the time begin now; the lock must still be held. If that cannot be written, it ends as it was to end
     /// before.
     pub fn begin(&mut self, time: Duration) {
         let says = self.says.anew(time);
-        let new = self.pending.with_extension("pending.new");
-        let written = serde_json::to_vec(&says)
-            .map_err(io::Error::from)
-            .and_then(|text| fs::write(&new, text))
-            .and_then(|()| fs::rename(&new, &self.pending));
+        let written =
+            serde_json::to_vec(&says).map_err(io::Error::from).and_then(|text| replace(&self.files, &text));
         match written {
             Ok(()) => self.says = says,
             Err(error) => tracing::warn!("the time to confirm cannot be written anew: {error}"),
@@ -141,8 +125,8 @@ impl Guard {
     }
 
     /// Where is written what became of it.
-    pub fn log(&self) -> &Path {
-        &self.log
+    pub fn log(&self) -> PathBuf {
+        self.files.path(LOG)
     }
 
     /// Says how to confirm, and until when, where people are told; with `stay`, waits for it.
@@ -159,11 +143,12 @@ impl Guard {
         tell(&format!(
             "not yet kept: run 'tproxy confirm' from a new connection within {left} s, until {until}, else everything \
              goes back to what it was before\nlog: {}\n",
-            self.log.display()
+            self.log().display()
         ))?;
         if !stay {
             return Ok(());
         }
+        let log = self.log();
         let word = self.ear.listen().map_err(|error| {
             Failure::new(Exit::Failed, format!("{error}; the installation still waits to be confirmed"))
                 .hint(format!("run 'tproxy confirm' until {until} to keep it"))
@@ -172,13 +157,21 @@ impl Guard {
             KEPT => tell("confirmed: the installation stays\n"),
             UNINSTALLED => Err(Failure::new(Exit::Failed, "not confirmed: it was uninstalled meanwhile")),
             BACK => Err(Failure::new(Exit::Failed, "nobody confirmed: what was there before is back")
-                .hint(format!("{} has the details", self.log.display()))),
+                .hint(format!("{} has the details", log.display()))),
             _ => Err(Failure::new(
                 Exit::Left,
                 "the process that waited has ended; whether the host went back is not known",
             )
             .hint("run 'tproxy status' to see what is there")),
         }
+    }
+}
+
+/// Puts the file in place that says that an installation waits.
+fn replace(files: &Store, text: &[u8]) -> io::Result<()> {
+    match (files.entry(PENDING), files.entry(UNFINISHED)) {
+        (Some(pending), Some(unfinished)) => pending.replace(&unfinished, text),
+        _ => Err(io::ErrorKind::NotFound.into()),
     }
 }
 
@@ -190,9 +183,9 @@ enum End {
 }
 
 /// The other process: waits, and goes back if nobody confirms.
-fn wait(says: &Pending, session: &Session, undo: &Undo, mouth: OwnedFd) -> ! {
+fn wait(files: &Store, says: &Pending, session: &Session, undo: &Undo, mouth: OwnedFd) -> ! {
     let mut mouth = fs::File::from(mouth);
-    let code = match until_the_end(says, session, undo) {
+    let code = match until_the_end(files, says, session, undo) {
         Ok(End::Kept) => {
             let _ = mouth.write_all(KEPT);
             Exit::Done
@@ -215,19 +208,20 @@ fn wait(says: &Pending, session: &Session, undo: &Undo, mouth: OwnedFd) -> ! {
     std::process::exit(code as i32)
 }
 
-fn until_the_end(says: &Pending, session: &Session, undo: &Undo) -> Result<End, Failure> {
-    let there = Store::unlocked()?;
-    let pending = there.path("pending");
+/// `files` is the first process's: whatever cannot be looked up now, this is the same namespace and directory.
+fn until_the_end(files: &Store, says: &Pending, session: &Session, undo: &Undo) -> Result<End, Failure> {
+    // Its place was there when this process was made.
+    let Some(pending) = files.entry(PENDING) else { return Ok(End::Uninstalled) };
     let mut says = says.clone();
     // An uninstall begins with a note that it is under way.
-    let gone = || match there.load() {
-        Some(State { phase: Phase::Installed, .. }) => End::Kept,
+    let gone = || match files.load() {
+        Ok(Some(State { phase: Phase::Installed, .. })) => End::Kept,
         _ => End::Uninstalled,
     };
     let (mut end, mut again, mut asked) = (says.until, AGAIN, false);
     loop {
         let same = || says.still(&pending).is_some_and(|now| now.until == says.until);
-        match watch::while_it_stays(there.directory(), end, same) {
+        match watch::while_it_stays(files.directory(), end, same) {
             // Better back too early than never.
             Err(error) => tracing::warn!("waiting failed: {error}"),
             Ok(true) => {}
@@ -249,15 +243,17 @@ fn until_the_end(says: &Pending, session: &Session, undo: &Undo) -> Result<End, 
                 tracing::warn!("{error}");
             }
         }
-        let back = Store::open(TURN).and_then(|mut store| match says.still(&pending) {
+        let mut store = files.again();
+        let back = store.lock(TURN).and_then(|()| match says.still(&pending) {
             None => Ok(Some(gone())),
             // The installation or its proof took so long, and now the time to confirm has begun.
             Some(now) if now.until != says.until && !asked => Ok(None),
             Some(_) => {
                 let mut session = session.clone();
-                session.record.rules = store.load().as_ref().map(State::recorded).unwrap_or_default();
+                session.record.rules = store.load()?.as_ref().map(State::recorded).unwrap_or_default();
                 undo.run(&session, &mut store)?;
-                let _ = fs::remove_file(&pending);
+                let _ = pending.remove();
+                files.leave();
                 Ok(Some(End::Back))
             }
         });
@@ -287,22 +283,30 @@ pub fn confirm() -> Result<(), Failure> {
     stop::unless_root("run it with sudo")?;
     let nothing =
         || Failure::new(Exit::Failed, "no installation waits to be confirmed, or it was taken back already");
-    if Pending::read(&Store::unlocked()?.path("pending")).is_none() {
+    let mut store = Store::unlocked()?;
+    if let Some(why) = store.closed() {
+        return Err(Failure::new(
+            Exit::Host,
+            format!("no installation can wait to be confirmed here: {why}"),
+        ));
+    }
+    if Pending::read(&store)?.is_none() {
         return Err(nothing());
     }
-    let store = Store::open(PATIENCE)?;
-    let pending = store.path("pending");
-    let Some(waits) = Pending::read(&pending) else { return Err(nothing()) };
+    store.lock(PATIENCE)?;
+    let (Some(waits), Some(pending)) = (Pending::read(&store)?, store.entry(PENDING)) else {
+        return Err(nothing());
+    };
     if waits.until.is_over() {
         return Err(Failure::new(
             Exit::Failed,
             "too late: the time to confirm is over, and the installation goes back",
         ));
     }
-    fs::remove_file(&pending).map_err(|error| {
-        Failure::new(Exit::Failed, format!("{} cannot be removed: {error}", pending.display()))
+    pending.remove().map_err(|error| {
+        Failure::new(Exit::Failed, format!("{} cannot be removed: {error}", pending.path().display()))
     })?;
-    let _ = fs::remove_file(store.path("log"));
+    let _ = store.entry(LOG).map(|log| log.remove());
     print("confirmed: the installation stays\n")
 }
 
@@ -312,10 +316,9 @@ pub fn confirm() -> Result<(), Failure> {
 /// # Errors
 /// One waits.
 pub fn stop_if_pending(store: &Store) -> Result<(), Failure> {
-    let pending = store.path("pending");
-    let Some(waits) = Pending::read(&pending) else {
+    let Some(waits) = Pending::read(store)? else {
         // It tells of nothing that still waits.
-        let _ = fs::remove_file(pending);
+        let _ = store.entry(PENDING).map(|pending| pending.remove());
         return Ok(());
     };
     if !waits.until.is_over() {

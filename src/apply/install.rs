@@ -75,7 +75,7 @@ impl<'a> Install<'a> {
         let interfaces = host::interfaces()?;
         let mut facts = facts::collect(config, &interfaces)?;
         host::check_users(config, facts.sidecar_uid)?;
-        let old = store.load();
+        let old = store.load()?;
         let mut session = Session::new(tools, config, old.as_ref(), request.adopt, false);
 
         let scene = session.first_look()?;
@@ -336,6 +336,7 @@ impl<'a> Install<'a> {
     fn state(&self, scene: &Scene, goal: &Goal, added_passthrough: bool) -> State {
         let mut state = State::new(&self.request.config, self.backend, self.facts.sidecar_uid);
         state.phase = Phase::Installed;
+        state.network_namespace = self.store.identity().inode;
         state.added_passthrough = added_passthrough;
         state.left_out = self.degraded.left_out().to_vec();
         for (place, wanted) in &goal.iptables {
@@ -353,6 +354,7 @@ impl<'a> Install<'a> {
             intent.added_passthrough |= old.added_passthrough;
             intent.uncommented_v4 = merged(&old.uncommented_v4, &done.uncommented_v4);
             intent.uncommented_v6 = merged(&old.uncommented_v6, &done.uncommented_v6);
+            intent.former = old.formers(done);
         }
         intent
     }

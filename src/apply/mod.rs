@@ -13,6 +13,7 @@ mod refused;
 mod request;
 mod scene;
 mod show;
+mod state;
 mod stop;
 pub mod store;
 mod transaction;

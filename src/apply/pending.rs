@@ -1,15 +1,27 @@
 //! The file that says that an installation waits to be confirmed, and until when.
 
-use std::fs;
-use std::io;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::sys::moment::{self, Moment};
+use crate::exit::Failure;
+use crate::sys::files::{Entry, Unread};
+use crate::sys::moment::Moment;
+use crate::sys::netns::Identity;
 
-use super::store::Store;
+use super::store::{Store, unread};
+
+/// What the file's name ends in.
+pub(super) const PENDING: &str = "pending";
+
+/// The same of the file that it is written as first.
+pub(super) const UNFINISHED: &str = "pending.new";
+
+/// What the name of the file ends in that says what became of it.
+pub(super) const LOG: &str = "log";
+
+/// More than it ever says, in bytes.
+const LARGEST: u64 = 64 << 10;
 
 /// The file's format.
 const SCHEMA: u32 = 2;
@@ -18,6 +30,9 @@ const SCHEMA: u32 = 2;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Pending {
     schema: u32,
+    /// The inode of the network namespace, as in the record.
+    #[serde(default)]
+    network_namespace: Option<u64>,
     /// The start of the machine since which the two times count.
     boot: String,
     /// Until when it may be confirmed.
@@ -32,10 +47,11 @@ pub(super) struct Pending {
 
 impl Pending {
     /// Of an installation by this process that begins now.
-    pub fn new(time: Duration, proving: bool) -> Self {
+    pub fn new(identity: &Identity, time: Duration, proving: bool) -> Self {
         let begun = Moment::now();
-        let (boot, until, installer) = (moment::boot(), begun.plus(time), std::process::id());
-        Self { schema: SCHEMA, boot, until, begun, installer, proving }
+        let (until, installer) = (begun.plus(time), std::process::id());
+        let (boot, network_namespace) = (identity.boot.clone(), identity.inode);
+        Self { schema: SCHEMA, network_namespace, boot, until, begun, installer, proving }
     }
 
     /// The same with a time that begins now, after the proof.
@@ -44,19 +60,31 @@ impl Pending {
     }
 
     /// What waits, if the file is whole and of this boot: the times of another one mean nothing.
-    pub fn read(path: &Path) -> Option<Self> {
-        let says: Self = serde_json::from_str(&fs::read_to_string(path).ok()?).ok()?;
-        Some(says).filter(|says| says.schema == SCHEMA && says.boot == moment::boot())
+    ///
+    /// # Errors
+    /// There is something, but it is no file, or it cannot be read now.
+    pub fn read(store: &Store) -> Result<Option<Self>, Failure> {
+        let Some(entry) = store.entry(PENDING) else { return Ok(None) };
+        let text = match entry.read(LARGEST) {
+            Ok(text) => text.unwrap_or_default(),
+            Err(error @ Unread::Foreign { .. }) => {
+                tracing::warn!("{} is passed over: {error}", entry.path().display());
+                return Ok(None);
+            }
+            Err(error) => return Err(unread(&entry.path(), &error)),
+        };
+        let says: Option<Self> = serde_json::from_slice(&text).ok();
+        Ok(says.filter(|says| says.schema == SCHEMA && says.boot == store.identity().boot))
     }
 
     /// What this says by now, unless it is gone or another's. A file that cannot be read is no confirmation: what
     /// it said last holds.
-    pub fn still(&self, path: &Path) -> Option<Self> {
-        let text = match fs::read_to_string(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            text => text.unwrap_or_default(),
+    pub fn still(&self, entry: &Entry) -> Option<Self> {
+        let text = match entry.read(LARGEST) {
+            Ok(text) => text?,
+            Err(_) => return Some(self.clone()),
         };
-        let says: Self = serde_json::from_str(&text).unwrap_or_else(|_| self.clone());
+        let says: Self = serde_json::from_slice(&text).unwrap_or_else(|_| self.clone());
         Some(says).filter(|says| (says.begun, says.installer) == (self.begun, self.installer))
     }
 
@@ -78,20 +106,24 @@ pub enum Trial {
 }
 
 /// How an installation stands that has to be confirmed, if there is one.
-pub fn trial(store: &Store) -> Option<Trial> {
-    let waits = Pending::read(&store.path("pending"))?;
+///
+/// # Errors
+/// As those of [`Pending::read`].
+pub fn trial(store: &Store) -> Result<Option<Trial>, Failure> {
+    let Some(waits) = Pending::read(store)? else { return Ok(None) };
     // Who was killed in a proof left the lock to whoever goes back, and the time as it was promised first.
     if waits.proving && store.holder().is_some_and(|holder| holder.pid == waits.installer) {
-        return Some(Trial::Proving);
+        return Ok(Some(Trial::Proving));
     }
     let until = on_the_wall(waits.until);
-    Some(if waits.until.is_over() { Trial::Over(until) } else { Trial::Waits(until) })
+    Ok(Some(if waits.until.is_over() { Trial::Over(until) } else { Trial::Waits(until) }))
 }
 
 /// What waits need not wait any more.
 pub fn withdraw(store: &Store) {
-    let _ = fs::remove_file(store.path("pending"));
-    let _ = fs::remove_file(store.path("log"));
+    for kind in [UNFINISHED, PENDING, LOG] {
+        let _ = store.entry(kind).map(|entry| entry.remove());
+    }
 }
 
 /// When that was or will be, in seconds since 1970, going by what the clock on the wall says now.

@@ -63,7 +63,7 @@ pub fn install_rules(request: &InstallRequest) -> Result<(), Failure> {
 fn look_around(request: &InstallRequest, facts: &mut HostFacts) -> Result<Backend, String> {
     let config = &request.config;
     let tools = find_tools(config).map_err(|failure| failure.message)?;
-    let old = Store::unlocked().map_err(|failure| failure.message)?.load();
+    let old = Store::unlocked().and_then(|store| store.load()).map_err(|failure| failure.message)?;
     let mut session = Session::new(tools, config, old.as_ref(), request.adopt, false);
     let scene = session.first_look().map_err(|failure| failure.message)?;
     let both = facts::demand_ipv6(request, facts);
@@ -145,7 +145,7 @@ pub fn uninstall_diff(request: &UninstallRequest) -> Result<(), Failure> {
 
 fn look(config: &Config, adopt: bool, force: bool) -> Result<(Scene, Session), Failure> {
     let tools = find_tools(config)?;
-    let old = Store::unlocked()?.load();
+    let old = Store::unlocked()?.load()?;
     let mut session = Session::new(tools, config, old.as_ref(), adopt, force);
     Ok((session.first_look()?, session))
 }

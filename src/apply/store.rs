@@ -7,25 +7,21 @@
 //! The state is a hint, never the truth: the truth is in the kernel. It is needed for rules without comments and
 //! for what was added beside rules. Where `/run` cannot be written, a run does without both and says so.
 
-use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Once;
+use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use nix::errno::Errno;
 
-use super::degrade::LeftOut;
-use crate::backend::Backend;
-use crate::backend::iptables::owned::RecordedRule;
-use crate::backend::iptables::situation::Recorded;
-use crate::backend::iptables::tools::Variant;
-use crate::config::{self, Config};
+use super::state::SCHEMA;
+pub use super::state::{Phase, State};
 use crate::exit::{Exit, Failure};
-use crate::plan::Family;
+use crate::sys::files::{Dir, Entry, NoDir, Unread};
 use crate::sys::lock::{self, FileLock, Holder, LockError};
-use crate::sys::netns;
+use crate::sys::netns::{self, Identity};
 use crate::sys::turn::{self, TurnError};
+use crate::text::escape;
 use crate::verify::turn::Turn;
 
 /// Where state and locks are, in memory: what they describe does not survive a restart either.
@@ -40,101 +36,20 @@ const DIRECTORY_TRIES: usize = 100;
 /// What the name of the state file ends in.
 pub const RECORD: &str = "json";
 
-/// The state file's format.
-const SCHEMA: u32 = 1;
+/// What the name of the file ends in that it is written as first; a run that is killed meanwhile leaves it.
+pub(super) const UNFINISHED: &str = "new";
 
-/// How far a run came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Phase {
-    /// Written before anything is changed. Found later, it means that a run was killed.
-    #[default]
-    Changing,
-    /// All that the state says is there.
-    Installed,
-}
+/// The longest record, in bytes: a configuration and its rules, with room to spare.
+const LARGEST: u64 = 64 << 20;
 
-/// What an installation did, and on whose behalf.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct State {
-    /// Of this file's format.
-    pub schema: u32,
-    /// The program's.
-    pub version: String,
-    /// How far it came.
-    pub phase: Phase,
-    /// Seconds since 1970.
-    pub installed_at: u64,
-    /// `iptables` or `nftables`; none in files of versions that knew iptables alone.
-    pub backend: String,
-    /// `nft` or `legacy`; none of nftables.
-    pub variant: String,
-    /// The sidecar's UID.
-    pub sidecar_uid: u32,
-    /// The configuration, as the text of a configuration file.
-    pub config: String,
-    /// What of the configuration this host turned out not to be able to do.
-    pub left_out: Vec<LeftOut>,
-    /// Whether the sidecar's IPv6 source address on the loopback interface is our doing.
-    pub added_passthrough: bool,
-    /// Rules of ours in shared chains that carry no comment, IPv4.
-    pub uncommented_v4: Vec<RecordedRule>,
-    /// The same, IPv6.
-    pub uncommented_v6: Vec<RecordedRule>,
-}
-
-impl State {
-    /// Of an installation that begins now.
-    pub fn new(config: &Config, backend: Backend, sidecar_uid: u32) -> Self {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self {
-            schema: SCHEMA,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            installed_at: now.as_secs(),
-            backend: backend.name().to_owned(),
-            variant: backend.variant().map(|variant| variant.to_string()).unwrap_or_default(),
-            sidecar_uid,
-            config: config::show::yaml(config, None),
-            ..Self::default()
-        }
-    }
-
-    /// The variant of iptables that the installation went by, if it did.
-    pub fn variant(&self) -> Option<Variant> {
-        Variant::BOTH.into_iter().find(|variant| variant.to_string() == self.variant)
-    }
-
-    /// The configuration in the text of a state file; `None` of any other text.
-    pub fn config_in(text: &str) -> Option<String> {
-        let state: Self = serde_json::from_str(text).ok()?;
-        (state.schema == SCHEMA).then_some(state.config)
-    }
-
-    /// Whether it tells of the same installation, whenever that was made.
-    pub fn says_the_same(&self, other: &Self) -> bool {
-        *self == Self { installed_at: self.installed_at, version: self.version.clone(), ..other.clone() }
-    }
-
-    /// The rules without comment of a family.
-    pub fn uncommented_mut(&mut self, family: Family) -> &mut Vec<RecordedRule> {
-        match family {
-            Family::V4 => &mut self.uncommented_v4,
-            Family::V6 => &mut self.uncommented_v6,
-        }
-    }
-
-    /// The rules without comment, by family.
-    pub fn recorded(&self) -> Recorded {
-        Recorded::from([(Family::V4, self.uncommented_v4.clone()), (Family::V6, self.uncommented_v6.clone())])
-    }
-}
+/// Rules named one by one that a record claims and that are none of ours.
+const NAMED: usize = 5;
 
 /// The lock and the state file of this network namespace.
 #[derive(Debug)]
 pub struct Store {
-    directory: PathBuf,
-    id: String,
+    place: Place,
+    identity: Identity,
     lock: Option<FileLock>,
     /// The same among all processes of the network namespace, whatever files they see.
     namespace: Option<turn::Turn>,
@@ -143,68 +58,135 @@ pub struct Store {
     usable: bool,
 }
 
+/// The directory of all network namespaces.
+#[derive(Debug, Clone)]
+enum Place {
+    /// Nobody else can write it.
+    Ours(Dir),
+    /// It is not there yet.
+    Missing,
+    /// It is not to be used.
+    Closed(String),
+}
+
 impl Store {
     /// Takes the lock, waiting so long for another run at most.
     ///
     /// # Errors
     /// Another run holds the lock ([`Exit::Busy`]). A directory that cannot be written is no error.
     pub fn open(wait: Duration) -> Result<Self, Failure> {
-        let start = Instant::now();
         let mut store = Self::unlocked()?;
-        let path = store.lock_path();
-        let lock = || {
-            private_directory(&store.directory)
-                .map_err(|source| LockError::Io { path: path.clone(), source })
-                .and_then(|()| FileLock::acquire(&path, wait))
+        store.lock(wait)?;
+        Ok(store)
+    }
+
+    /// For reading only, as long as it is not locked. Directory and namespace are looked up here and nowhere else.
+    ///
+    /// # Errors
+    /// The network namespace has no identity, or either cannot be looked up now. A directory that is missing, or that
+    /// others can write, is no error.
+    pub fn unlocked() -> Result<Self, Failure> {
+        let identity = netns::identity().map_err(|error| {
+            // What a host does not have is told from what fails now by having no number.
+            let exit = if error.raw_os_error().is_none() { Exit::Host } else { Exit::Failed };
+            Failure::new(exit, format!("cannot identify this network namespace: {error}"))
+        })?;
+        say_once(&identity.notes);
+        let place = match Dir::open(Path::new(DIRECTORY)) {
+            Ok(dir) => Place::Ours(dir),
+            Err(NoDir::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Place::Missing,
+            Err(NoDir::Io { source, .. }) if is_lacking(&source) => Place::Closed(cannot_be("read", &source)),
+            Err(error @ NoDir::Io { .. }) => return Err(Failure::new(Exit::Failed, error.to_string())),
+            Err(NoDir::Foreign(why)) => Place::Closed(distrust(why)),
         };
+        Ok(Self::at(place, identity))
+    }
+
+    /// The same files for another process or a later time, not locked.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::at(self.place.clone(), self.identity.clone())
+    }
+
+    fn at(place: Place, identity: Identity) -> Self {
+        Self { place, identity, lock: None, namespace: None, turn: None, usable: false }
+    }
+
+    /// Takes the lock, waiting so long for another run at most.
+    ///
+    /// # Errors
+    /// As those of [`Store::open`].
+    pub fn lock(&mut self, wait: Duration) -> Result<(), Failure> {
+        let start = Instant::now();
         // An uninstall that ends just now takes the directory away under whoever waits for its lock.
-        let gone = |error: &LockError| matches!(error, LockError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
-        let mut tries = std::iter::repeat_with(lock).take(DIRECTORY_TRIES);
-        let locked = tries.find(|result| !result.as_ref().is_err_and(gone)).unwrap_or_else(lock);
+        let mut locked = self.lock_file(wait);
+        for _ in 0..DIRECTORY_TRIES {
+            let Err(LockError::Io { source, .. }) = &locked else { break };
+            if source.kind() != io::ErrorKind::NotFound || matches!(self.place, Place::Closed(_)) {
+                break;
+            }
+            self.place = Place::Missing;
+            locked = self.lock_file(wait);
+        }
         match locked {
             Ok(lock) => {
                 // A killed run's restore program goes on; the next run must not look before it has ended.
                 if let Err(error) = lock.share_with_children() {
                     tracing::debug!("the lock is not shared with children: {error}");
                 }
-                store.lock = Some(lock);
-                store.usable = true;
+                self.lock = Some(lock);
+                self.usable = true;
             }
-            Err(LockError::Io { source, .. }) => {
-                tracing::info!(
-                    "no record of this run, and no lock file: {} cannot be written ({source})",
-                    store.directory.display()
-                );
+            // It was said why.
+            Err(LockError::Io { .. }) if matches!(self.place, Place::Closed(_)) => {}
+            Err(LockError::Io { source, .. }) if is_lacking(&source) => {
+                let why = cannot_be("written", &source);
+                tracing::info!("no record of this run, and no lock file: {why}");
+                self.place = Place::Closed(why);
             }
-            Err(error @ LockError::Busy { .. }) => {
-                return Err(busy(&error));
-            }
-            Err(error @ LockError::Interrupted { .. }) => {
+            Err(error @ LockError::Busy { .. }) => return Err(busy(&error)),
+            Err(error @ (LockError::Interrupted { .. } | LockError::Io { .. })) => {
                 return Err(Failure::new(Exit::Failed, error.to_string()));
             }
         }
-        store.namespace = namespace(wait.saturating_sub(start.elapsed()))?;
-        Ok(store)
+        self.namespace = namespace(wait.saturating_sub(start.elapsed()))?;
+        Ok(())
     }
 
-    /// For reading only.
-    pub fn unlocked() -> Result<Self, Failure> {
-        let id = netns::current_id().map_err(|error| {
-            Failure::new(Exit::Host, format!("this network namespace has no identity: {error}"))
-        })?;
-        Ok(Self {
-            directory: PathBuf::from(DIRECTORY),
-            id,
-            lock: None,
-            namespace: None,
-            turn: None,
-            usable: false,
-        })
+    fn lock_file(&mut self, wait: Duration) -> Result<FileLock, LockError> {
+        let closed = || LockError::Io { path: DIRECTORY.into(), source: Errno::EACCES.into() };
+        match &self.place {
+            Place::Closed(_) => return Err(closed()),
+            Place::Ours(_) => {}
+            Place::Missing => match Dir::make(Path::new(DIRECTORY)) {
+                Ok(dir) => self.place = Place::Ours(dir),
+                Err(NoDir::Io { path, source }) => return Err(LockError::Io { path, source }),
+                Err(NoDir::Foreign(why)) => {
+                    self.place = Place::Closed(distrust(why));
+                    return Err(closed());
+                }
+            },
+        }
+        let lock = self.entry("lock").ok_or_else(closed)?;
+        FileLock::acquire(&lock, wait)
     }
 
     /// Who holds the lock now, as far as that can be seen.
     pub fn holder(&self) -> Option<Holder> {
-        lock::holder(&self.lock_path())
+        lock::holder(&self.path("lock"))
+    }
+
+    /// Why nothing is kept here, if nothing can be.
+    pub fn closed(&self) -> Option<&str> {
+        match &self.place {
+            Place::Closed(why) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// What tells this network namespace, and this start of the machine, from others.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Whether what is saved here will be found again.
@@ -212,30 +194,47 @@ impl Store {
         self.usable
     }
 
-    /// What the last run left, if it is readable.
-    pub fn load(&self) -> Option<State> {
-        let path = self.state_path();
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            Err(error) => {
-                tracing::warn!("{} cannot be read: {error}", path.display());
-                return None;
+    /// What the last run left. A text that is no record is passed over.
+    ///
+    /// # Errors
+    /// There is something, but it is no file ([`Exit::Usage`]), or it cannot be read now.
+    pub fn load(&self) -> Result<Option<State>, Failure> {
+        let Some(record) = self.entry(RECORD) else { return Ok(None) };
+        let path = record.path();
+        let text = match record.read(LARGEST) {
+            Ok(Some(text)) => text,
+            Ok(None) => return Ok(None),
+            Err(error @ Unread::Foreign { .. }) => {
+                tracing::warn!("{} is passed over: {error}", path.display());
+                return Ok(None);
             }
+            Err(error) => return Err(unread(&path, &error)),
         };
-        let state: Option<State> = serde_json::from_str(&text)
+        let state: Option<State> = serde_json::from_slice(&text)
             .inspect_err(|error| tracing::warn!("{} is not a state file: {error}", path.display()))
             .ok();
-        state.filter(|state| {
-            let known = state.schema == SCHEMA;
-            if !known {
-                tracing::warn!(
-                    "{} has a format that this version does not know; it is passed over",
-                    path.display()
-                );
-            }
-            known
-        })
+        let Some(mut state) = state else { return Ok(None) };
+        if state.schema != SCHEMA {
+            tracing::warn!(
+                "{} has a format that this version does not know; it is passed over",
+                path.display()
+            );
+            return Ok(None);
+        }
+        let foreign = state.forget_foreign_rules();
+        for rule in foreign.iter().take(NAMED) {
+            tracing::warn!(
+                "{} names a rule that no installation of its configuration writes, so it stays: -t {} -A {} {}",
+                path.display(),
+                escape(&rule.table),
+                escape(&rule.chain),
+                escape(&rule.args)
+            );
+        }
+        if foreign.len() > NAMED {
+            tracing::warn!("{} names {} more of them", path.display(), foreign.len() - NAMED);
+        }
+        Ok(Some(state))
     }
 
     /// Replaces the state, whole or not at all.
@@ -243,15 +242,16 @@ impl Store {
     /// # Errors
     /// The file cannot be written although the directory could be locked.
     pub fn save(&self, state: &State) -> Result<(), Failure> {
-        if !self.usable {
+        let (Some(record), Some(unfinished), true) =
+            (self.entry(RECORD), self.entry(UNFINISHED), self.usable)
+        else {
             return Ok(());
-        }
-        let path = self.state_path();
+        };
         let failed = |error: &dyn std::fmt::Display| {
-            Failure::new(Exit::Failed, format!("{} cannot be written: {error}", path.display()))
+            Failure::new(Exit::Failed, format!("{} cannot be written: {error}", record.path().display()))
         };
         let text = serde_json::to_vec_pretty(state).map_err(|error| failed(&error))?;
-        write_whole(&path, &text).map_err(|error| failed(&error))
+        record.replace(&unfinished, &text).map_err(|error| failed(&error))
     }
 
     /// Replaces the state where the one that is there will do as well, and only warns when it cannot be written.
@@ -268,17 +268,24 @@ impl Store {
         }
         self.usable = false;
         // Another run may make either again at once; what is still in use is simply not removed.
-        let path = self.state_path();
-        let _ = fs::remove_file(unfinished(&path));
-        let _ = fs::remove_file(path);
+        for kind in [UNFINISHED, RECORD] {
+            let _ = self.entry(kind).map(|entry| entry.remove());
+        }
         if let Some(lock) = self.lock.take() {
             let _ = lock.remove();
         }
-        let _ = fs::remove_dir(&self.directory);
+        self.leave();
+    }
+
+    /// Removes the directory, if nothing is left in it.
+    pub fn leave(&self) {
+        if let Place::Ours(dir) = &self.place {
+            dir.remove_if_empty();
+        }
     }
 
     fn forget_if_empty(&mut self) {
-        if self.usable && !self.state_path().exists() {
+        if self.usable && !self.entry(RECORD).is_some_and(|record| record.exists()) {
             self.remove();
         }
     }
@@ -301,20 +308,24 @@ impl Store {
 
     /// Where the files of all network namespaces are.
     pub fn directory(&self) -> &Path {
-        &self.directory
+        Path::new(DIRECTORY)
     }
 
-    /// A file of this network namespace.
+    /// A file of this network namespace, for people.
     pub fn path(&self, kind: &str) -> PathBuf {
-        self.directory.join(format!("{}.{kind}", self.id))
+        self.directory().join(self.name(kind))
     }
 
-    fn state_path(&self) -> PathBuf {
-        self.path(RECORD)
+    /// A file of this network namespace; `None` where there is no directory to have it.
+    pub fn entry(&self, kind: &str) -> Option<Entry> {
+        match &self.place {
+            Place::Ours(dir) => Some(dir.entry(self.name(kind))),
+            Place::Missing | Place::Closed(_) => None,
+        }
     }
 
-    fn lock_path(&self) -> PathBuf {
-        self.path("lock")
+    fn name(&self, kind: &str) -> String {
+        format!("{}.{kind}", self.identity.id)
     }
 }
 
@@ -349,25 +360,43 @@ fn busy(error: &dyn std::fmt::Display) -> Failure {
         .hint("run the command again when that process has ended")
 }
 
-fn private_directory(path: &Path) -> io::Result<()> {
-    match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+/// Why a record is not read that is there.
+pub(super) fn unread(path: &Path, error: &Unread) -> Failure {
+    let message = format!("cannot read {}: {error}", path.display());
+    if error.is_misnamed() {
+        return Failure::new(Exit::Usage, message).hint("look what it is, and remove it");
     }
+    Failure::new(Exit::Failed, message)
 }
 
-/// What a file is written as before it takes its name; a run that is killed meanwhile leaves it.
-fn unfinished(path: &Path) -> PathBuf {
-    path.with_extension("new")
+/// What is weaker than it should be.
+fn say_once(notes: &[String]) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| notes.iter().for_each(|note| tracing::info!("{note}")));
 }
 
-fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
-    let temporary = unfinished(path);
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    let written = file.write_all(text).and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    written
+fn cannot_be(what: &str, why: &io::Error) -> String {
+    format!("{DIRECTORY} cannot be {what} ({why})")
+}
+
+/// Whether this host has no place for records at any time, and not just no memory now.
+fn is_lacking(error: &io::Error) -> bool {
+    use Errno::{
+        EACCES, EDQUOT, EISDIR, ELOOP, ENOENT, ENOLCK, ENOSPC, ENOSYS, ENOTDIR, ENOTEMPTY, EOPNOTSUPP, EPERM,
+        EROFS,
+    };
+    let lacking = [
+        EACCES, EDQUOT, EISDIR, ELOOP, ENOENT, ENOLCK, ENOSPC, ENOSYS, ENOTDIR, ENOTEMPTY, EOPNOTSUPP, EPERM,
+        EROFS,
+    ];
+    error.raw_os_error().is_none_or(|number| lacking.contains(&Errno::from_raw(number)))
+}
+
+/// Says why the directory is not used, once.
+fn distrust(why: String) -> String {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| {
+        tracing::warn!("no record is read or written, because another user could forge it: {why}");
+    });
+    why
 }

@@ -35,7 +35,7 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     let config = &request.config;
     let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())?;
     let mut store = Store::open(PATIENCE + Duration::from_secs(config.wait.into()))?;
-    let old = store.load();
+    let old = store.load()?;
     let mut session = Session::new(tools, config, old.as_ref(), request.adopt, request.force);
 
     let scene = session.first_look()?;

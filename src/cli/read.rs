@@ -21,7 +21,7 @@ pub fn files(names: &[String]) -> (Vec<File>, Vec<String>) {
     let mut stdin_read = false;
     for name in names {
         if name == "-" && std::mem::replace(&mut stdin_read, true) {
-            files.push(File { name: STDIN.into(), text: String::new() });
+            files.push(File { name: STDIN.into(), text: String::new(), recorded: false });
             continue;
         }
         match file(name) {
@@ -37,7 +37,10 @@ fn file(name: &str) -> Result<File, String> {
     let shown = if name == "-" { STDIN } else { name };
     match read {
         // What an installation recorded can be installed again.
-        Ok(text) => Ok(File { name: shown.into(), text: State::config_in(&text).unwrap_or(text) }),
+        Ok(text) => {
+            let recorded = State::config_in(&text);
+            Ok(File { name: shown.into(), recorded: recorded.is_some(), text: recorded.unwrap_or(text) })
+        }
         Err(error) if name.contains('\n') || name.starts_with('{') => Err(format!(
             "cannot read the configuration file {}: {error}; --config takes the name of a file, or - for standard \
              input, not the configuration itself",

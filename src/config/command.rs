@@ -250,8 +250,11 @@ mod tests {
     fn files_are_named_and_what_overrides_them_is_said() {
         let one = "redirect: {outbound: {includePorts: [80], excludePortsForIPs: [10.0.0.1, 10.0.0.2]}}";
         let two = "redirect: {outbound: {port: 7}, dns: {captureAll: true}}";
-        let files = [("a file.yaml", one), ("/b.yaml", two)]
-            .map(|(name, text)| File { name: name.to_owned(), text: text.to_owned() });
+        let files = [("a file.yaml", one), ("/b.yaml", two)].map(|(name, text)| File {
+            name: name.to_owned(),
+            text: text.to_owned(),
+            recorded: false,
+        });
         let variables = [("REDIRECT_OUTBOUND_EXCLUDE_PORTS_FOR_IPS", ""), ("REDIRECT_OUTBOUND_PORT", "8")];
         let flags = [("kuma-dp-user", "5678"), ("redirect-outbound-port", "9")];
         let given = resolved(&files, &variables, &flags);
@@ -273,7 +276,7 @@ mod tests {
     #[test]
     fn files_that_are_gone_by_then_are_not_named() {
         for name in ["<stdin>", "/dev/fd/63", "/proc/self/fd/3"] {
-            let file = File { name: name.to_owned(), text: "backend: nftables".to_owned() };
+            let file = File { name: name.to_owned(), text: "backend: nftables".to_owned(), recorded: false };
             assert_eq!(Written::given(&resolved(&[file], &[], &[])), None);
         }
         assert_eq!(Written::given(&resolved(&[], &[], &[("wait", "7")])), None);

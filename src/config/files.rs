@@ -80,6 +80,9 @@ impl Walk<'_> {
     }
 
     fn setting(&mut self, setting: &'static Setting, node: &Node, path: &[usize]) {
+        if let (Field::Programs(_), true) = (setting.field, self.file.recorded) {
+            return self.leave_programs(setting, node, path);
+        }
         let items = match (setting.field, node) {
             (Field::Programs(_), Node::Map(entries)) => self.programs(setting, entries, path),
             (Field::Programs(_), Node::Null) => Some(Vec::new()),
@@ -107,6 +110,17 @@ impl Walk<'_> {
             };
             Origin::File { name: name.clone(), line }
         });
+    }
+
+    fn leave_programs(&mut self, setting: &Setting, node: &Node, path: &[usize]) {
+        if !matches!(node, Node::Map(entries) if !entries.is_empty()) {
+            return;
+        }
+        let naming = self.origin(path).naming(setting.key);
+        let flag = setting.flag.unwrap_or(setting.key);
+        self.work.notes.push(format!(
+            "{naming}: the programs in a record are not run; to run them, name them with --{flag}"
+        ));
     }
 
     fn complain(&mut self, setting: &Setting, node: &Node, origin: &Origin, why: &InvalidValue) {

@@ -18,6 +18,8 @@ pub struct File {
     pub name: String,
     /// What it holds.
     pub text: String,
+    /// Whether it is what an installation recorded. That names no program to run: only its user does.
+    pub recorded: bool,
 }
 
 /// One flag as it was typed.

@@ -156,7 +156,7 @@ impl Executables {
         ["iptables", "iptables-save", "iptables-restore", "ip6tables", "ip6tables-save", "ip6tables-restore"];
 
     /// Every program with its name, in the order of `NAMES`.
-    pub(super) fn each(&mut self) -> [(&'static str, &mut Option<PathBuf>); 6] {
+    pub(crate) fn each(&mut self) -> [(&'static str, &mut Option<PathBuf>); 6] {
         let places = [
             &mut self.iptables,
             &mut self.iptables_save,

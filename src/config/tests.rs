@@ -9,7 +9,7 @@ use super::settings::{SETTINGS, Setting};
 use super::{Config, Executables, File, Flag, Layers, Origin, Problems, Resolved, resolve, show};
 
 fn file(text: impl Into<String>) -> File {
-    File { name: "a.yaml".into(), text: text.into() }
+    File { name: "a.yaml".into(), text: text.into(), recorded: false }
 }
 
 fn flag(name: &str, text: &str) -> Flag {
@@ -365,7 +365,7 @@ proptest! {
     ) {
         let setting = &SETTINGS[at];
         let layers = Layers {
-            files: vec![File { name: "f".into(), text: file }],
+            files: vec![File { name: "f".into(), text: file, recorded: false }],
             variables: vec![(setting.variable(), variable)],
             flags: vec![Flag { setting, name: "flag", text: flag_text }],
             lines: false,

@@ -46,7 +46,7 @@ mod tests {
                     retry: {sleepBetweenRetries: 1m30s}, iptablesExecutables: {iptables: /a, iptables-save: /b, \
                     iptables-restore: /c}}";
         let load = |text: &str| {
-            let file = File { name: "x".into(), text: text.into() };
+            let file = File { name: "x".into(), text: text.into(), recorded: false };
             resolve(&Layers { files: vec![file], ..Layers::default() }).unwrap()
         };
         let loaded = load(text);

@@ -19,7 +19,7 @@ use crate::backend::iptables::transition::Wanted;
 use crate::backend::iptables::typed::{Purpose, TypedRule};
 use crate::backend::nftables::foreign::is_installation;
 use crate::config::values::{BackendChoice, IpFamilyMode};
-use crate::config::{Config, Executables, Resolved};
+use crate::config::{Config, Resolved};
 use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Ipv6Support, Resolver};
 use crate::plan::{self, Family, is_link_local};
@@ -89,9 +89,9 @@ impl Look {
     fn with(source: impl FnOnce(Option<&State>) -> (Config, Compared)) -> Result<Self, Failure> {
         check_root()?;
         let store = Store::unlocked()?;
-        let state = store.load();
+        let state = store.load()?;
         let mut notes = Vec::new();
-        match pending::trial(&store) {
+        match pending::trial(&store)? {
             Some(Trial::Proving) => notes.push(Finding::note(
                 "on trial: packets are just being sent to prove that the installation works; the time to confirm it begins after that",
             )),
@@ -113,21 +113,13 @@ impl Look {
             None => {}
         }
         let (config, compared) = source(state.as_ref());
-        let mut problems = Vec::new();
         let (places, others) = reading::places(&state.as_ref().map(Record::from).unwrap_or_default())?;
         // The variant of named programs is on record; asking them for it would be one more process.
         let known = state.as_ref().filter(|_| compared == Compared::Recorded).and_then(State::variant);
-        let tools = match reading::tools(&places, &config.iptables_executables, known) {
-            Ok(tools) => tools,
-            Err(failure) if compared == Compared::Recorded => {
-                problems.push(Finding::new(
-                    format!("a program of the recorded configuration is gone: {failure}"),
-                    "run 'tproxy install' with the programs to use from now on",
-                ));
-                reading::tools(&places, &Executables::default(), None)?
-            }
-            Err(failure) => return Err(failure),
-        };
+        let tools = reading::tools(&places, &config.iptables_executables, known)?;
+        if let (Compared::Recorded, None, Some(state)) = (compared, tools.named, &state) {
+            notes.extend(reading::unnamed_programs(&places, &tools, state));
+        }
         Ok(Self {
             state,
             config,
@@ -137,7 +129,7 @@ impl Look {
             tools,
             user_unasked: false,
             namesake: None,
-            problems,
+            problems: Vec::new(),
             notes,
         })
     }

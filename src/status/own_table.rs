@@ -246,7 +246,7 @@ mod tests {
     use crate::plan;
 
     fn table(wanted: &str) -> Table {
-        let file = File { name: "wanted".into(), text: wanted.into() };
+        let file = File { name: "wanted".into(), text: wanted.into(), recorded: false };
         let layers = Layers { files: vec![file], ..Layers::default() };
         let servers = ["10.0.0.2", "10.0.0.3", "fd00::2"];
         let servers = servers.map(|addr| Resolver { addr: addr.parse().expect("an address"), zone: None });

@@ -1,5 +1,7 @@
 //! Which configuration the rules are compared with. Pure.
 
+use std::path::PathBuf;
+
 use crate::config::settings::SETTINGS;
 use crate::config::{self, Config, File, Layers, Origin, Resolved};
 
@@ -31,18 +33,28 @@ pub fn effective(resolved: &Resolved, recorded: Option<&str>) -> (Config, Compar
     if is_given(resolved) {
         return (resolved.config.clone(), Compared::Given);
     }
-    let Some(mut config) = recorded.and_then(read) else {
+    let Some(config) = recorded.and_then(read) else {
         return (resolved.config.clone(), Compared::Inferred);
     };
-    if resolved.sources.of("iptablesExecutables") != Origin::Default {
-        config.iptables_executables = resolved.config.iptables_executables.clone();
-    }
-    (config, Compared::Recorded)
+    // Whoever could write a record must not be able to have a program run by it.
+    let iptables_executables = resolved.config.iptables_executables.clone();
+    (Config { iptables_executables, ..config }, Compared::Recorded)
 }
 
-/// A recorded configuration; one of a later version may have settings that this one does not know.
+/// A recorded configuration, without the programs of iptables that it names; one of a later version may have settings
+/// that this one does not know.
 pub fn read(text: &str) -> Option<Config> {
-    let file = File { name: "the recorded configuration".into(), text: text.to_owned() };
+    resolve(text, true)
+}
+
+/// The programs of iptables that a recorded configuration names; to be told, not to be run.
+pub fn programs(text: &str) -> Vec<(&'static str, PathBuf)> {
+    let mut named = resolve(text, false).map(|config| config.iptables_executables).unwrap_or_default();
+    named.each().into_iter().filter_map(|(name, path)| Some((name, path.take()?))).collect()
+}
+
+fn resolve(text: &str, recorded: bool) -> Option<Config> {
+    let file = File { name: "the recorded configuration".into(), text: text.to_owned(), recorded };
     config::resolve(&Layers { files: vec![file], ..Layers::default() }).ok().map(|resolved| resolved.config)
 }
 
@@ -70,6 +82,26 @@ mod tests {
         assert_eq!(port(effective(&resolved(&[]), Some(recorded))), (7, Compared::Recorded));
         assert_eq!(port(effective(&resolved(&[]), None)), (15001, Compared::Inferred));
         assert_eq!(port(effective(&resolved(&[]), Some("future: 1"))), (15001, Compared::Inferred));
+    }
+
+    #[test]
+    fn a_record_names_no_program_to_run() {
+        let three = "{iptables: /tmp/a, iptables-save: /tmp/b, iptables-restore: /tmp/c}";
+        let recorded = &format!("iptablesExecutables: {three}\nkumaDPUser: \"7\"");
+        let (config, compared) = effective(&resolved(&[]), Some(recorded));
+        assert_eq!(compared, Compared::Recorded);
+        assert_eq!(config.iptables_executables, Config::default().iptables_executables);
+        assert_eq!(config.kuma_dp_user, Some("7".parse().expect("a user")));
+        let named = programs(recorded);
+        assert_eq!(named[1], ("iptables-save", "/tmp/b".into()), "{named:?}");
+        assert_eq!((named.len(), programs("kumaDPUser: \"7\"").len()), (3, 0));
+        // This command's own are.
+        let named = resolved(&[("iptables-executables", "iptables:/a,iptables-save:/b,iptables-restore:/c")]);
+        let (config, compared) = effective(&named, Some(recorded));
+        assert_eq!(
+            (compared, config.iptables_executables),
+            (Compared::Recorded, named.config.iptables_executables)
+        );
     }
 
     #[test]

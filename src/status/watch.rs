@@ -39,12 +39,11 @@ pub fn watch(request: &StatusRequest) -> Result<(), Failure> {
     let events = Events::open().map_err(|error| failed("the kernel does not tell of changes", &error))?;
     let named = &request.resolved.config.iptables_executables;
     let tools = Tools::find_to_read(named, std::env::var_os("PATH").as_ref(), None)?;
-    let store = Store::unlocked()?;
-    let record = store.load();
+    let record = Store::unlocked()?.load()?;
     let report = look::report(&request.resolved)?;
     let legacy = legacy_rules(&tools).unwrap_or_default();
     let said = present::in_short(&report);
-    let mut watch = Watch { request, tools, store, record, legacy, said, ended: false };
+    let mut watch = Watch { request, tools, record, legacy, said, ended: false };
     watch.state(&report)?;
     watch.run(events)
 }
@@ -52,7 +51,6 @@ pub fn watch(request: &StatusRequest) -> Result<(), Failure> {
 struct Watch<'a> {
     request: &'a StatusRequest,
     tools: Tools,
-    store: Store,
     /// From just before the last look.
     record: Option<State>,
     legacy: Observation,
@@ -81,7 +79,7 @@ impl Watch<'_> {
                     return Err(Failure::new(Exit::Failed, format!("watching failed: {error}")));
                 }
             }
-            if self.is_unfinished() && self.store.load() != self.record {
+            if self.is_unfinished() && self.load() != self.record {
                 self.look_again()?;
             }
             if Instant::now() >= next_poll {
@@ -90,6 +88,15 @@ impl Watch<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The record as it is now; as it was, where it cannot be read now.
+    fn load(&self) -> Option<State> {
+        // It may be in a directory that was not there at the beginning.
+        Store::unlocked().and_then(|store| store.load()).unwrap_or_else(|failure| {
+            tracing::debug!("{failure}");
+            self.record.clone()
+        })
     }
 
     /// Whether a run was under way when things were looked at last, so that the end of it may change how they stand
@@ -127,7 +134,7 @@ impl Watch<'_> {
     /// Says how things stand when they stand otherwise than before.
     fn look_again(&mut self) -> Result<(), Failure> {
         // Before the look: what is recorded meanwhile is found to be new the next time.
-        self.record = self.store.load();
+        self.record = self.load();
         match look::report(&self.request.resolved) {
             Ok(report) => {
                 let now = present::in_short(&report);

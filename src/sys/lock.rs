@@ -1,16 +1,17 @@
 //! File locks (flock) with a limit to the waiting, and who holds one.
 #![allow(unsafe_code, reason = "nix's lock panics where unlocking fails, so flock(2) is called here")]
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
+use super::files::Entry;
 pub use super::holder::Holder;
 use super::holder::holder_of;
 use super::poll;
@@ -19,7 +20,7 @@ use super::signal::{self, Interrupted, Wait};
 /// A lock file that this process has locked, until the value is dropped or the process ends, however it ends.
 #[derive(Debug)]
 pub struct FileLock {
-    path: PathBuf,
+    entry: Entry,
     locked: Locked,
 }
 
@@ -71,17 +72,18 @@ pub enum LockError {
 
 impl FileLock {
     /// Locks a file, which is made (mode 0600) where it is not there, and waits so long for others at most.
-    pub fn acquire(path: &Path, wait: Duration) -> Result<Self, LockError> {
+    pub fn acquire(entry: &Entry, wait: Duration) -> Result<Self, LockError> {
         let deadline = poll::deadline(wait);
-        let io = |source| LockError::Io { path: path.to_owned(), source };
+        let path = &entry.path();
+        let io = |source| LockError::Io { path: path.clone(), source };
         loop {
-            let file = open(path).map_err(io)?;
+            let file = entry.keep(false).map_err(io)?;
             wait_for(path, &file, deadline)?;
             let locked = Locked(Some(file));
             // Who held it may have removed the file while we waited: then ours is a lock on nothing, and the next
             // process would make a new file and lock that.
-            if locked.0.as_ref().map_or(Ok(false), |file| same_file(file, path)).map_err(io)? {
-                return Ok(Self { path: path.to_owned(), locked });
+            if locked.0.as_ref().map_or(Ok(false), |file| entry.is(file)).map_err(io)? {
+                return Ok(Self { entry: entry.clone(), locked });
             }
         }
     }
@@ -109,25 +111,9 @@ impl FileLock {
     /// # Errors
     /// The kernel's; the lock is released all the same.
     pub fn remove(self) -> io::Result<()> {
-        let removed = std::fs::remove_file(&self.path);
+        let removed = self.entry.remove();
         drop(self.locked);
         removed
-    }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    // A lock behind a symbolic link would create a file wherever the link's maker likes.
-    options.custom_flags(libc::O_NOFOLLOW).open(path)
-}
-
-fn same_file(locked: &File, path: &Path) -> io::Result<bool> {
-    let ours = locked.metadata()?;
-    match std::fs::symlink_metadata(path) {
-        Ok(there) => Ok((ours.dev(), ours.ino()) == (there.dev(), there.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

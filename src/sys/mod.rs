@@ -4,6 +4,7 @@
 
 pub mod bus;
 pub mod detach;
+pub mod files;
 pub mod lock;
 pub mod memory;
 pub mod moment;

@@ -9,32 +9,95 @@ use std::os::unix::net::UnixDatagram;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 
+use super::moment;
+
 /// `SO_NETNS_COOKIE` of the kernel's `include/uapi/asm-generic/socket.h`, since 5.14; libc has it for some targets.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
-/// A key for file names that belongs to this network namespace and to no other one, also not to a later one.
+/// What tells this network namespace, in this start of the machine, from every other one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// A key for file names.
+    pub id: String,
+    /// The ID of this start of the machine; empty where a sandbox hides it.
+    pub boot: String,
+    /// The inode of the namespace, unless `/proc` is not mounted; its number can come back when the namespace is gone.
+    pub inode: Option<u64>,
+    /// What is weaker than it should be, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// Of the calling thread's network namespace: its own, and no other one's, also not a later one's.
 ///
-/// It is made of the namespace's cookie, which counts up and is never used again, and of the boot, because the
+/// The key is made of the namespace's cookie, which counts up and is never used again, and of the boot, because the
 /// cookies of the next boot start again and `/run` may outlive one where it is a volume. Kernels before 5.14 have
 /// no cookie; there the namespace's inode stands in, whose number can come back once the namespace is gone.
 ///
+/// A run that takes itself for another one because there was no memory for a moment would find neither the record nor
+/// the lock. So only what a host does not have is done without.
+///
 /// # Errors
-/// The kernel has no cookie, and `/proc` is not mounted.
-pub fn current_id() -> io::Result<String> {
-    let boot = boot_id();
-    match cookie() {
-        Ok(cookie) => Ok(format!("{cookie:x}{boot}")),
-        Err(_) => inode_id().map(|id| format!("{id}{boot}")),
-    }
+/// The kernel has no cookie, and `/proc` is not mounted; or either cannot be read now.
+pub fn identity() -> io::Result<Identity> {
+    let mut notes = Vec::new();
+    let boot = match moment::boot() {
+        Ok(boot) => boot,
+        Err(error) if is_absent(&error) => {
+            notes.push(format!(
+                "{} cannot be read ({error}), so what is recorded now looks as valid after the next start of the machine",
+                moment::BOOT_ID
+            ));
+            String::new()
+        }
+        Err(error) => return Err(error),
+    };
+    let file = match std::fs::metadata(NAMESPACE) {
+        Ok(file) => Some(file),
+        Err(error) if is_absent(&error) => None,
+        Err(error) => return Err(error),
+    };
+    let key = match (cookie()?, &file) {
+        (Ok(cookie), _) => format!("{cookie:x}"),
+        (Err(why), Some(file)) => {
+            notes.push(format!(
+                "the kernel gives network namespaces no cookie ({why}), so the record goes by an inode, which a later \
+                 namespace can have too"
+            ));
+            format!("{:x}-{:x}", file.dev(), file.ino())
+        }
+        (Err(why), None) => return Err(io::Error::other(format!("{why}, and /proc is not mounted"))),
+    };
+    // Twelve digits are enough to tell boots apart.
+    let digits = boot.chars().filter(char::is_ascii_hexdigit).take(12).collect::<String>();
+    let id = if digits.is_empty() { key } else { format!("{key}-{digits}") };
+    Ok(Identity { id, boot, inode: file.map(|file| file.ino()), notes })
 }
 
-fn cookie() -> io::Result<u64> {
+/// The key alone.
+///
+/// # Errors
+/// As those of [`identity`].
+pub fn current_id() -> io::Result<String> {
+    identity().map(|identity| identity.id)
+}
+
+/// The namespace of the calling thread.
+const NAMESPACE: &str = "/proc/thread-self/ns/net";
+
+/// Whether this host does not have it, or hides it, at any time.
+fn is_absent(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::ENOENT | Errno::EROFS | Errno::EACCES))
+}
+
+/// Within, that this kernel has none.
+fn cookie() -> io::Result<Result<u64, String>> {
     // A socket belongs to the namespace in which it was made; of all kinds this one needs nothing from the kernel.
     let socket = UnixDatagram::unbound()?;
     let mut cookie: u64 = 0;
     let mut size: libc::socklen_t = 8;
     // SAFETY: the descriptor is open, and the kernel writes at most `size` bytes to the eight of `cookie`.
-    Errno::result(unsafe {
+    let asked = Errno::result(unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
@@ -42,23 +105,13 @@ fn cookie() -> io::Result<u64> {
             (&raw mut cookie).cast(),
             &raw mut size,
         )
-    })?;
-    if size != 8 || cookie == 0 {
-        return Err(io::Error::other("the kernel gave no cookie"));
+    });
+    match asked {
+        Err(errno @ (Errno::ENOPROTOOPT | Errno::EINVAL | Errno::EOPNOTSUPP)) => Ok(Err(errno.to_string())),
+        Err(errno) => Err(errno.into()),
+        Ok(_) if size != 8 || cookie == 0 => Ok(Err("it gave none".to_owned())),
+        Ok(_) => Ok(Ok(cookie)),
     }
-    Ok(cookie)
-}
-
-fn inode_id() -> io::Result<String> {
-    let namespace = std::fs::metadata("/proc/thread-self/ns/net")?;
-    Ok(format!("{:x}-{:x}", namespace.dev(), namespace.ino()))
-}
-
-/// `-` and twelve digits of the boot's ID; nothing where a sandbox hides it.
-fn boot_id() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits = id.chars().filter(char::is_ascii_hexdigit).take(12).collect::<String>();
-    if digits.is_empty() { digits } else { format!("-{digits}") }
 }
 
 /// Whether the calling thread is in the network namespace of a process, or of a thread.
@@ -87,7 +140,7 @@ impl Namespace {
     /// # Errors
     /// `/proc` is not mounted.
     pub fn current() -> io::Result<Self> {
-        Ok(Self(std::fs::File::open("/proc/thread-self/ns/net")?.into()))
+        Ok(Self(std::fs::File::open(NAMESPACE)?.into()))
     }
 
     /// A new and empty one.
@@ -165,7 +218,18 @@ mod tests {
         let id = current_id().unwrap();
         assert!(file_name(&id), "{id}");
         assert_eq!(current_id().unwrap(), id);
-        assert!(file_name(&inode_id().unwrap()));
+        assert!(identity().unwrap().notes.is_empty());
+    }
+
+    #[test]
+    fn only_what_a_host_does_not_have_is_done_without() {
+        for errno in [Errno::ENOENT, Errno::EROFS, Errno::EACCES] {
+            assert!(is_absent(&errno.into()), "{errno}");
+        }
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EIO, Errno::EINTR, Errno::EPERM] {
+            assert!(!is_absent(&errno.into()), "{errno}");
+        }
+        assert!(!is_absent(&io::Error::other("no number")));
     }
 
     #[test]
@@ -184,7 +248,7 @@ mod tests {
 
     #[test]
     fn every_namespace_has_its_own() {
-        let ids = || (current_id().unwrap(), inode_id().unwrap());
+        let ids = || identity().map(|identity| (identity.id, identity.inode.unwrap())).unwrap();
         let before = ids();
         let Some(elsewhere) = testing::apart(ids) else { return };
         assert_ne!(elsewhere.0, before.0);

@@ -7,7 +7,7 @@ use crate::backend::iptables::observe::observe_readable;
 use crate::backend::iptables::situation::Situation;
 use crate::backend::iptables::tools::Tools;
 use crate::backend::{iptables, nftables};
-use crate::config::{Config, Resolved, Sources, Written, is_short};
+use crate::config::{Config, Executables, Resolved, Sources, Written, is_short};
 use crate::exit::{Exit, Failure};
 use crate::plan::Family;
 use crate::status::look::native_table;
@@ -30,16 +30,24 @@ pub struct Wanted {
 /// Nothing is installed and nothing is given, or the network namespace has no identity.
 pub fn wanted(resolved: &Resolved, budget: &Budget) -> Result<Wanted, Failure> {
     let store = Store::unlocked()?;
-    let state = store.load();
+    let state = store.load()?;
     let recorded = state.as_ref().map(|state: &State| state.config.as_str());
     let (config, compared) = effective(resolved, recorded);
     let record = || store.path(RECORD).display().to_string();
     let written = match compared {
         Compared::Given => {
             tracing::info!("verifying the given configuration");
-            let is_recorded = || recorded.and_then(read).is_some_and(|recorded| recorded == config);
+            // A record names no programs, so a command says them beside it.
+            let iptables_executables = config.iptables_executables.clone();
+            let named = iptables_executables != Executables::default();
+            let with_them = |recorded| Config { iptables_executables, ..recorded };
+            let is_recorded =
+                || recorded.and_then(read).map(with_them).is_some_and(|recorded| recorded == config);
             Written::given(resolved).or_else(|| {
-                (!is_short(&config) && is_recorded()).then(|| Written::beside(record(), &Sources::default()))
+                (!is_short(&config) && is_recorded()).then(|| {
+                    let written = Written::beside(record(), &Sources::default());
+                    if named { written.but("iptablesExecutables") } else { written }
+                })
             })
         }
         Compared::Recorded => {
@@ -84,7 +92,7 @@ fn read_off(config: &Config) -> Option<Config> {
 
 fn of_iptables(config: &Config) -> Option<Config> {
     let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref()).ok()?;
-    let recorded = Store::unlocked().ok()?.load().as_ref().map(State::recorded).unwrap_or_default();
+    let recorded = Store::unlocked().ok()?.load().ok()?.as_ref().map(State::recorded).unwrap_or_default();
     let mut situation = Situation::new(observe_readable(&tools).ok()?, &recorded);
     let uncommented = !situation.unclaimed().is_empty();
     situation.adopt();

@@ -16,3 +16,4 @@ pub mod syntax;
 pub mod tools;
 pub mod transition;
 pub mod typed;
+pub mod written;

@@ -1,6 +1,9 @@
 //! What of the rules is read by programs of iptables: what may be ours. Everything else is asked of the kernel.
 
+use std::path::{Path, PathBuf};
+
 use crate::apply::look::{self, Record};
+use crate::apply::store::State;
 use crate::backend::iptables::legacy;
 use crate::backend::iptables::observe::{self, Observation, Ours};
 use crate::backend::iptables::situation::{Place, Situation};
@@ -8,6 +11,7 @@ use crate::backend::iptables::tools::{Tools, Variant};
 use crate::config::Executables;
 use crate::exit::{Exit, Failure};
 use crate::host;
+use crate::text::escape;
 
 use super::super::model::{Compared, Finding};
 use super::super::source;
@@ -113,6 +117,23 @@ pub fn tools(places: &[Place], named: &Executables, known: Option<Variant>) -> R
         return Ok(Tools::default());
     }
     Tools::find_to_read(named, std::env::var_os("PATH").as_ref(), known)
+}
+
+/// What is to be said where a record names other programs than those that read these places: it makes nobody run them.
+pub fn unnamed_programs(places: &[Place], tools: &Tools, state: &State) -> Option<Finding> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let used = places.iter().filter_map(|(variant, family)| tools.of(*variant).programs(*family));
+    let used: Vec<PathBuf> = used.map(|programs| real(&programs.save)).collect();
+    let named = source::programs(&state.config);
+    let unused = |(name, path): &(&str, PathBuf)| name.ends_with("-save") && !used.contains(&real(path));
+    if places.is_empty() || !named.iter().any(unused) {
+        return None;
+    }
+    let what = "the installation named programs of iptables that were not run, because a record alone makes nobody run one";
+    tracing::info!("{what}");
+    let named: Vec<String> = named.iter().map(|(name, path)| format!("{name}:{}", path.display())).collect();
+    let flag = format!("--iptables-executables {}", escape(&named.join(",")));
+    Some(Finding::new(what, format!("add '{flag}' to have the rules read by them")))
 }
 
 impl Look {

@@ -1,7 +1,9 @@
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::process::{Child, Command, Stdio};
 
+use super::super::files;
 use super::*;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -12,8 +14,12 @@ struct Dir(PathBuf);
 impl Dir {
     fn new(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("tproxy-lock-{name}-{}", std::process::id()));
-        std::fs::create_dir(&dir).unwrap();
+        files::Dir::make(&dir).unwrap();
         Self(dir)
+    }
+
+    fn entry(&self) -> Entry {
+        files::Dir::open(&self.0).unwrap().entry("lock")
     }
 
     fn lock(&self) -> PathBuf {
@@ -62,11 +68,11 @@ impl Drop for Other {
 #[test]
 fn the_file_is_made_private_and_removed_on_request() {
     let dir = Dir::new("private");
-    let lock = FileLock::acquire(&dir.lock(), Duration::ZERO).unwrap();
+    let lock = FileLock::acquire(&dir.entry(), Duration::ZERO).unwrap();
     assert_eq!(dir.lock().metadata().unwrap().permissions().mode() & 0o777, 0o600);
     drop(lock);
     assert!(dir.lock().exists());
-    FileLock::acquire(&dir.lock(), Duration::ZERO).unwrap().remove().unwrap();
+    FileLock::acquire(&dir.entry(), Duration::ZERO).unwrap().remove().unwrap();
     assert!(!dir.lock().exists());
 }
 
@@ -75,7 +81,7 @@ fn a_busy_lock_names_its_holder() {
     let dir = Dir::new("busy");
     let mut other = Other::hold(&dir.lock());
     for wait in [Duration::ZERO, Duration::from_millis(30)] {
-        let error = FileLock::acquire(&dir.lock(), wait).unwrap_err();
+        let error = FileLock::acquire(&dir.entry(), wait).unwrap_err();
         let LockError::Busy { path, holder: Some(holder) } = &error else { panic!("{error:?}") };
         assert_eq!((path, holder.pid), (&dir.lock(), other.0.id()));
         assert!(holder.command.starts_with("/bin/sh -c exec 9>"), "{holder}");
@@ -85,15 +91,15 @@ fn a_busy_lock_names_its_holder() {
     assert_eq!(holder(&dir.lock()).unwrap().pid, other.0.id());
     other.release();
     assert_eq!(holder(&dir.lock()), None);
-    FileLock::acquire(&dir.lock(), Duration::ZERO).unwrap();
+    FileLock::acquire(&dir.entry(), Duration::ZERO).unwrap();
 }
 
 #[test]
 fn a_lock_given_back_is_taken() {
     let dir = Dir::new("taken");
     let mut other = Other::hold(&dir.lock());
-    let path = dir.lock();
-    let waiting = std::thread::spawn(move || FileLock::acquire(&path, LONG).map(drop));
+    let entry = dir.entry();
+    let waiting = std::thread::spawn(move || FileLock::acquire(&entry, LONG).map(drop));
     other.release();
     waiting.join().unwrap().unwrap();
 }
@@ -102,25 +108,25 @@ fn a_lock_given_back_is_taken() {
 fn who_gives_up_does_not_keep_the_lock() {
     let dir = Dir::new("given-up");
     let mut other = Other::hold(&dir.lock());
-    FileLock::acquire(&dir.lock(), Duration::from_millis(10)).unwrap_err();
+    FileLock::acquire(&dir.entry(), Duration::from_millis(10)).unwrap_err();
     other.release();
-    FileLock::acquire(&dir.lock(), Duration::ZERO).unwrap();
+    FileLock::acquire(&dir.entry(), Duration::ZERO).unwrap();
 }
 
 #[test]
 fn a_lock_on_a_removed_file_is_not_taken_for_one() {
     let dir = Dir::new("removed");
-    let path = dir.lock();
-    let first = FileLock::acquire(&path, Duration::ZERO).unwrap();
+    let entry = dir.entry();
+    let first = FileLock::acquire(&entry, Duration::ZERO).unwrap();
     let waiting = std::thread::spawn({
-        let path = path.clone();
-        move || FileLock::acquire(&path, LONG)
+        let entry = entry.clone();
+        move || FileLock::acquire(&entry, LONG)
     });
     // Whether it waits already or not: it must not end with a lock on the removed file.
     first.remove().unwrap();
     let second = waiting.join().unwrap().unwrap();
-    assert!(same_file(second.locked.0.as_ref().unwrap(), &path).unwrap());
-    assert!(matches!(FileLock::acquire(&path, Duration::ZERO), Err(LockError::Busy { .. })));
+    assert!(entry.is(second.locked.0.as_ref().unwrap()).unwrap());
+    assert!(matches!(FileLock::acquire(&entry, Duration::ZERO), Err(LockError::Busy { .. })));
 }
 
 #[test]
@@ -129,10 +135,10 @@ fn many_threads_make_and_remove_it_one_at_a_time() {
     let inside = std::sync::atomic::AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for i in 0..6 {
-            let (path, inside) = (dir.lock(), &inside);
+            let (entry, inside) = (dir.entry(), &inside);
             scope.spawn(move || {
                 for _ in 0..50 {
-                    let lock = FileLock::acquire(&path, LONG).unwrap();
+                    let lock = FileLock::acquire(&entry, LONG).unwrap();
                     assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
                     std::thread::yield_now();
                     inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
@@ -144,28 +150,41 @@ fn many_threads_make_and_remove_it_one_at_a_time() {
 }
 
 #[test]
-fn no_directory_and_no_symbolic_link() {
+fn what_is_no_file_of_ours_makes_room_for_one() {
     let dir = Dir::new("link");
-    let error = FileLock::acquire(&dir.0.join("missing/lock"), Duration::ZERO).unwrap_err();
-    assert!(matches!(error, LockError::Io { .. }), "{error:?}");
     std::os::unix::fs::symlink(dir.0.join("target"), dir.lock()).unwrap();
-    let error = FileLock::acquire(&dir.lock(), Duration::ZERO).unwrap_err();
-    assert!(error.to_string().starts_with("cannot lock "), "{error}");
+    FileLock::acquire(&dir.entry(), Duration::ZERO).unwrap();
     assert!(!dir.0.join("target").exists());
+    assert!(dir.lock().symlink_metadata().unwrap().is_file());
+}
+
+#[test]
+fn without_a_place_there_is_no_lock() {
+    let dir = Dir::new("full");
+    std::fs::create_dir_all(dir.lock().join("more")).unwrap();
+    let error = FileLock::acquire(&dir.entry(), Duration::ZERO).unwrap_err();
+    assert!(error.to_string().starts_with("cannot lock "), "{error}");
+    let entry = dir.entry();
+    std::fs::remove_dir_all(&dir.0).unwrap();
+    let error = FileLock::acquire(&entry, Duration::ZERO).unwrap_err();
+    assert!(
+        matches!(&error, LockError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound),
+        "{error:?}"
+    );
 }
 
 #[test]
 fn a_child_keeps_the_lock_of_a_process_that_is_gone() {
     let dir = Dir::new("children");
-    let lock = FileLock::acquire(&dir.lock(), Duration::ZERO).unwrap();
+    let lock = FileLock::acquire(&dir.entry(), Duration::ZERO).unwrap();
     lock.share_with_children().unwrap();
     let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
     // As the end of this process would: the descriptor is closed, nothing is unlocked.
     lock.abandon();
-    assert!(matches!(FileLock::acquire(&dir.lock(), Duration::ZERO), Err(LockError::Busy { .. })));
+    assert!(matches!(FileLock::acquire(&dir.entry(), Duration::ZERO), Err(LockError::Busy { .. })));
     drop(child.stdin.take());
     child.wait().unwrap();
-    FileLock::acquire(&dir.lock(), Duration::ZERO).unwrap();
+    FileLock::acquire(&dir.entry(), Duration::ZERO).unwrap();
 }
 
 #[test]

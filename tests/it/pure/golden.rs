@@ -66,7 +66,7 @@ fn compare(path: &Path, expected: &str, actual: &str, whole: &str) -> Option<Str
 }
 
 pub fn config(name: &str, yaml: &str) -> tproxy::config::Config {
-    let file = File { name: name.to_owned(), text: yaml.to_owned() };
+    let file = File { name: name.to_owned(), text: yaml.to_owned(), recorded: false };
     let layers = Layers { files: vec![file], ..Layers::default() };
     resolve(&layers).unwrap_or_else(|problems| panic!("{name}: {problems}")).config
 }

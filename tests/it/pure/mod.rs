@@ -8,5 +8,6 @@ mod judged;
 mod laws;
 mod model;
 mod purity;
+mod records;
 mod sentences;
 mod verdicts;

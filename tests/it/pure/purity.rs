@@ -26,6 +26,7 @@ const PURE: &[&str] = &[
     "src/backend/iptables/transition.rs",
     "src/backend/iptables/infer.rs",
     "src/backend/iptables/typed.rs",
+    "src/backend/iptables/written.rs",
     "src/backend/nftables/change.rs",
     "src/backend/nftables/decode.rs",
     "src/backend/nftables/elements.rs",

@@ -26,7 +26,7 @@ fn install(lab: &Lab, wanted: &str) -> [String; 2] {
     let file = lab.dir().join("wanted.yaml");
     std::fs::write(&file, wanted).expect("a file of the lab");
     let layers = Layers {
-        files: vec![File { name: "wanted.yaml".into(), text: wanted.to_owned() }],
+        files: vec![File { name: "wanted.yaml".into(), text: wanted.to_owned(), recorded: false }],
         ..Layers::default()
     };
     let config = config::resolve(&layers).expect("a configuration").config;

@@ -6,6 +6,7 @@ mod kills;
 mod locks;
 mod names;
 mod native;
+mod records;
 mod refusals;
 mod rooms;
 mod switch;
