@@ -16,6 +16,7 @@ use crate::verify::turn::{self, Turn};
 use super::confirm::{self, Guard};
 use super::degrade::Degraded;
 use super::facts;
+use super::guests;
 use super::passthrough::Passthrough;
 use super::prove::{self, Unproven};
 use super::request::{DryRun, InstallRequest, Trial};
@@ -110,6 +111,7 @@ impl<'a> Install<'a> {
         };
         run.check_ipv6()?;
         facts::warn_of_ssh(config);
+        run.warn_of_guests();
         run.apply(scene, old.as_ref())
     }
 
@@ -128,6 +130,14 @@ impl<'a> Install<'a> {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Whoever this host forwards for should not learn it from a failing application.
+    fn warn_of_guests(&mut self) {
+        let families: Vec<Family> = self.plan().families.iter().map(|plan| plan.family).collect();
+        for (what, cure) in guests::findings(&self.request.config, &families) {
+            self.warnings.warn(what, Some(cure));
         }
     }
 

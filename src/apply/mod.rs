@@ -3,6 +3,7 @@
 pub mod confirm;
 pub(crate) mod degrade;
 pub(crate) mod facts;
+pub(crate) mod guests;
 mod install;
 pub(crate) mod look;
 mod passthrough;

@@ -70,6 +70,8 @@ pub struct Inbound {
     pub exclude_ports: Vec<Port>,
     /// Source addresses left alone.
     pub exclude_ports_for_ips: Vec<Cidr>,
+    /// Leave alone what is addressed to other hosts, which this one forwards. Not Kuma's.
+    pub exclude_forwarded: bool,
     /// Put the jump to our chain before everybody else's rules instead of after them.
     pub insert_redirect_instead_of_append: bool,
 }
@@ -190,6 +192,7 @@ impl Default for Config {
                     include_ports: Vec::new(),
                     exclude_ports: Vec::new(),
                     exclude_ports_for_ips: Vec::new(),
+                    exclude_forwarded: false,
                     insert_redirect_instead_of_append: false,
                 },
                 outbound: Outbound {

@@ -175,6 +175,17 @@ pub const SETTINGS: &[Setting] = &[
             Can be given again; every one counts.",
     },
     Setting {
+        key: "redirect.inbound.excludeForwarded",
+        flag: Some("exclude-forwarded"),
+        variable: "REDIRECT_INBOUND_EXCLUDE_FORWARDED",
+        alternate: None,
+        group: Group::In,
+        field: Field::Switch(|c| &mut c.redirect.inbound.exclude_forwarded),
+        doc: "Leave alone what arrives for other hosts: what this one forwards for containers and virtual machines\n\
+            Without it, their TCP ends at the inbound port, wherever it was going. --vnet sends it through the \
+            sidecar's outbound port instead.",
+    },
+    Setting {
         key: "redirect.inbound.insertRedirectInsteadOfAppend",
         flag: Some("redirect-inbound-insert-instead-of-append"),
         variable: "REDIRECT_INBOUND_INSERT_REDIRECT_INSTEAD_OF_APPEND",

@@ -1,6 +1,7 @@
 //! What is there: users, interfaces, IPv6, DNS servers. Reads only.
 
 mod facts;
+mod guests;
 mod listeners;
 mod net;
 mod resolv_conf;
@@ -11,6 +12,7 @@ use std::path::Path;
 
 use crate::exit::{Exit, Failure};
 pub use facts::{HostFacts, Ipv6Support, Resolver};
+pub use guests::{Guests, guests};
 pub use listeners::listeners;
 pub use net::{Interfaces, PASSTHROUGH, interfaces, is_up, listening_tcp_ports};
 pub use resolv_conf::parse as parse_resolv_conf;

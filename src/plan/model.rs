@@ -145,6 +145,8 @@ pub enum Match {
         /// Outside instead of inside.
         negated: bool,
     },
+    /// It is addressed to another host, so this one forwards it.
+    ForOtherHosts,
     /// It arrived by this interface (`+` at the end: by one whose name begins so).
     InInterface(String),
     /// It leaves by this interface.

@@ -201,6 +201,10 @@ fn inbound(scope: &Scope) -> Vec<PlacedRule> {
     }
     let to_redirect = Target::Jump(OwnChain::InboundRedirect);
     let mut rules = Vec::new();
+    if inbound.exclude_forwarded {
+        let why = "skip further processing for traffic forwarded to other hosts";
+        rules.push(tail(vec![Match::ForOtherHosts], Target::Return, why));
+    }
     for net in scope.own(&inbound.exclude_ports_for_ips) {
         let why = "skip further processing for configured IP address";
         rules.push(tail(vec![Match::Source(net.clone())], Target::Return, why));

@@ -61,6 +61,7 @@ fn match_json(matching: &Match) -> Value {
         Match::Protocol(protocol) => json!({ "protocol": protocol.to_string() }),
         Match::Source(net) => json!({ "source": net.to_string() }),
         Match::Destination { net, negated } => json!({ "destination": net.to_string(), "negated": negated }),
+        Match::ForOtherHosts => json!({ "destinationType": "local", "negated": true }),
         Match::InInterface(name) => json!({ "inInterface": name }),
         Match::OutInterface(name) => json!({ "outInterface": name }),
         Match::SourcePort(port) => json!({ "sourcePort": port.get() }),

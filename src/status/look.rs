@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::apply::degrade::Degraded;
+use crate::apply::guests;
 use crate::apply::look::Record;
 use crate::apply::pending::{self, Trial};
 use crate::apply::store::{Phase, State, Store};
@@ -190,6 +191,7 @@ impl Look {
         let planned: Vec<Family> = plan.families.iter().map(|plan| plan.family).collect();
         self.say_if_passthrough_is_gone(&planned)?;
         self.say_who_is_link_local(current.as_ref(), &planned);
+        self.say_who_are_guests(&planned);
         report.resolvers = current.map(|current| {
             let file = self.config.redirect.dns.resolv_config_path.display().to_string();
             let captured = rules.iter().flat_map(|(_, rules)| infer::captured_resolvers(rules)).collect();
@@ -447,6 +449,12 @@ impl Look {
             ));
         }
         Ok(())
+    }
+
+    /// Whose traffic ends at the inbound port although it was to go elsewhere.
+    fn say_who_are_guests(&mut self, families: &[Family]) {
+        let said = guests::findings(&self.config, families);
+        self.notes.extend(said.into_iter().map(|(what, cure)| Finding::new(what, cure)));
     }
 
     fn say_if_unfinished(&mut self) {

@@ -46,6 +46,7 @@ fn purpose(table: &Table, chain: &Chain, rule: &Rule) -> Option<Purpose> {
 /// Whether it tests for what the configuration excludes: those lists have such names.
 fn excludes(rule: &Rule) -> bool {
     rule.statements.iter().any(|statement| match statement {
+        Statement::ForOtherHosts => true,
         Statement::Address(_, Test::In(set))
         | Statement::Port(_, Test::In(set))
         | Statement::Owner(Test::In(set)) => set.starts_with("excluded_"),

@@ -9,6 +9,9 @@ use super::ground::{TEMPORARY, member, within};
 use crate::config::values::{Cidr, PortRange, Protocol, UidExclusion, UidRange};
 use crate::sidecar::Channel;
 
+/// Why something has no probe.
+const UNSEEN: &str = "what is not redirected to this host is seen by nobody on it";
+
 impl Deriving<'_> {
     /// An application's connection to a port that is left alone.
     pub(super) fn past_port(&mut self, port: u16, target: &str) {
@@ -112,6 +115,10 @@ impl Deriving<'_> {
             let target = format!("outside to a port that is not included ({port})");
             self.exclusion(target, arrive(port));
         }
+        if inbound.exclude_forwarded {
+            let target = "outside to other hosts, by way of this one".to_owned();
+            self.exclusion(target, Probe::Nothing(UNSEEN.to_owned()));
+        }
         for (net, addr) in self.members(&inbound.exclude_ports_for_ips) {
             let probe = match addr {
                 Some(from) if !from.is_loopback() => {
@@ -151,22 +158,26 @@ impl Deriving<'_> {
                 );
             }
         }
+        // To other hosts than this one, so it is not seen again where it is left alone.
+        let unseen = !redirect.inbound.enabled || redirect.inbound.exclude_forwarded;
         for vnet in own {
             let target = format!("guests on {} to {}", vnet.interface, vnet.network);
             // It is no outbound traffic, but may be inbound traffic as any that arrives.
             let arrives = arrives("inbound", redirect.inbound.port);
-            let expected = format!("is not outbound traffic, and {arrives}");
+            let expected = if unseen {
+                "is not redirected".to_owned()
+            } else {
+                format!("is not outbound traffic, and {arrives}")
+            };
             let probe = match member(vnet.network.net(), self.sources.taken) {
                 None => no_member(&vnet.network),
-                Some(_) if !redirect.inbound.enabled => {
-                    Probe::Nothing("what is not redirected to this host is seen by nobody on it".to_owned())
-                }
+                Some(_) if unseen => Probe::Nothing(UNSEEN.to_owned()),
                 Some(addr) => {
                     let to = SocketAddr::new(addr, self.ports.inbound(self.dice));
                     guest(vnet.interface.as_str(), Protocol::Tcp, to)
                 }
             };
-            let goal = if redirect.inbound.enabled { Goal::Port(Channel::Inbound) } else { Goal::Past };
+            let goal = if unseen { Goal::Past } else { Goal::Port(Channel::Inbound) };
             self.add(Id::Exclusion, target, probe, goal, expected);
         }
     }

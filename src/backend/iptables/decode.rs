@@ -115,7 +115,7 @@ impl<'a, I: Iterator<Item = &'a str>> Reader<'a, I> {
                 continue;
             }
             // Only these can be negated in a plan; anything else with a "!" is not ours.
-            if negated && !matches!(word, "-d" | "--uid-owner" | "--ctorigdst") {
+            if negated && !matches!(word, "-d" | "--uid-owner" | "--ctorigdst" | "--dst-type") {
                 return None;
             }
             if matches!(word, "-j" | "--log-prefix" | "--log-level" | "--to-ports" | "--zone") {
@@ -134,7 +134,7 @@ impl<'a, I: Iterator<Item = &'a str>> Reader<'a, I> {
             // A module says nothing by itself; its options do.
             "-m" => {
                 self.in_multiport = value == "multiport";
-                let known = ["tcp", "udp", "comment", "owner", "multiport", "conntrack"];
+                let known = ["tcp", "udp", "comment", "owner", "multiport", "conntrack", "addrtype"];
                 return known.contains(&value).then_some(());
             }
             "--comment" => {
@@ -152,6 +152,7 @@ impl<'a, I: Iterator<Item = &'a str>> Reader<'a, I> {
                 Match::DestinationPorts { protocol: Protocol::Tcp, ports: port_list(value)? }
             }
             "--uid-owner" => Match::Owner { uids: dashed(value).parse::<UidRange>().ok()?, negated },
+            "--dst-type" if negated && value == "LOCAL" => Match::ForOtherHosts,
             "--ctstate" if value == "INVALID" => Match::Invalid,
             "--ctorigdst" if negated => Match::NotOriginalDestination(value.parse().ok()?),
             _ => return None,

@@ -126,6 +126,7 @@ struct Conditions {
     destination: Option<Cidr>,
     outside: Vec<Cidr>,
     interface: Option<String>,
+    forwarded: bool,
     owner: Option<(crate::config::values::UidRange, bool)>,
 }
 
@@ -141,6 +142,7 @@ impl Conditions {
                 Match::Destination { net, negated: false } => all.destination = Some(net.clone()),
                 Match::Destination { net, negated: true } => all.outside.insert(0, net.clone()),
                 Match::NotOriginalDestination(net) => all.outside.push(net.clone()),
+                Match::ForOtherHosts => all.forwarded = true,
                 Match::InInterface(name) => all.interface = Some(name.clone()),
                 Match::Owner { uids, negated } => all.owner = Some((*uids, *negated)),
                 Match::OutInterface(_) | Match::SourcePort(_) | Match::Explicit(_) | Match::Invalid => {}
@@ -196,6 +198,7 @@ impl Inferred {
         let inbound = &mut self.config.redirect.inbound;
         let ports = on.single_ports();
         match rule.rule.target() {
+            Target::Return if on.forwarded => inbound.exclude_forwarded = true,
             Target::Return if on.source.is_some() => {
                 add(&mut inbound.exclude_ports_for_ips, &known.inbound.exclude_ports_for_ips, on.source);
             }

@@ -105,7 +105,7 @@ fn kind(matching: &Match) -> Option<Kind> {
         Match::Owner { negated: false, .. } => Owner,
         Match::Owner { negated: true, .. } => NotOwner,
         Match::Invalid => Invalid,
-        Match::OutInterface(_) | Match::Explicit(_) => return None,
+        Match::OutInterface(_) | Match::Explicit(_) | Match::ForOtherHosts => return None,
     })
 }
 

@@ -64,6 +64,7 @@ fn write_match(out: &mut String, matching: &Match, style: Style) {
         Match::Destination { net, negated } => {
             write!(out, "{} {} {net}", not(negated), style.pick("-d", "--destination"))
         }
+        Match::ForOtherHosts => write!(out, " {module} addrtype ! --dst-type LOCAL"),
         Match::InInterface(name) => write!(out, " {} {name}", style.pick("-i", "--in-interface")),
         Match::OutInterface(name) => write!(out, " {} {name}", style.pick("-o", "--out-interface")),
         Match::SourcePort(port) => write!(out, " {} {port}", style.pick("--sport", "--source-port")),

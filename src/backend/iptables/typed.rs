@@ -87,7 +87,7 @@ impl TypedRule {
                 to_ports.then_some(Purpose::Excluded)
             }
             (Table::Nat, ChainRef::Own(OwnChain::Inbound), Target::Return) => {
-                let from = has(|m| matches!(m, Match::Source(_)));
+                let from = has(|m| matches!(m, Match::Source(_) | Match::ForOtherHosts));
                 (to_ports || from).then_some(Purpose::Excluded)
             }
             (Table::Mangle, _, Target::Drop) => Some(Purpose::Invalid),

@@ -13,8 +13,8 @@ use crate::plan::Family;
 use super::model::{End, Interface, Statement, Test, Verdict};
 use super::set::{Key, Set};
 use super::wire::{
-    IPV4, IPV6, bitwise, byteorder, compare, counter, ct, data, immediate, log, lookup, meta, payload, range,
-    redir, rule,
+    IPV4, IPV6, bitwise, byteorder, compare, counter, ct, data, fib, immediate, log, lookup, meta, payload,
+    range, redir, rule,
 };
 
 /// The expressions of a rule. The sets tell of which family the addresses in a set are.
@@ -74,6 +74,14 @@ impl Writer {
             Statement::Port(end, test) => self.port(*end, test),
             Statement::Interface(end, test) => self.interface(*end, test),
             Statement::Owner(test) => self.owner(test),
+            Statement::ForOtherHosts => {
+                let body = Attributes::new()
+                    .number(fib::DESTINATION, data::REGISTER)
+                    .number(fib::RESULT, fib::ADDRESS_TYPE)
+                    .number(fib::FLAGS, fib::DESTINATION_ADDRESS);
+                self.push("fib", &body);
+                self.compare(compare::UNEQUAL, &fib::LOCAL.to_ne_bytes());
+            }
             Statement::Invalid => self.state(ct::INVALID),
             Statement::Untracked => self.state(ct::UNTRACKED),
             Statement::Counter => {

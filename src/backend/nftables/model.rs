@@ -109,6 +109,8 @@ pub enum Statement {
     Address(End, Test<IpNet>),
     /// A port in the packet's header.
     Port(End, Test<PortRange>),
+    /// It is addressed to another host (`fib daddr type != local`).
+    ForOtherHosts,
     /// The interface's name; [`End::Source`] is the one by which the packet came in (`meta iifname`).
     Interface(End, Test<Interface>),
     /// The sending socket's user (`meta skuid`). A packet without such a socket never matches, negated or not.

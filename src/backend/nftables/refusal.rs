@@ -74,6 +74,11 @@ impl Refused {
                 "the modules nft_log and nf_log_syslog, before Linux 5.13 nf_log_ipv4 and nf_log_ipv6",
                 "CONFIG_NFT_LOG and CONFIG_NF_LOG_SYSLOG",
             ),
+            (Some(Statement::ForOtherHosts), _) if missing => lacks(
+                "questions to the routing table",
+                "the modules nft_fib_inet, nft_fib_ipv4 and nft_fib_ipv6",
+                "CONFIG_NFT_FIB_INET, CONFIG_NFT_FIB_IPV4 and CONFIG_NFT_FIB_IPV6",
+            ),
             (Some(Statement::Counter), _) if missing => {
                 lacks("counters", "the module nft_counter", "CONFIG_NFT_COUNTER")
             }

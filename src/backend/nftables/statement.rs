@@ -16,8 +16,8 @@ use super::expression::{address_offset, number, port_offset};
 use super::model::{End, Interface, Statement, Test, Verdict};
 use super::set::Key;
 use super::wire::{
-    IPV4, IPV6, bitwise, byteorder, compare, counter, ct, data, immediate, log, lookup, meta, payload, range,
-    redir, rule,
+    IPV4, IPV6, bitwise, byteorder, compare, counter, ct, data, fib, immediate, log, lookup, meta, payload,
+    range, redir, rule,
 };
 
 /// What the expressions of a rule say, and what its first counter counted.
@@ -55,6 +55,8 @@ enum Subject {
     Interface(End),
     Owner,
     State,
+    /// What kind of address the destination is to this host.
+    AddressType,
 }
 
 /// Operations on a register's value.
@@ -106,6 +108,12 @@ impl<'a> Expression<'a> {
                     _ => return None,
                 };
                 Some(Self::Load(find_u32(body, meta::DESTINATION)?, subject))
+            }
+            "fib" => {
+                let wanted = [(fib::RESULT, fib::ADDRESS_TYPE), (fib::FLAGS, fib::DESTINATION_ADDRESS)];
+                let all = wanted.iter().all(|(kind, wanted)| find_u32(body, *kind) == Some(*wanted));
+                let register = find_u32(body, fib::DESTINATION)?;
+                all.then_some(Self::Load(register, Subject::AddressType))
             }
             "payload" => Some(Self::Load(find_u32(body, payload::DESTINATION)?, header(body)?)),
             "cmp" => {
@@ -253,6 +261,9 @@ fn condition(register: u32, subject: Subject, next: &[&Expression<'_>]) -> Optio
                 Some(UidRange { first: uid, last: uid })
             })?;
             Some((Statement::Owner(test), used))
+        }
+        (Subject::AddressType, [Compare(_, Operation::Unequal, kind), ..]) => {
+            (**kind == fib::LOCAL.to_ne_bytes()).then_some((Statement::ForOtherHosts, 1))
         }
         (Subject::State, [Mask(_, mask), Compare(_, Operation::Unequal, [0, 0, 0, 0]), ..]) => {
             let states = [(ct::INVALID, Statement::Invalid), (ct::UNTRACKED, Statement::Untracked)];

@@ -186,6 +186,7 @@ fn words_of(statement: &Statement, before: &[Statement]) -> String {
         Statement::Owner(test) => {
             format!("meta skuid {}", tested(test, |uids: &UidRange| range(&uids.first, &uids.last)))
         }
+        Statement::ForOtherHosts => "fib daddr type != local".to_owned(),
         Statement::Invalid => "ct state invalid".to_owned(),
         Statement::Untracked => "ct state untracked".to_owned(),
         Statement::Counter => "counter".to_owned(),

@@ -170,6 +170,17 @@ pub(super) mod meta {
     pub const PROTOCOL: u32 = 16;
 }
 
+pub(super) mod fib {
+    //! `enum nft_fib_attributes`, `enum nft_fib_result`, `enum nft_fib_flags`
+    pub const DESTINATION: u16 = 1;
+    pub const RESULT: u16 = 2;
+    pub const FLAGS: u16 = 3;
+    pub const ADDRESS_TYPE: u32 = 3;
+    pub const DESTINATION_ADDRESS: u32 = 1 << 1;
+    /// `RTN_LOCAL` of `include/uapi/linux/rtnetlink.h`
+    pub const LOCAL: u32 = 2;
+}
+
 pub(super) mod compare {
     //! `enum nft_cmp_attributes`, `enum nft_cmp_ops`
     pub const SOURCE: u16 = 1;

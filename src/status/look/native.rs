@@ -107,6 +107,7 @@ impl Look {
         report.out_of_our_hands = observed.owned_by.is_some();
         self.say_if_passthrough_is_gone(&planned)?;
         self.say_who_is_link_local(current.as_ref(), &planned);
+        self.say_who_are_guests(&planned);
         report.resolvers = current.map(|current| {
             let file = self.config.redirect.dns.resolv_config_path.display().to_string();
             Resolvers::compare(file, current, servers.clone(), &planned)

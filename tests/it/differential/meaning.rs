@@ -88,6 +88,7 @@ fn every_question_and_answer_gets_its_zone() {
                             destination,
                             interface: "lo".to_owned(),
                             owner,
+                            here: true,
                             invalid: false,
                             theirs: false,
                         };
@@ -120,6 +121,7 @@ proptest! {
                 destination,
                 interface: "eth0".to_owned(),
                 owner: (hook == BuiltinChain::Output).then_some(owner),
+                here: true,
                 invalid: false,
                 theirs: false,
             };

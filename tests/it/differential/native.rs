@@ -171,6 +171,7 @@ impl<'a> Walk<'a> {
             Statement::Owner(test) => packet.owner.is_some_and(|uid| {
                 self.test(test, Key::Uid, uid.into(), |uids| (uids.first..=uids.last).contains(&uid))
             }),
+            Statement::ForOtherHosts => !packet.here,
             Statement::Invalid => {
                 assert!(self.tracked, "a state before connection tracking");
                 packet.invalid

@@ -26,6 +26,8 @@ pub struct Packet {
     pub interface: String,
     /// The user of the socket; `None` without a socket, as always in PREROUTING.
     pub owner: Option<u32>,
+    /// It is addressed to this host.
+    pub here: bool,
     /// Connection tracking makes no sense of it, so no address translation looks at it.
     pub invalid: bool,
     /// Somebody else's rule translates its destination, unless we do it before.
@@ -183,6 +185,7 @@ impl Pool {
                 (true, false) => *owner.get(&self.owners),
                 (false, _) => None,
             },
+            here: (usual_source ^ usual_owner) || output,
             invalid,
             theirs,
         };
@@ -207,6 +210,7 @@ impl Pool {
         };
         let local = machine.is_local;
         let here = local(packet.destination.ip());
+        packet.here = here;
         let sender = if packet.hook == BuiltinChain::Output {
             if here { "lo" } else { "eth0" }.clone_into(&mut packet.interface);
             let owners: Vec<u32> =

@@ -107,6 +107,7 @@ fn meets(rule: &Rule, packet: &Packet) -> bool {
         Match::Protocol(protocol) | Match::Explicit(protocol) => packet.protocol == Some(*protocol),
         Match::Source(net) => net.net().contains(&packet.source.ip()),
         Match::Destination { net, negated } => net.net().contains(&packet.destination.ip()) != *negated,
+        Match::ForOtherHosts => !packet.here,
         Match::InInterface(pattern) => arriving && named(pattern, &packet.interface),
         Match::OutInterface(pattern) => !arriving && named(pattern, &packet.interface),
         Match::SourcePort(port) => packet.source.port() == port.get(),

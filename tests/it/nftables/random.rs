@@ -89,6 +89,7 @@ fn statement() -> impl Strategy<Value = Statement> {
         (end(), tests(&["names"], interface())).prop_map(|(end, test)| Statement::Interface(end, test)),
         tests(&["uids"], uids()).prop_map(Statement::Owner),
         Just(Statement::Invalid),
+        Just(Statement::ForOtherHosts),
         Just(Statement::Untracked),
         Just(Statement::Counter),
         ("[ -~]{0,60}", 0..8_u8).prop_map(|(prefix, level)| Statement::Log { prefix, level }),

@@ -121,6 +121,7 @@ pub fn sayings() -> Vec<Said> {
         rule("oifname \"fifteen-letters\" return", [leaves_by(Is("fifteen-letters")), back()]),
         rule("oifname @names return", [leaves_by(set("names")), back()]),
         rule("oifname != @names return", [leaves_by(not_set("names")), back()]),
+        rule("fib daddr type != local return", [Statement::ForOtherHosts, back()]),
         rule("ct state invalid drop", [Invalid, Ends(Verdict::Drop)]),
         rule("ct state untracked accept", [Statement::Untracked, Ends(Verdict::Accept)]),
         rule("log prefix \"OUTPUT: \" level debug", [log("OUTPUT: ", 7)]),

@@ -65,7 +65,7 @@ const VNETS: &[&str] = &[
 
 /// Any configuration that is valid.
 pub fn config() -> impl Strategy<Value = Config> {
-    let switches = prop::collection::vec(any::<bool>(), 12);
+    let switches = prop::collection::vec(any::<bool>(), 13);
     let lists = (ports(), ports(), ports(), ports());
     let nets = (some_of(NETS), some_of(NETS), some_of(EXCLUSIONS), some_of(VNETS));
     (switches, lists, nets, 0..=7u8).prop_map(|(on, lists, nets, level)| {
@@ -81,6 +81,7 @@ pub fn config() -> impl Strategy<Value = Config> {
         redirect.inbound.enabled = on[4];
         redirect.outbound.enabled = on[5];
         redirect.inbound.insert_redirect_instead_of_append = on[6];
+        redirect.inbound.exclude_forwarded = on[12];
         redirect.outbound.insert_redirect_instead_of_append = on[7];
         redirect.dns.enabled = on[8] || on[9];
         redirect.dns.capture_all = on[9];

@@ -117,6 +117,8 @@ fn promises(config: &Config, facts: &HostFacts, family: Family) -> BTreeMap<(Id,
         } else {
             left_alone.push("outside to a port that is not included".to_owned());
         }
+        left_alone
+            .extend(into.exclude_forwarded.then(|| "outside to other hosts, by way of this one".to_owned()));
         let nets = into.exclude_ports_for_ips.iter().filter(|net| own(net.net()));
         left_alone.extend(nets.map(|net| format!("excluded address {net} to this host")));
     }
@@ -274,7 +276,10 @@ fn is_left_alone(check: &Check, config: &Config, family: Family) -> Result<(), T
     if let Some((interface, net)) = named("guests on ").as_deref().and_then(|words| words.split_once(" to "))
     {
         let into = &config.redirect.inbound;
-        prop_assert_eq!(check.goal, if into.enabled { Goal::Port(Channel::Inbound) } else { Goal::Past });
+        prop_assert_eq!(
+            check.goal,
+            if into.enabled && !into.exclude_forwarded { Goal::Port(Channel::Inbound) } else { Goal::Past }
+        );
         let Probe::Guest { to, .. } = &check.probe else {
             prop_assert!(matches!(check.probe, Probe::Nothing(_)), "{:?}", check);
             return Ok(());
@@ -331,7 +336,12 @@ fn is_left_alone(check: &Check, config: &Config, family: Family) -> Result<(), T
             prop_assert!(is_it && words.starts_with(&format!("UID {uid} over {protocol} ")), "{}", words);
         }
         (Id::Exclusion, Probe::Nothing(_)) => {
-            prop_assert!(words.contains("fe8"), "only addresses of a link are nobody's: {}", words);
+            let forwarded = words == "outside to other hosts, by way of this one";
+            prop_assert!(
+                forwarded || words.contains("fe8"),
+                "only addresses of a link are nobody's: {}",
+                words
+            );
         }
         other => prop_assert!(false, "{:?}", other),
     }

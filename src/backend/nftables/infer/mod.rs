@@ -162,6 +162,9 @@ impl Inferred {
                         *place = *port;
                     }
                 }
+                Some(OwnChain::Inbound) if rule.statements.contains(&Statement::ForOtherHosts) => {
+                    self.config.redirect.inbound.exclude_forwarded = true;
+                }
                 Some(OwnChain::Inbound) if lets_all_pass(rule) => {
                     self.config.redirect.inbound.enabled = false;
                 }

@@ -371,6 +371,7 @@ fn plain(planned: Match) -> Lowered {
         Match::Explicit(_) => return Lowered::Nothing,
         Match::Owner { uids, negated: true } => return Lowered::NotOwner(owner(uids)),
         Match::Owner { uids, negated: false } => owner(uids),
+        Match::ForOtherHosts => Statement::ForOtherHosts,
         Match::Invalid => Statement::Invalid,
     })
 }

@@ -22,6 +22,7 @@ const LOGGED: &str = "New connections are written to the kernel's log.";
 const INBOUND_OFF: &str = "Redirection of arriving traffic is turned off.";
 const OUTBOUND_OFF: &str = "Redirection of leaving traffic is turned off.";
 const EXCLUDED_SOURCES: &str = "Traffic from the excluded addresses is left alone.";
+const FORWARDED: &str = "Traffic to other hosts is left alone: this one forwards it.";
 const EXCLUDED_INBOUND_PORTS: &str = "Traffic to the excluded inbound ports is left alone.";
 const PASSED_ON: &str = "What the sidecar passes on to local applications is not redirected again.";
 const LOOPBACK: &str = "Traffic over loopback is left alone, unless it is the sidecar's.";
@@ -62,7 +63,7 @@ const QUESTIONS_TRACKED: &str = "DNS questions of applications are tracked in zo
 
 /// By them a rule is known as ours. Whoever changes one keeps the former here too, or an upgrade calls rules with it
 /// somebody else's.
-const ALL: [&str; 43] = [
+const ALL: [&str; 44] = [
     SIDECAR_GOES_ON,
     OTHERS_PASS,
     STAYS_UNTRACKED,
@@ -74,6 +75,7 @@ const ALL: [&str; 43] = [
     INBOUND_OFF,
     OUTBOUND_OFF,
     EXCLUDED_SOURCES,
+    FORWARDED,
     EXCLUDED_INBOUND_PORTS,
     PASSED_ON,
     LOOPBACK,
@@ -140,6 +142,7 @@ fn left_alone(chain: ChainRef, matches: &[Match]) -> &'static str {
         (ChainRef::Own(OwnChain::Inbound), [Match::Protocol(_)]) => INBOUND_OFF,
         (ChainRef::Own(OwnChain::Outbound), [Match::Protocol(_)]) => OUTBOUND_OFF,
         (ChainRef::Own(OwnChain::Inbound), [Match::Source(_)]) => EXCLUDED_SOURCES,
+        (ChainRef::Own(OwnChain::Inbound), [Match::ForOtherHosts]) => FORWARDED,
         (ChainRef::Own(OwnChain::Inbound), _) => EXCLUDED_INBOUND_PORTS,
         (ChainRef::Own(OwnChain::Outbound), [Match::Source(_), Match::OutInterface(_)]) => PASSED_ON,
         (ChainRef::Own(OwnChain::Outbound), [.., Match::Owner { negated: true, .. }]) => LOOPBACK,

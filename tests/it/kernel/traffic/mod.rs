@@ -3,6 +3,7 @@
 mod dns;
 mod docker;
 mod exclusions;
+mod forwarded;
 mod links;
 mod paths;
 mod vnet;
