@@ -57,13 +57,26 @@ impl Interfaces {
         &self.loopback
     }
 
-    /// Whether there is an IPv6 address but `::1` (link-local ones count), and if not, why.
+    /// Whether there is an IPv6 address but `::1` (link-local ones count) and the loopback interface, where the sidecar
+    /// is reached, has IPv6 too; if not, why.
     pub fn ipv6_support(&self) -> Ipv6Support {
-        if self.addresses.iter().copied().any(tells) {
-            Ipv6Support::Available
-        } else {
-            Ipv6Support::Unavailable(why_no_ipv6().to_owned())
-        }
+        let why = match disabled("all") {
+            Err(_) => "the kernel has no IPv6".to_owned(),
+            Ok(all) if self.addresses.iter().copied().any(tells) => match self.loopback_without_ipv6() {
+                None => return Ipv6Support::Available,
+                // Said of all interfaces, it is so of each.
+                Some(why) => all.map_or(why, |setting| format!("IPv6 is disabled ({setting})")),
+            },
+            Ok(Some(setting)) => format!("IPv6 is disabled ({setting})"),
+            Ok(None) => "no interface has an IPv6 address".to_owned(),
+        };
+        Ipv6Support::Unavailable(why)
+    }
+
+    /// Why redirected IPv6 traffic cannot reach the sidecar although other interfaces have IPv6.
+    pub fn loopback_without_ipv6(&self) -> Option<String> {
+        let setting = disabled(&self.loopback).ok().flatten()?;
+        Some(format!("IPv6 is disabled on {} ({setting})", self.loopback))
     }
 
     /// Whether an interface has this address.
@@ -81,12 +94,12 @@ fn tells(addr: Ipv6Addr) -> bool {
     !addr.is_loopback() && addr != PASSTHROUGH
 }
 
-fn why_no_ipv6() -> &'static str {
-    match std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6") {
-        Err(_) => "the kernel has no IPv6",
-        Ok(value) if value.trim() != "0" => "IPv6 is disabled (net.ipv6.conf.all.disable_ipv6)",
-        Ok(_) => "no interface has an IPv6 address",
-    }
+/// The setting that disables IPv6 on an interface, or on `all` of them, with its value as `sysctl` prints it; `None`
+/// where it is off.
+fn disabled(interface: &str) -> io::Result<Option<String>> {
+    let value = std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6"))?;
+    let value = value.trim();
+    Ok((value != "0").then(|| format!("net.ipv6.conf.{interface}.disable_ipv6 = {value}")))
 }
 
 /// The TCP ports on which somebody listens in this network namespace, at whatever address.
@@ -184,7 +197,21 @@ mod tests {
             tool("sysctl", "-q -w net.ipv6.conf.all.disable_ipv6=1");
             assert_eq!(
                 interfaces().unwrap().ipv6_support(),
-                Ipv6Support::Unavailable("IPv6 is disabled (net.ipv6.conf.all.disable_ipv6)".into())
+                Ipv6Support::Unavailable("IPv6 is disabled (net.ipv6.conf.all.disable_ipv6 = 1)".into())
+            );
+        });
+    }
+
+    #[test]
+    fn ipv6_needs_the_loopback_interface() {
+        apart(|| {
+            tool("ip", "link add veth1 type veth peer name veth2");
+            netlink::add_address("veth1", "fd00::1".parse().unwrap(), 64).unwrap();
+            assert_eq!(interfaces().unwrap().ipv6_support(), Ipv6Support::Available);
+            tool("sysctl", "-q -w net.ipv6.conf.lo.disable_ipv6=1");
+            assert_eq!(
+                interfaces().unwrap().ipv6_support(),
+                Ipv6Support::Unavailable("IPv6 is disabled on lo (net.ipv6.conf.lo.disable_ipv6 = 1)".into())
             );
         });
     }

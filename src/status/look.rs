@@ -22,7 +22,7 @@ use crate::backend::nftables::foreign::is_installation;
 use crate::config::values::{BackendChoice, IpFamilyMode};
 use crate::config::{Config, Resolved};
 use crate::exit::{Exit, Failure};
-use crate::host::{self, HostFacts, Ipv6Support, Resolver};
+use crate::host::{self, HostFacts, Interfaces, Ipv6Support, Resolver};
 use crate::plan::{self, Family, is_link_local};
 use crate::sys::netlink::ruleset;
 
@@ -318,11 +318,25 @@ impl Look {
             facts.ipv6 = Ipv6Support::Unavailable(format!("no ip6tables of the {variant} variant was found"));
         }
         let six = rules.iter().any(|(family, rules)| *family == Family::V6 && !rules.is_empty());
-        if let (Ipv6Support::Unavailable(why), true) = (&facts.ipv6, six) {
-            self.notes.push(Finding::note(format!("the IPv6 rules have nothing to do: {why}")));
-            facts.ipv6 = Ipv6Support::Available;
-        }
+        self.judge_ipv6(&interfaces, &mut facts, six);
         Ok(facts)
+    }
+
+    /// Rules of IPv6 stay wanted where they are installed, also on a host that has lost IPv6 since.
+    fn judge_ipv6(&mut self, interfaces: &Interfaces, facts: &mut HostFacts, installed: bool) {
+        let Ipv6Support::Unavailable(why) = &facts.ipv6 else { return };
+        if !installed {
+            return;
+        }
+        let lost = interfaces.loopback_without_ipv6().filter(|lost| lost == why);
+        match lost {
+            Some(why) => self.problems.push(Finding::new(
+                format!("redirected IPv6 traffic is lost, because {why}"),
+                format!("run 'sysctl -w net.ipv6.conf.{}.disable_ipv6=0'", interfaces.loopback()),
+            )),
+            None => self.notes.push(Finding::note(format!("the IPv6 rules have nothing to do: {why}"))),
+        }
+        facts.ipv6 = Ipv6Support::Available;
     }
 
     fn sidecar_uid(&mut self, inferred: Option<u32>) -> Result<u32, Failure> {

@@ -15,7 +15,7 @@ use crate::backend::nftables::model::HookPoint;
 use crate::config::Config;
 use crate::config::values::BackendChoice;
 use crate::exit::{Exit, Failure};
-use crate::host::{self, HostFacts, Ipv6Support, Resolver};
+use crate::host::{self, HostFacts, Resolver};
 use crate::plan::{Family, OwnChain};
 use crate::sys::netlink;
 
@@ -168,10 +168,7 @@ impl Look {
             resolvers: resolvers.into_iter().map(|addr| Resolver { addr, zone: None }).collect(),
             docker_dns: docker || situation.has_docker_dns(Variant::Legacy),
         };
-        if let (Ipv6Support::Unavailable(why), true) = (&facts.ipv6, installed.contains(&Family::V6)) {
-            self.notes.push(Finding::note(format!("the IPv6 rules have nothing to do: {why}")));
-            facts.ipv6 = Ipv6Support::Available;
-        }
+        self.judge_ipv6(&interfaces, &mut facts, installed.contains(&Family::V6));
         Ok(facts)
     }
 

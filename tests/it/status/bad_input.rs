@@ -134,6 +134,19 @@ each_backend! {
         let _ = status(lab, &[]).exits(0).prints("the IPv6 rules have nothing to do: IPv6 is disabled");
     }
 
+    fn ipv6_off_on_the_loopback_interface(lab, backend) {
+        const SETTING: &str = "net.ipv6.conf.lo.disable_ipv6 = 1";
+        let off = |value| std::fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", value).expect("a setting of the own namespace");
+        install(lab, backend);
+        // Rules lead to an address that is gone.
+        off("1");
+        let _ = status(lab, &[]).exits(11).prints("redirected IPv6 traffic is lost").prints(SETTING).prints("disable_ipv6=0");
+        let _ = lab.install(backend, &["--redirect-dns"]).succeeds().says(SETTING);
+        let _ = status(lab, &[]).exits(0).prints(SETTING);
+        off("0");
+        let _ = status(lab, &[]).exits(11);
+    }
+
     fn on_trial(lab, backend) {
         let _ = lab.install(backend, &["--redirect-dns", "--confirm", "600s"]).succeeds();
         let _ = status(lab, &[]).exits(0).prints("on trial").prints("tproxy confirm");

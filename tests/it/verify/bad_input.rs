@@ -126,8 +126,18 @@ each_backend! {
         assert!(said.with_status("fail").is_empty());
         assert_eq!(said.with_status("not-tested"), ["ipv6 outbound"]);
         let six = said.one("ipv6", "outbound");
-        assert_eq!(six["happened"], "IPv6 is disabled (net.ipv6.conf.all.disable_ipv6)");
+        assert_eq!(six["happened"], "IPv6 is disabled (net.ipv6.conf.all.disable_ipv6 = 1)");
         assert!(six["next"].as_str().is_some_and(|next| next.contains("--ip-family-mode ipv4")), "{six:#}");
+    }
+
+    fn ipv6_is_off_on_the_loopback_interface(lab, backend) {
+        const SETTING: &str = "net.ipv6.conf.lo.disable_ipv6 = 1";
+        command::must("sysctl", &["-qw", "net.ipv6.conf.lo.disable_ipv6=1"]);
+        lab.install(backend, &[]).succeeds().says(SETTING);
+        let said = verify(lab, &[]);
+        assert_eq!(said.with_status("not-tested"), ["ipv6 outbound"]);
+        let six = said.one("ipv6", "outbound");
+        assert!(six["happened"].as_str().is_some_and(|why| why.contains(SETTING)), "{six:#}");
     }
 
     fn resolv_conf_is_gone(lab, backend) {
