@@ -77,7 +77,7 @@ Exit codes:
   4  somebody else holds a lock
   5  failed, and so did the way back; the message says what is left
   10  status: nothing is installed
-  11  status: something is not as wanted
+  11  status: something is not as wanted, or redirected traffic is lost
   12  verify: packets do not go where they should
 
 Results go to standard output, everything else to standard error. TPROXY_LOG=debug prints more, TPROXY_LOG=error less.";

@@ -17,7 +17,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0   installed, as wanted
   10  not installed
-  11  something is not as wanted, or takes traffic before our rules see it
+  11  something is not as wanted, takes traffic before our rules see it, or the sidecar does not
+      listen, so that redirected traffic is lost
   3   cannot be told, for example because only root can see rules";
 
 /// The command.

@@ -15,7 +15,7 @@ const WIDTH: usize = 80;
 /// For people: 80 columns are enough for it.
 pub fn status_text(report: &Report) -> String {
     let mut text = String::new();
-    line(&mut text, "", headline(report.verdict));
+    line(&mut text, "", headline(report));
     if report.verdict != Verdict::NotInstalled {
         summary(&mut text, report);
         ports(&mut text, report);
@@ -48,9 +48,12 @@ pub fn status_text(report: &Report) -> String {
     text
 }
 
-fn headline(verdict: Verdict) -> &'static str {
-    match verdict {
+fn headline(report: &Report) -> &'static str {
+    match report.verdict {
         Verdict::Installed => "installed, as wanted",
+        Verdict::Differs if report.rules_are_as_wanted() => {
+            "installed, but redirected traffic does not reach the sidecar"
+        }
         Verdict::Differs => "installed, but not as wanted",
         Verdict::NotInstalled => "not installed",
     }
@@ -127,11 +130,30 @@ fn ports(text: &mut String, report: &Report) {
     if !rest.is_empty() {
         paragraph(text, "  ", "  ", &rest.join("; "));
     }
+    for (name, ..) in rows {
+        let here: Vec<_> = report.listeners.iter().filter(|listening| listening.name == name).collect();
+        if let Some(warning) = refused(&here) {
+            paragraph(text, "  ", "    ", &warning);
+        }
+    }
     for listening in &report.listeners {
         if let Some(warning) = warning(listening) {
             paragraph(text, "  ", "    ", &warning);
         }
     }
+}
+
+/// What is lost at a port on which nobody listens; the port of one kind of traffic, by family.
+fn refused(here: &[&Listening]) -> Option<String> {
+    let silent: Vec<_> = here.iter().filter(|listening| listening.who == Who::Nobody).collect();
+    let Listening { name, port, family, .. } = silent.first()?;
+    let of = if silent.len() == here.len() { String::new() } else { format!("{family} ") };
+    let lost = match *name {
+        "dns" => format!("redirected {of}DNS questions get no answer"),
+        "inbound" => format!("every new {of}connection to this host is refused"),
+        _ => format!("every new {of}connection of local processes is refused"),
+    };
+    Some(format!("nobody listens on {of}port {port} ({name}): {lost} until the sidecar does"))
 }
 
 fn number(count: Option<u64>) -> String {
@@ -141,7 +163,7 @@ fn number(count: Option<u64>) -> String {
 fn short(who: &Who) -> &'static str {
     match who {
         Who::Sidecar => "the sidecar listens",
-        Who::Other { .. } => "SOMEBODY ELSE",
+        Who::Other { .. } => "ANOTHER PROGRAM",
         Who::Elsewhere(_) => "not at that address",
         Who::Nobody => "nobody listens",
         Who::Unknown => "unknown",
@@ -307,7 +329,7 @@ mod tests {
                 listening("outbound", 15001, Family::V4, Who::Sidecar),
                 listening("outbound", 15001, Family::V6, Who::Sidecar),
                 listening("inbound", 15006, Family::V4, Who::Sidecar),
-                listening("inbound", 15006, Family::V6, Who::Nobody),
+                listening("inbound", 15006, Family::V6, Who::Sidecar),
                 listening("dns", 15053, Family::V4, Who::Sidecar),
                 listening("dns", 15053, Family::V6, Who::Unknown),
             ],
@@ -328,6 +350,9 @@ mod tests {
         let mut report = report();
         report.listeners[2].who = Who::Other { uid: 33, process: Some("process 812 (nginx: master)".into()) };
         report.listeners[3].who = Who::Elsewhere("::1".parse().expect("an address"));
+        report.listeners[0].who = Who::Nobody;
+        report.listeners[1].who = Who::Nobody;
+        report.listeners[4].who = Who::Nobody;
         let difference = |kind, chain: &str, rule: &str| Difference {
             kind,
             variant: Some("nft".into()),

@@ -94,6 +94,9 @@ pub fn in_short(report: &Report) -> String {
     if !report.ahead.is_empty() {
         parts.push(format!("{} ahead of ours", report.ahead.len()));
     }
+    if !report.listeners.iter().all(|listening| listening.who.may_be_reached()) {
+        parts.push("the sidecar does not listen".to_owned());
+    }
     if parts.is_empty() { "NOT AS WANTED".to_owned() } else { format!("NOT AS WANTED: {}", parts.join(", ")) }
 }
 

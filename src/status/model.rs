@@ -176,6 +176,13 @@ pub enum Who {
     Unknown,
 }
 
+impl Who {
+    /// Whether what is redirected may reach the sidecar, as far as the kernel tells who listens.
+    pub const fn may_be_reached(&self) -> bool {
+        matches!(self, Self::Sidecar | Self::Unknown)
+    }
+}
+
 /// The DNS servers of resolv.conf, and those whose questions are redirected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolvers {
@@ -328,10 +335,16 @@ impl Report {
 
     /// Decides the verdict of a host that has something of ours.
     pub fn judge(&mut self) {
-        let well = self.differences.is_empty()
+        let reached = self.listeners.iter().all(|listening| listening.who.may_be_reached());
+        let well = self.rules_are_as_wanted() && reached;
+        self.verdict = if well { Verdict::Installed } else { Verdict::Differs };
+    }
+
+    /// Whether nothing is wrong but, perhaps, who listens.
+    pub fn rules_are_as_wanted(&self) -> bool {
+        self.differences.is_empty()
             && self.ahead.is_empty()
             && self.problems.is_empty()
-            && self.resolvers.as_ref().is_none_or(Resolvers::as_captured);
-        self.verdict = if well { Verdict::Installed } else { Verdict::Differs };
+            && self.resolvers.as_ref().is_none_or(Resolvers::as_captured)
     }
 }

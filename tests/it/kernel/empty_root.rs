@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use crate::support::command::{Program, must};
 use crate::support::generation::nft_generation;
 use crate::support::lab::skip;
+use crate::support::mesh::listening_sidecar;
 use crate::support::snapshot::Snapshot;
 use crate::support::tracer::{Then, When, trace};
 use crate::support::{Backend, Family, Lab, Run};
@@ -107,7 +108,10 @@ fn works(lab: &Lab, read_only: bool, flags: &[&str]) {
     assert_eq!(Backend::installed(), [Backend::Nftables]);
     assert!(Family::BOTH.into_iter().all(|family| Backend::Nftables.has_ours(family)));
     root.run(&install).succeeds().prints("nothing was written");
+    root.run(&["status"]).exits(11).prints("nobody listens");
+    let sidecar = listening_sidecar();
     root.run(&["status"]).succeeds().prints("nftables");
+    drop(sidecar);
     root.run(&["verify"]).succeeds();
     let more = [&install[..], &["--exclude-outbound-ports", "7001"]].concat();
     root.run(&more).succeeds();

@@ -4,6 +4,7 @@ use crate::support::command::must;
 use crate::support::firewall::{self, Family, Variant};
 use crate::support::generation::nft_generation;
 use crate::support::lab::{Lab, each_iptables_variant};
+use crate::support::mesh::listening_sidecar;
 use crate::support::snapshot::{Snapshot, loopback};
 
 const FLAGS: [&str; 5] =
@@ -35,6 +36,7 @@ fn it_comes_in_one_transaction_changes_by_elements_and_goes_without_a_trace() {
         more.run().succeeds().says("using nftables: it is what is installed");
         assert_eq!(nft_generation(), generation + 2);
         assert!(table().contains("203.0.113.7"), "{}", table());
+        let _sidecar = listening_sidecar();
         lab.program().arg("status").run().succeeds();
 
         lab.program().arg("uninstall").run().succeeds().prints("nftables rules removed");
@@ -139,6 +141,7 @@ fn every_interface_is_no_condition_and_no_set() {
         firewall::nft(&native().arg("--dry-run").run().succeeds().stdout);
         assert_eq!(table(), ours);
         native().run().succeeds().prints("nothing was written");
+        let _sidecar = listening_sidecar();
         lab.program().arg("status").run().succeeds();
     });
 }

@@ -9,17 +9,19 @@ mod watch;
 
 use serde_json::Value;
 
+use crate::support::mesh::listening_sidecar;
 use crate::support::{Backend, Family, Lab, Run, firewall};
 
-/// `tproxy status` with flags.
+/// `tproxy status` with flags, beside a sidecar.
 fn status(lab: &Lab, flags: &[&str]) -> Run {
+    let _sidecar = listening_sidecar();
     lab.program().arg("status").args(flags).run()
 }
 
 /// Its report for programs, of a run that ended with this code.
 #[track_caller]
 fn report(lab: &Lab, code: i32, flags: &[&str]) -> Value {
-    let run = lab.program().args(["status", "-o", "json"]).args(flags).run().exits(code);
+    let run = status(lab, &[&["-o", "json"], flags].concat()).exits(code);
     let report: Value = serde_json::from_str(&run.stdout).unwrap_or_else(|error| panic!("{error}: {run}"));
     assert_eq!(report["schema"], 1);
     report

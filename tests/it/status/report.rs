@@ -1,5 +1,7 @@
 //! What a report says of an installation.
 
+use std::net::IpAddr;
+
 use crate::support::kumactl::{Kumactl, Version};
 use crate::support::lab::{each_backend, each_iptables_variant, each_stack};
 use crate::support::listener::Listener;
@@ -65,7 +67,7 @@ each_iptables_variant! {
             let missing = crate::support::Lab::elsewhere(move |lab| {
                 Kumactl { version, dns }.install(variant);
                 ip("addr add ::6/128 dev lo\n");
-                let run = lab.program().args(["status", "-o", "json"]).run();
+                let run = status(lab, &["-o", "json"]);
                 let found: serde_json::Value = serde_json::from_str(&run.stdout).expect("JSON");
                 assert_eq!(found["installedBy"]["version"], said);
                 assert_eq!(run.code, Some(11));
@@ -136,8 +138,27 @@ each_backend! {
         for list in ["differences", "ahead", "problems"] {
             assert_eq!(found[list].as_array().expect("a list").len(), 0, "{list}: {found:#}");
         }
-        let text = status(lab, &[]).exits(0).prints("installed, as wanted").prints("nobody listens");
+        let text = status(lab, &[]).exits(0).prints("installed, as wanted").prints("the sidecar listens");
         assert!(text.stdout.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    fn without_a_sidecar_the_host_is_cut_off(lab, backend) {
+        install(lab, backend);
+        let alone = || lab.program().arg("status").run().exits(11);
+        let text = alone().prints("nobody listens on port 15006 (inbound)").prints("nobody listens on port 15001 (outbound)");
+        let _ = text.prints("nobody listens on port 15053 (dns)").prints("traffic does not reach the sidecar");
+        // On IPv4 alone, in the hands of another program, and for nobody's redirected traffic.
+        let listen = |uid, ip: IpAddr, port| as_user(uid, move || Listener::tcp("somebody", ip, port));
+        let four = [15001, 15006].map(|port| listen(SIDECAR, Family::V4.any(), port));
+        let _ = alone().prints("nobody listens on IPv6 port 15006").prints("nobody listens on IPv6 port 15001");
+        drop(four);
+        let other = listen(APP, Family::V6.any(), 15001);
+        let _ = status(lab, &[]).exits(11).prints("is taken by user");
+        drop(other);
+        let elsewhere = listen(SIDECAR, Family::V4.localhost(), 15006);
+        let _ = status(lab, &[]).exits(11).prints("is listened on at 127.0.0.1 alone");
+        drop(elsewhere);
+        let _ = status(lab, &[]).exits(0);
     }
 
     fn the_sidecars_ipv6_address_is_missed(lab, backend) {
@@ -191,7 +212,9 @@ each_stack! {
         assert_eq!(mesh.visit(lab, 8080), "inbound");
         assert_eq!(mesh.ask(APP, family.resolver()), "dns");
         let _ = mesh.connect(APP, family.outside(), 7777);
-        let found = report(lab, 0, &[]);
+        // Beside this sidecar, which speaks one family.
+        let run = lab.program().args(["status", "-o", "json"]).run().exits(11);
+        let found: serde_json::Value = serde_json::from_str(&run.stdout).expect("JSON");
         assert_eq!(found["redirected"]["outbound"], 2, "{found:#}");
         assert_eq!(found["redirected"]["inbound"], 1);
         assert_eq!(found["redirected"]["dns"], 1);
@@ -209,7 +232,7 @@ each_stack! {
         install(lab, backend);
         let _taken = as_user(APP, move || Listener::tcp("app", family.any(), 15001));
         let name = format!("ip{}", if family == Family::V4 { "v4" } else { "v6" });
-        let found = report(lab, 0, &[]);
+        let found = report(lab, 11, &[]);
         let all = found["listeners"].as_array().expect("a list");
         let outbound = all.iter().find(|l| l["name"] == "outbound" && l["family"] == name).expect("the port");
         assert_eq!((outbound["listens"].as_str(), outbound["uid"].as_u64()), (Some("other"), Some(APP.into())));

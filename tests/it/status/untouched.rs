@@ -5,6 +5,7 @@ use std::fs;
 use crate::support::command::{Program, find};
 use crate::support::generation::nft_generation;
 use crate::support::lab::{Lab, each_backend, everywhere, skip};
+use crate::support::mesh::listening_sidecar;
 use crate::support::snapshot::Snapshot;
 use crate::support::{Backend, Family, Variant, firewall};
 
@@ -53,6 +54,7 @@ pub fn children(lab: &Lab, flags: &[&str], code: i32) -> Option<Vec<String>> {
         return None;
     }
     let log = lab.dir().join("strace.log");
+    let _sidecar = listening_sidecar();
     let run = Program::new("strace").args(["-f", "-qq", "-e", "trace=execve", "-o"]).arg(&log);
     let _ = run.arg(lab.program_path()).arg("status").args(flags).run().exits(code);
     let log = fs::read_to_string(&log).expect("strace wrote its log");
@@ -86,7 +88,8 @@ fn no_host_takes_more_than_four_children() {
         }
     };
     let hosts: [(&str, Prepare, i32, usize); 13] = [
-        ("native without a record, for a user without a name", native_without_record, 0, 0),
+        // The sidecar listens as another user than that one.
+        ("native without a record, for a user without a name", native_without_record, 11, 0),
         ("nothing", |_| {}, 10, 0),
         ("others' nft rules", |_| firewall::restore(Variant::Nft, Family::V4, DOCKER), 10, 0),
         ("others' legacy rules", |_| legacy_rules(), 10, 0),

@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 
 use crate::support::command::{self, pid};
 use crate::support::lab::{Lab, in_a_namespace_of_our_own, skip};
+use crate::support::mesh::listening_sidecar;
 use crate::support::{Backend, Family, Variant, firewall};
 
 use super::install;
@@ -58,6 +59,7 @@ impl Watch {
 #[test]
 fn the_flusher_is_named() {
     Lab::enter(|lab| {
+        let _sidecar = listening_sidecar();
         install(lab, Variant::Nft);
         let (mut watch, first) = Watch::start(lab, &[]);
         assert!(first.ends_with("now: installed, as wanted"), "{first}");
@@ -79,6 +81,7 @@ fn the_flusher_is_named() {
 #[test]
 fn who_changes_our_own_table_is_named() {
     Lab::enter(|lab| {
+        let _sidecar = listening_sidecar();
         install(lab, Backend::Nftables);
         let (mut watch, first) = Watch::start(lab, &[]);
         assert!(first.ends_with("now: installed, as wanted"), "{first}");
@@ -111,6 +114,7 @@ fn is_nested() -> bool {
 #[test]
 fn the_pid_is_the_flushers() {
     Lab::enter(|lab| {
+        let _sidecar = listening_sidecar();
         install(lab, Variant::Nft);
         let (mut watch, first) = Watch::start(lab, &["-o", "json"]);
         let first: serde_json::Value = serde_json::from_str(&first).expect("JSON");
@@ -131,6 +135,7 @@ fn the_pid_is_the_flushers() {
 #[test]
 fn legacy_rules_are_watched_too() {
     Lab::enter(|lab| {
+        let _sidecar = listening_sidecar();
         install(lab, Variant::Legacy);
         let (mut watch, first) = Watch::start(lab, &[]);
         assert!(first.ends_with("now: installed, as wanted"), "{first}");
@@ -152,6 +157,7 @@ fn nftables_is_not_polled() {
         if command::find("strace").is_none() {
             return skip("this machine has no strace");
         }
+        let _sidecar = listening_sidecar();
         install(lab, Variant::Nft);
         let log = lab.dir().join("strace.log");
         let run =
@@ -179,6 +185,7 @@ fn nftables_is_not_polled() {
 #[test]
 fn the_end_of_a_run_is_seen() {
     Lab::enter(|lab| {
+        let _sidecar = listening_sidecar();
         install(lab, Variant::Nft);
         let files = std::fs::read_dir("/run/tproxy").expect("a directory").flatten().map(|file| file.path());
         let record = { files }.find(|path| path.extension().is_some_and(|e| e == "json")).expect("a record");

@@ -6,8 +6,10 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use nix::cmsg_space;
+use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, Backlog, ControlMessage, ControlMessageOwned, MsgFlags, Shutdown, SockFlag, SockType,
     SockaddrStorage, bind, getsockopt, listen, recvmsg, sendmsg, setsockopt, shutdown, socket, sockopt,
@@ -104,9 +106,31 @@ pub fn bound(ip: IpAddr, port: u16, kind: SockType) -> OwnedFd {
         setsockopt(&socket, sockopt::Ipv6V6Only, &true).expect("IPv6 alone");
     }
     let addr = SocketAddr::new(ip, port);
-    bind(socket.as_raw_fd(), &SockaddrStorage::from(addr))
-        .unwrap_or_else(|error| panic!("cannot listen on {addr}: {error}"));
-    socket
+    // A process that another test forks has a copy of every socket until it becomes another program, also of one that
+    // has just been closed here.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        match bind(socket.as_raw_fd(), &SockaddrStorage::from(addr)) {
+            Ok(()) => return socket,
+            Err(Errno::EADDRINUSE) if Instant::now() < deadline => thread::yield_now(),
+            Err(error) => panic!("cannot listen on {addr}: {error}"),
+        }
+    }
+}
+
+/// The same beside copies of a socket that was made so; `None` where another one has the port.
+pub fn bound_beside_copies(ip: IpAddr, port: u16, kind: SockType) -> Option<OwnedFd> {
+    let family = if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None).expect("a socket");
+    setsockopt(&socket, sockopt::ReusePort, &true).expect("a port that can be had twice");
+    if ip.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true).expect("IPv6 alone");
+    }
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(ip, port))).ok()?;
+    if kind == SockType::Stream {
+        listen(&socket, Backlog::MAXALLOWABLE).ok()?;
+    }
+    Some(socket)
 }
 
 fn ends_of(stream: &TcpStream) -> Option<(SocketAddr, SocketAddr)> {

@@ -1,17 +1,32 @@
 //! A sidecar, an application, and the world outside, for one family.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use nix::sys::socket::SockType;
 
 use super::client::{self, Answer};
 use super::firewall::{self, Family, Variant};
 use super::lab::Lab;
-use super::listener::Listener;
+use super::listener::{Listener, bound_beside_copies};
 use super::users::{APP, SIDECAR, as_user};
 
 /// Where an application of the machine listens.
 pub const APP_PORT: u16 = 8080;
 /// And another.
 pub const APP_PORT_2: u16 = 9090;
+
+/// A sidecar that listens on its three ports, for each family where they are free, and does nothing.
+pub fn listening_sidecar() -> Vec<OwnedFd> {
+    const PORTS: [(u16, SockType); 3] =
+        [(15001, SockType::Stream), (15006, SockType::Stream), (15053, SockType::Datagram)];
+    as_user(SIDECAR, || {
+        let of = |family: Family| {
+            PORTS.into_iter().filter_map(move |(port, kind)| bound_beside_copies(family.any(), port, kind))
+        };
+        Family::BOTH.into_iter().flat_map(of).collect()
+    })
+}
 
 /// Everybody who answers.
 pub struct Mesh {

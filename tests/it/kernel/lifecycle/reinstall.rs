@@ -5,6 +5,7 @@ use crate::support::command::must;
 use crate::support::firewall;
 use crate::support::generation::nft_generation;
 use crate::support::lab::{each_backend, each_iptables_variant};
+use crate::support::mesh::listening_sidecar;
 use crate::support::snapshot::{Snapshot, loopback};
 use crate::support::wrappers::{Fault, Wrappers};
 use crate::support::{Backend, Family};
@@ -33,6 +34,7 @@ each_backend! {
 
     /// Whatever a save program makes of an interface's name: it prints nothing of the one that stands for every one.
     fn interfaces_of_every_name_are_known_again(lab, backend) {
+        let _sidecar = listening_sidecar();
         let empty = Snapshot::take();
         for name in ["+", "++", "lo+", "a+b", "a+b+", "abcdefghijklmn+", "abcdefghijklmno"] {
             let vnets = ["10.0.0.0/8", "172.16.0.0/12", "fd00::/8"].map(|net| format!("--vnet={name}:{net}"));

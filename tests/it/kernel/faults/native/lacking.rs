@@ -4,6 +4,7 @@
 use super::{FIRST, NATIVE, install_saying, saying, swap};
 use crate::support::backend::own_table;
 use crate::support::generation::nft_generation;
+use crate::support::mesh::listening_sidecar;
 use crate::support::snapshot::Snapshot;
 use crate::support::{Family, Lab, Variant};
 
@@ -72,6 +73,7 @@ fn is_left_out_of(
     let table = own_table().expect("a table");
     assert!(!table.contains(words) && table.contains("redirect to :15053"), "{table}");
     // It is on record, and so not missing.
+    let _sidecar = listening_sidecar();
     let status = lab.program().arg("status").run().exits(0).prints("installed, as wanted");
     let _ = status.prints("left out at installation, because it was refused");
     // Again is the same, and it goes as it does elsewhere.
