@@ -58,6 +58,8 @@ struct Install<'a> {
     warnings: Warnings,
     /// Whether it is said that nothing will know the rules again.
     warned: bool,
+    /// Rules of which nobody knows whether they belong to the installation that was taken over.
+    unattributed: Vec<String>,
 }
 
 impl<'a> Install<'a> {
@@ -91,9 +93,11 @@ impl<'a> Install<'a> {
         stop::if_unclaimed(&scene.iptables)?;
         stop::if_chains_in_use_elsewhere(&scene.iptables, backend)?;
         show::warn_of_intruders(&scene);
+        stop::warn_of_doubtful(&scene.iptables);
         show::warn_of_exempted(&scene, config, &facts, backend);
         stop::if_asked_to()?;
 
+        let unattributed = stop::unattributed(&scene.iptables);
         let degraded = Degraded::new(config);
         let may_switch = backend != Backend::Nftables && session.may_choose(&scene);
         let warnings = Warnings::new(may_switch);
@@ -108,6 +112,7 @@ impl<'a> Install<'a> {
             may_switch,
             warnings,
             warned: false,
+            unattributed,
         };
         run.check_ipv6()?;
         facts::warn_of_ssh(config);
@@ -264,7 +269,8 @@ impl<'a> Install<'a> {
                         self.receipt(goal, true)
                     } else {
                         let (backends, rules) = (before.installed(), before.own_rules());
-                        Receipt { action: Action::Install, changed: false, backends, rules }
+                        let unattributed = self.unattributed.clone();
+                        Receipt { action: Action::Install, changed: false, backends, rules, unattributed }
                     };
                     prove::show(&there, report.as_ref(), format);
                     return Err(failure);
@@ -370,6 +376,12 @@ impl<'a> Install<'a> {
     }
 
     fn receipt(&self, goal: &Goal, changed: bool) -> Receipt {
-        Receipt { action: Action::Install, changed, backends: vec![self.backend], rules: goal.rules() }
+        Receipt {
+            action: Action::Install,
+            changed,
+            backends: vec![self.backend],
+            rules: goal.rules(),
+            unattributed: self.unattributed.clone(),
+        }
     }
 }

@@ -6,7 +6,7 @@ use crate::backend::Backend;
 use crate::backend::iptables::owned::SharedRule;
 use crate::backend::iptables::situation::{Place, Situation};
 use crate::backend::nftables::send::SendError;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, HINT};
 use crate::host;
 use crate::sys::signal;
 use crate::text::escape;
@@ -87,6 +87,25 @@ pub fn if_unclaimed(situation: &Situation) -> Result<(), Failure> {
         ),
     )
     .hint("if all of them are the transparent proxy's, run the command again with --adopt; nothing was changed"))
+}
+
+/// Rules that an adoption leaves, because they say nothing by which they could be attributed.
+pub fn warn_of_doubtful(situation: &Situation) {
+    let doubtful = situation.doubtful();
+    if doubtful.is_empty() {
+        return;
+    }
+    tracing::warn!(
+        "these rules say nothing but their target, so they may be the adopted installation's or somebody else's, and \
+         stay:{}",
+        listed(&doubtful)
+    );
+    tracing::info!(target: HINT, "delete by hand what is not wanted, with -D in the place of -A");
+}
+
+/// The same rules, each as a command line would add it.
+pub fn unattributed(situation: &Situation) -> Vec<String> {
+    situation.doubtful().into_iter().map(|(_, rule)| rule.text()).collect()
 }
 
 /// Rules of others would lead nowhere once our chains are gone.

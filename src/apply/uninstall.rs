@@ -45,6 +45,7 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     stop::if_unclaimed(&scene.iptables)?;
     stop::if_chains_in_use(&scene.iptables)?;
     show::warn_of_intruders(&scene);
+    stop::warn_of_doubtful(&scene.iptables);
     stop::if_asked_to()?;
 
     let interfaces = host::interfaces()?;
@@ -68,7 +69,9 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     }
     pending::withdraw(&store);
     store.remove();
-    let (backends, rules) = (scene.installed(), scene.own_rules());
-    show::receipt(&Receipt { action: Action::Uninstall, changed, backends, rules }, request.format);
+    let (backends, rules, unattributed) =
+        (scene.installed(), scene.own_rules(), stop::unattributed(&scene.iptables));
+    let receipt = Receipt { action: Action::Uninstall, changed, backends, rules, unattributed };
+    show::receipt(&receipt, request.format);
     Ok(())
 }

@@ -4,7 +4,7 @@ use clap::builder::{PossibleValuesParser, StyledStr};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use super::read;
-use super::retired::{EBPF, REMOVED};
+use super::retired::{EBPF, EBPF_SWITCH, REMOVED};
 use crate::apply::{DryRun, Format};
 use crate::config::field::{Field, Shown};
 use crate::config::settings::{self, Group, SETTINGS, Setting};
@@ -23,7 +23,7 @@ pub fn add(command: Command) -> Command {
         .value_name("FILE")
         .action(ArgAction::Append)
         .allow_hyphen_values(true)
-        .help("Configuration file in YAML or JSON, - for standard input; given again, later files override earlier ones")
+        .help("Configuration file in YAML or JSON, - for standard input, or the configuration itself; given again, later files override earlier ones")
         .help_heading("Configuration");
     let config_file = config.clone().id("config-file").long("config-file").hide(true);
     let mut command = command.arg(config).arg(config_file);
@@ -44,7 +44,7 @@ pub fn add(command: Command) -> Command {
         let refused = Arg::new(name).long(name).num_args(0..=1).action(ArgAction::Append).hide(true);
         command = command.arg(refused);
     }
-    command
+    command.arg(switch_arg(Arg::new(EBPF_SWITCH).long(EBPF_SWITCH)).action(ArgAction::Append).hide(true))
 }
 
 fn arg(setting: &Setting, flag: &'static str) -> Arg {
@@ -221,6 +221,25 @@ fn file_names(matches: &ArgMatches) -> Vec<String> {
     names.into_iter().map(|(_, name)| name).filter(|name| !name.is_empty()).collect()
 }
 
+/// eBPF is refused where it is wanted. kumactl has its flags for both commands, and without a mode of its own since 2.9
+/// it does nothing with them but ask for an address, so what turns it off is passed over. So is all of it where rules
+/// are removed: none of them are eBPF's.
+fn ebpf(matches: &ArgMatches) -> Vec<String> {
+    let removes = matches.try_contains_id("force").is_ok();
+    let asked = typed(matches, EBPF_SWITCH).pop().map(|(_, text)| text);
+    let off = removes || asked.as_deref().map(switch) == Some(Some(false));
+    let mut problems = Vec::new();
+    let others = EBPF.into_iter().filter(|name| matches.indices_of(name).is_some());
+    for name in others.chain(asked.is_some().then_some(EBPF_SWITCH)) {
+        if off {
+            tracing::info!("--{name} is not used: there is no redirection by eBPF");
+        } else {
+            problems.push(format!("--{name} cannot be used: {}", settings::ebpf_refusal()));
+        }
+    }
+    problems
+}
+
 /// Flags and words that are refused with a reason better than "unknown".
 fn refused(matches: &ArgMatches) -> Vec<String> {
     let is_given = |name: &str| matches.indices_of(name).is_some();
@@ -230,11 +249,7 @@ fn refused(matches: &ArgMatches) -> Vec<String> {
             problems.push(format!("--{name} was removed from kumactl before 2.9; {instead}"));
         }
     }
-    for name in EBPF {
-        if is_given(name) {
-            problems.push(format!("--{name} cannot be used: {}", settings::ebpf_refusal()));
-        }
-    }
+    problems.extend(ebpf(matches));
     let words = matches.try_get_many::<String>("word").ok().flatten().into_iter().flatten();
     for (index, word) in words.enumerate() {
         if index == 0 && word == "transparent-proxy" {

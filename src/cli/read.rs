@@ -41,11 +41,10 @@ fn file(name: &str) -> Result<File, String> {
             let recorded = State::config_in(&text);
             Ok(File { name: shown.into(), recorded: recorded.is_some(), text: recorded.unwrap_or(text) })
         }
-        Err(error) if name.contains('\n') || name.starts_with('{') => Err(format!(
-            "cannot read the configuration file {}: {error}; --config takes the name of a file, or - for standard \
-             input, not the configuration itself",
-            quoted(name)
-        )),
+        // kumactl 2.9 and 2.10 took the document itself, and scripts still pass it.
+        Err(_) if name != "-" && fs::symlink_metadata(name).is_err() && config::is_document(name) => {
+            Ok(File { name: config::DOCUMENT.into(), recorded: false, text: name.to_owned() })
+        }
         Err(error) => Err(format!("cannot read the configuration file {}: {error}", quoted(shown))),
     }
 }

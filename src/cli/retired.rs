@@ -16,9 +16,11 @@ pub const REMOVED: [(&str, &str); 9] = [
     ("experimental-transparent-proxy-engine", "leave it out, there is only one engine"),
 ];
 
-/// Flags of redirection by eBPF.
-pub const EBPF: [&str; 6] = [
-    "ebpf-enabled",
+/// Turns redirection by eBPF on and off.
+pub const EBPF_SWITCH: &str = "ebpf-enabled";
+
+/// Further flags of it.
+pub const EBPF: [&str; 5] = [
     "ebpf-instance-ip",
     "ebpf-bpffs-path",
     "ebpf-cgroup-path",

@@ -1,6 +1,7 @@
 //! A configuration as the one command that installs it.
 
 use super::field::{Field, Shown};
+use super::origin::DOCUMENT;
 use super::settings::{SETTINGS, Setting};
 use super::{Config, Origin, Resolved, Sources};
 
@@ -18,7 +19,9 @@ impl Written {
     /// The files that a command was given. `None`: none, or one that another command cannot read again, such as
     /// standard input.
     pub fn given(resolved: &Resolved) -> Option<Self> {
-        let lasts = |name: &String| !["<", "/dev/", "/proc/"].iter().any(|start| name.starts_with(start));
+        let lasts = |name: &String| {
+            name != DOCUMENT && !["<", "/dev/", "/proc/"].iter().any(|start| name.starts_with(start))
+        };
         let files = resolved.files.clone();
         (!files.is_empty() && files.iter().all(lasts))
             .then(|| Self { files, sources: resolved.sources.clone() })

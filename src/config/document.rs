@@ -24,11 +24,20 @@ pub enum Node {
     Map(Vec<(String, Node)>),
 }
 
+/// A place in a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spot {
+    /// Counted from 1.
+    pub line: usize,
+    /// Counted from 1.
+    pub column: usize,
+}
+
 /// Why a text is not a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Malformed {
-    /// The line at fault, counted from 1, where the library tells it.
-    pub line: Option<usize>,
+    /// The place at fault, where the library tells it.
+    pub spot: Option<Spot>,
     /// What is wrong, without the place.
     pub why: String,
 }
@@ -40,17 +49,28 @@ pub fn parse(text: &str) -> Result<Node, Malformed> {
     }
     Tree.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
         let why = error.to_string();
-        let line = error.location().map(|place| place.line());
-        if indented_with_tab(text, line) {
-            return Malformed { line, why: "a tab; YAML is indented with spaces".to_owned() };
+        let spot = spot(&error);
+        if indented_with_tab(text, spot.map(|spot| spot.line)) {
+            return Malformed { spot, why: "a tab; YAML is indented with spaces".to_owned() };
         }
         let why = match why.split(" at line ").next().unwrap_or_default() {
             why if why.contains("more than one document") => "it holds more than one document",
             why => why,
         };
         let why = why.to_owned();
-        Malformed { line, why }
+        Malformed { spot, why }
     })
+}
+
+/// Whether a text that names no file is a configuration: a section with keys, or the beginning of one that is wrong
+/// farther on.
+pub fn is_document(text: &str) -> bool {
+    if let Ok(node) = parse(text) {
+        return matches!(node, Node::Map(_));
+    }
+    let begins = text.trim_start();
+    let first = begins.lines().next().unwrap_or_default();
+    begins.starts_with('{') || begins.contains('\n') && first.contains(':')
 }
 
 /// Whether a line (from 1) begins with a tab, which the YAML library reports as a character that starts nothing.
@@ -59,10 +79,14 @@ fn indented_with_tab(text: &str, line: Option<usize>) -> bool {
     line.chars().take_while(char::is_ascii_whitespace).any(|c| c == '\t')
 }
 
-/// The line (from 1) of a part: the path counts entries of sections and lists from 0, the last step may be either.
-pub fn line_of(text: &str, path: &[usize]) -> Option<usize> {
+/// The place of a part: the path counts entries of sections and lists from 0, the last step may be either.
+pub fn spot_of(text: &str, path: &[usize]) -> Option<Spot> {
     let found = Seek(path).deserialize(serde_yaml::Deserializer::from_str(text));
-    found.err().and_then(|error| error.location()).map(|place| place.line())
+    found.err().and_then(|error| spot(&error))
+}
+
+fn spot(error: &serde_yaml::Error) -> Option<Spot> {
+    error.location().map(|place| Spot { line: place.line(), column: place.column() })
 }
 
 struct Tree;
@@ -264,16 +288,16 @@ wait: 5
             (&[1, 1, 1], 10),
             (&[2], 11),
         ] {
-            assert_eq!(line_of(FILE, path), Some(line), "{path:?}");
+            assert_eq!(spot_of(FILE, path).map(|spot| spot.line), Some(line), "{path:?}");
         }
-        assert_eq!(line_of(FILE, &[9]), None);
+        assert_eq!(spot_of(FILE, &[9]), None);
     }
 
     #[test]
     fn json_is_fine_with_tabs_and_lines() {
         let json = "{\n\t\"wait\": 3,\n\t\"redirect\": {\n\t\t\"dns\": {\"enabled\": true}\n\t}\n}\n";
         assert!(matches!(parse(json), Ok(Node::Map(_))));
-        assert_eq!(line_of(json, &[1, 0]), Some(4));
+        assert_eq!(spot_of(json, &[1, 0]).map(|spot| spot.line), Some(4));
     }
 
     #[test]
@@ -288,7 +312,7 @@ wait: 5
         for (text, line) in [("a:\n\tb: 1\n", 2), ("a:\n  b: 1\n \tc: 2\n", 3)] {
             let error = parse(text).unwrap_err();
             assert!(error.why.contains("a tab"), "{error:?}");
-            assert_eq!(error.line, Some(line), "{error:?}");
+            assert_eq!(error.spot.map(|spot| spot.line), Some(line), "{error:?}");
         }
         assert!(!parse("a:\tb\n  c: [\n").unwrap_err().why.contains("a tab"));
     }
@@ -308,7 +332,7 @@ wait: 5
             let error = parse(text).unwrap_err();
             assert!(!error.why.is_empty() && !error.why.contains(" at line "), "{text:?}: {error:?}");
             if line.is_some() {
-                assert_eq!(error.line, line, "{text:?}: {error:?}");
+                assert_eq!(error.spot.map(|spot| spot.line), line, "{text:?}: {error:?}");
             }
         }
         assert!(parse(&"[".repeat(10_000)).is_err());
@@ -324,7 +348,7 @@ wait: 5
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in "[a-c:,\\[\\]{}&*!|>'\"\n -]{0,40}", path in prop::collection::vec(0usize..3, 0..4)) {
-            let _ = (parse(&text), line_of(&text, &path));
+            let _ = (parse(&text), spot_of(&text, &path));
         }
     }
 }

@@ -167,8 +167,11 @@ impl Field {
                     let Node::Scalar(text) = node else {
                         return wrong(vec![index], node, "every entry of the list is one value");
                     };
-                    let comma = matches!(self, Self::Ports(_) | Self::Networks(_));
-                    let cut = if comma { Item::cut(text, ',') } else { vec![Item::new(text)] };
+                    let cut = match self {
+                        Self::Ports(_) if !text.is_empty() => cut_ports(text),
+                        Self::Ports(_) | Self::Networks(_) => Item::cut(text, ','),
+                        _ => vec![Item::new(text)],
+                    };
                     items.extend(cut.into_iter().map(|item| Item { path: vec![index], ..item }));
                 }
                 Ok(items)

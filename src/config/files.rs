@@ -16,10 +16,10 @@ pub(super) fn apply(work: &mut Work, file: &File) {
         Ok(Node::Map(entries)) => Walk { work, file }.section("", &entries, &[]),
         Ok(_) => work.problems.push(format!(
             "{}: a configuration file holds keys with values, such as 'kumaDPUser: kuma-dp'",
-            Origin::File { name: file.name.clone(), line: None }
+            Origin::within(&file.name, None)
         )),
         Err(malformed) => {
-            let origin = Origin::File { name: file.name.clone(), line: malformed.line };
+            let origin = Origin::within(&file.name, malformed.spot);
             work.problems.push(format!("{origin}: this cannot be read as YAML or JSON: {}", malformed.why));
         }
     }
@@ -33,8 +33,8 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// The place of an entry; looked up only while the problems are few.
     fn origin(&self, path: &[usize]) -> Origin {
-        let line = self.work.locates().then(|| document::line_of(&self.file.text, path)).flatten();
-        Origin::File { name: self.file.name.clone(), line }
+        let spot = self.work.locates().then(|| document::spot_of(&self.file.text, path)).flatten();
+        Origin::within(&self.file.name, spot)
     }
 
     fn section(&mut self, prefix: &str, entries: &[(String, Node)], path: &[usize]) {
@@ -102,13 +102,13 @@ impl Walk<'_> {
         let text = &self.file.text;
         let name = &self.file.name;
         let lines = self.work.lines;
-        let here = if self.work.locates() { document::line_of(text, path) } else { None };
+        let here = if self.work.locates() { document::spot_of(text, path) } else { None };
         self.work.assign(setting, &items, true, |below| {
-            let line = match below {
-                Some(below) if lines && !below.is_empty() => document::line_of(text, &[path, below].concat()),
+            let spot = match below {
+                Some(below) if lines && !below.is_empty() => document::spot_of(text, &[path, below].concat()),
                 _ => here,
             };
-            Origin::File { name: name.clone(), line }
+            Origin::within(name, spot)
         });
     }
 

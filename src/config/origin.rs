@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::document::Spot;
 use super::field::Item;
 use super::text::quoted;
+
+/// What messages call a document that `--config` was given instead of a file's name.
+pub const DOCUMENT: &str = "--config";
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,6 +23,8 @@ pub enum Origin {
         /// Counted from 1.
         line: Option<usize>,
     },
+    /// A place in the document that `--config` was given instead of a file's name; unknown as above.
+    Document(Option<Spot>),
     /// A variable of the environment.
     Variable(String),
     /// A flag, with its dashes.
@@ -33,6 +39,8 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::File { name, line: Some(line) } => write!(f, "{}:{line}", plain(name)),
             Self::File { name, line: None } => f.write_str(&plain(name)),
+            Self::Document(None) => f.write_str(DOCUMENT),
+            Self::Document(Some(Spot { line, column })) => write!(f, "{DOCUMENT}:{line}:{column}"),
             Self::Variable(name) | Self::Flag(name) => f.write_str(name),
             Self::Implied(key) => write!(f, "implied by {key}"),
         }
@@ -45,6 +53,15 @@ fn plain(name: &str) -> String {
 }
 
 impl Origin {
+    /// A place in a file or a document of this name.
+    pub(super) fn within(name: &str, spot: Option<Spot>) -> Self {
+        if name == DOCUMENT {
+            Self::Document(spot)
+        } else {
+            Self::File { name: name.to_owned(), line: spot.map(|spot| spot.line) }
+        }
+    }
+
     /// A setting together with this origin, as sentences name it.
     pub fn naming(&self, key: &str) -> String {
         match self {

@@ -27,6 +27,8 @@ pub struct Receipt {
     pub backends: Vec<Backend>,
     /// How many rules of ours there are now, or were before an uninstall.
     pub rules: RuleCounts,
+    /// Rules that stay because nobody knows whose they are.
+    pub unattributed: Vec<String>,
 }
 
 /// How many rules there are.
@@ -58,7 +60,7 @@ impl Receipt {
         let shared = (!shared.is_empty()).then(|| format!("{shared} rules{variant}"));
         let native = self.rules.native.map(|count| format!("{count} nftables rules"));
         let rules = shared.into_iter().chain(native).collect::<Vec<_>>().join(" and ");
-        match (self.action, self.changed) {
+        let text = match (self.action, self.changed) {
             (Action::Install, true) => format!(
                 "transparent proxy setup completed successfully: {rules}. You can now run kuma-dp \
                  with the transparent-proxy feature enabled\n"
@@ -76,6 +78,15 @@ impl Receipt {
             (Action::Uninstall, false) => {
                 "transparent proxy cleanup completed successfully: nothing was installed, nothing was changed\n"
                     .to_owned()
+            }
+        };
+        // Whoever looks for success has to look at these first.
+        match self.unattributed.len() {
+            0 => text,
+            1 => text.replacen("completed successfully", "completed, but for 1 rule that may be its own", 1),
+            more => {
+                let words = format!("completed, but for {more} rules that may be its own");
+                text.replacen("completed successfully", &words, 1)
             }
         }
     }
@@ -102,6 +113,7 @@ impl Receipt {
             "backend": self.backend().map(Backend::name),
             "variant": self.backend().and_then(Backend::variant).map(|variant| variant.to_string()),
             "rules": rules,
+            "unattributed": self.unattributed,
         });
         if self.action == Action::Uninstall {
             let removed = self.backends.iter().map(|backend| {

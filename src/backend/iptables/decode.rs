@@ -69,6 +69,9 @@ impl Canonical {
                 Match::Explicit(_) => {}
                 // Every interface is no condition: the kernel keeps none, and save programs print none.
                 Match::InInterface(name) | Match::OutInterface(name) if name == EVERY_INTERFACE => {}
+                // So is every address.
+                Match::Source(net) | Match::Destination { net, negated: false }
+                    if net.net().prefix_len() == 0 => {}
                 Match::Source(net) => canonical.push(Match::Source(masked(&net))),
                 Match::Destination { net, negated } => {
                     canonical.push(Match::Destination { net: masked(&net), negated });

@@ -39,10 +39,10 @@ pub fn infer(rules: &[(Family, Vec<TypedRule>)], commented: bool) -> Inferred {
     config.redirect.dns.skip_conntrack_zone_split = !rules
         .iter()
         .any(|(_, rules)| rules.iter().any(|rule| matches!(rule.rule.target(), Target::CtZone(_))));
-    for (_, rules) in rules {
+    for (family, rules) in rules {
         let known = inferred.config.clone();
         for rule in rules {
-            inferred.read(rule, &known);
+            inferred.read(rule, &known, *family);
         }
         inferred.read_order(rules);
     }
@@ -159,6 +159,15 @@ impl Conditions {
     }
 }
 
+/// Every address of a family.
+fn everything(family: Family) -> Option<Cidr> {
+    let text = match family {
+        Family::V4 => "0.0.0.0/0",
+        Family::V6 => "::/0",
+    };
+    text.parse().ok()
+}
+
 fn port(number: u16) -> Option<Port> {
     number.to_string().parse().ok()
 }
@@ -169,9 +178,13 @@ fn add<T: PartialEq>(list: &mut Vec<T>, known: &[T], items: impl IntoIterator<It
 }
 
 impl Inferred {
-    fn read(&mut self, rule: &TypedRule, known: &Config) {
+    fn read(&mut self, rule: &TypedRule, known: &Config, family: Family) {
         let known = &known.redirect;
-        let on = Conditions::of(rule);
+        let mut on = Conditions::of(rule);
+        if *rule.rule.target() == Target::Return && rule.rule.matches().is_empty() {
+            // Every address is excluded: no program prints that, and the kernel does not keep it.
+            (on.source, on.destination) = (everything(family), everything(family));
+        }
         match (rule.table, rule.chain) {
             (Table::Mangle, _) => {
                 self.config.drop_invalid_packets |= *rule.rule.target() == Target::Drop;

@@ -79,6 +79,9 @@ pub struct Ownership {
     /// Rules without comment that look exactly like those of an installation, where there is reason to think that
     /// one without comments was made. Not ours until somebody says so.
     pub unclaimed: Vec<SharedRule>,
+    /// Rules that say nothing but their target, beside those of [`Self::unclaimed`]: an installation without comments
+    /// that excludes every address writes such, and so does anybody. Nobody knows whose they are.
+    pub doubtful: Vec<SharedRule>,
     /// Rules of others inside our chains.
     pub intruders: Vec<(OwnChain, SavedRule)>,
     /// Rules of others that lead to our chains.
@@ -103,6 +106,7 @@ impl Ownership {
         if !own.chains.is_empty() && !tagged && candidates.iter().any(is_entry) {
             own.unclaimed = candidates;
         } else {
+            own.doubtful.clear();
             // Without that reason such rules are simply somebody's.
             own.jumps.extend(candidates.into_iter().filter(|candidate| leads_to_us(&candidate.rule)));
         }
@@ -146,6 +150,14 @@ impl Ownership {
                 Some(canonical) if chain.builtin && in_catalogue(table, &chain.name, &canonical) => {
                     candidates.push(shared());
                 }
+                Some(canonical)
+                    if table == Table::Nat
+                        && chain.builtin
+                        && chain.name == "OUTPUT"
+                        && says_nothing(&canonical) =>
+                {
+                    self.doubtful.push(shared());
+                }
                 _ if to_us => self.jumps.push(shared()),
                 _ => {}
             }
@@ -163,6 +175,11 @@ impl Ownership {
             }
         }
     }
+}
+
+/// Whether it lets everything pass, for no reason that it tells.
+fn says_nothing(rule: &Canonical) -> bool {
+    rule.matches().is_empty() && *rule.target() == Target::Return && *rule == rule.clone().uncommented()
 }
 
 /// Whether it sends all TCP to the chain in which an installation begins.

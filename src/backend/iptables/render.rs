@@ -1,6 +1,6 @@
 //! A plan as the file that kumactl would hand to `iptables-restore`: what `--dry-run` prints. Pure.
 
-use crate::plan::{ChainRef, Family, FamilyPlan, PlacedRule, Placement, Plan, TablePlan};
+use crate::plan::{ChainRef, Family, FamilyPlan, PlacedRule, Placement, Plan, Table, TablePlan};
 
 use super::syntax::{Style, rule_args};
 
@@ -16,13 +16,24 @@ pub fn dry_run(plan: &Plan, style: Style, comments: impl Fn(Family) -> bool) -> 
 
 /// One family's restore file.
 pub fn family_file(plan: &FamilyPlan, style: Style, comments: bool) -> String {
-    let tables: Vec<String> = plan.tables.iter().map(|table| table_block(table, style, comments)).collect();
+    let mut tables: Vec<&TablePlan> = plan.tables.iter().collect();
+    tables.sort_by_key(|table| printed(table.table));
+    let tables: Vec<String> = tables.into_iter().map(|table| table_block(table, style, comments)).collect();
     let mut text = tables.join(match style {
         Style::Short => "\n",
         Style::Long => "\n\n",
     });
     text.push('\n');
     text
+}
+
+/// kumactl prints the tables in this order, which is not the one in which they are committed.
+fn printed(table: Table) -> u8 {
+    match table {
+        Table::Raw => 0,
+        Table::Nat => 1,
+        Table::Mangle => 2,
+    }
 }
 
 fn table_block(table: &TablePlan, style: Style, comments: bool) -> String {

@@ -97,6 +97,11 @@ impl Situation {
             .collect()
     }
 
+    /// Rules beside them of which nobody knows whose they are, by place.
+    pub fn doubtful(&self) -> Vec<(Place, &SharedRule)> {
+        self.ownership().flat_map(|(place, own)| own.doubtful.iter().map(move |rule| (place, rule))).collect()
+    }
+
     /// Other people's rules that lead to our chains, by place.
     pub fn jumps(&self) -> Vec<(Place, &SharedRule)> {
         self.ownership().flat_map(|(place, own)| own.jumps.iter().map(move |rule| (place, rule))).collect()

@@ -65,6 +65,8 @@ impl TypedRule {
     pub fn purpose(&self) -> Option<Purpose> {
         let has = |wanted: fn(&Match) -> bool| self.rule.matches().iter().any(wanted);
         let udp = has(|m| matches!(m, Match::Protocol(Protocol::Udp)));
+        // An excluded network of every address is no condition.
+        let all = self.rule.matches().is_empty();
         let to_ports = has(|m| matches!(m, Match::DestinationPort(_) | Match::DestinationPorts { .. }));
         match (self.table, self.chain, self.rule.target()) {
             (Table::Nat, ChainRef::Own(OwnChain::InboundRedirect), Target::Redirect(_)) => {
@@ -81,14 +83,14 @@ impl TypedRule {
             (Table::Nat, ChainRef::Builtin(BuiltinChain::Output), Target::Return) => {
                 let list = has(|m| matches!(m, Match::DestinationPorts { .. }));
                 let net = has(|m| matches!(m, Match::Destination { negated: false, .. }));
-                (list || net && !udp).then_some(Purpose::Excluded)
+                (list || net && !udp || all).then_some(Purpose::Excluded)
             }
             (Table::Nat, ChainRef::Own(OwnChain::Outbound), Target::Return) => {
                 to_ports.then_some(Purpose::Excluded)
             }
             (Table::Nat, ChainRef::Own(OwnChain::Inbound), Target::Return) => {
                 let from = has(|m| matches!(m, Match::Source(_) | Match::ForOtherHosts));
-                (to_ports || from).then_some(Purpose::Excluded)
+                (to_ports || from || all).then_some(Purpose::Excluded)
             }
             (Table::Mangle, _, Target::Drop) => Some(Purpose::Invalid),
             _ => None,

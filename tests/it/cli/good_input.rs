@@ -19,6 +19,16 @@ fn flags_mean_what_they_mean_to_kumactl() {
         (&["--verbose", "--verbose=false"], &["verbose: false # --verbose"]),
         (&["--wait=0", "--wait", "7"], &["wait: 7 # --wait"]),
         (&["--exclude-inbound-ports", " 22, 80,,"], &["excludePorts: [22, 80] # --exclude-inbound-ports"]),
+        (&["--exclude-inbound-ports", "22,,80"], &["excludePorts: [22, 80] # --exclude-inbound-ports"]),
+        (&["--ebpf-enabled=false", "--ebpf-bpffs-path", "/run/kuma/bpf"], &[]),
+        (
+            &["--config", "{ kumaDPUser: kuma-dp, verbose: true }"],
+            &["kumaDPUser: kuma-dp # --config:1:3", "verbose: true # --config:1:24"],
+        ),
+        (
+            &["--config", "redirect:\n  outbound:\n    excludePorts: [\"7,,8\", 9]\n", "--wait", "1"],
+            &["excludePorts: [7, 8, 9] # --config:3:5", "wait: 1 # --wait"],
+        ),
         (&["--exclude-inbound-ports="], &["excludePorts: [] # --exclude-inbound-ports"]),
         (
             &["--exclude-outbound-ips", "10.0.0.1,::1", "--exclude-outbound-ips", "fd00::/8"],

@@ -98,6 +98,19 @@ pub fn config() -> impl Strategy<Value = Config> {
     })
 }
 
+/// The same, sometimes with every address excluded: such a rule says nothing but its target.
+pub fn config_or_all() -> impl Strategy<Value = Config> {
+    (config(), some_of(&["0.0.0.0/0", "10.0.0.1/0", "::/0"]), 0..3_u8).prop_map(|(mut config, all, which)| {
+        let redirect = &mut config.redirect;
+        match which {
+            0 => {}
+            1 => redirect.outbound.exclude_ports_for_ips.extend(all),
+            _ => redirect.inbound.exclude_ports_for_ips.extend(all),
+        }
+        config
+    })
+}
+
 /// Exclusions of neighbours and of the same users over and over.
 pub fn exclusions() -> impl Strategy<Value = Vec<UidExclusion>> {
     let ports = prop::sample::select(vec!["80", "80-81", "81,80", "82,90-99", "*", "1-79"]);
@@ -135,6 +148,7 @@ pub fn foreign() -> impl Strategy<Value = Vec<&'static str>> {
         "*filter\n:KUMA_MESH_INBOUND - [0:0]\n-A INPUT -j KUMA_MESH_INBOUND\n-A KUMA_MESH_INBOUND -m comment --comment \"a \\\"quoted\\\" one\" -j ACCEPT\nCOMMIT\n",
         "*mangle\n-A PREROUTING -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n",
         "*raw\n-A OUTPUT -p udp -m udp --dport 53 -j CT --zone 1\n-A PREROUTING -j ACCEPT\nCOMMIT\n",
+        "*nat\n-A OUTPUT -j RETURN\nCOMMIT\n",
         "*nat\n:KUBE-SERVICES - [0:0]\n-A PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES\n-A OUTPUT -j KUBE-SERVICES\nCOMMIT\n",
     ];
     prop::sample::subsequence(blocks, 0..=blocks.len()).prop_shuffle()

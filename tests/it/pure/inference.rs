@@ -17,7 +17,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn rules_tell_their_configuration(config in configs::config(), facts in configs::facts()) {
+    fn rules_tell_their_configuration(config in configs::config_or_all(), facts in configs::facts()) {
         let mut config = config;
         config.comments.disabled = false;
         let mut kernel = Kernel::default();
@@ -43,7 +43,7 @@ proptest! {
 
     #[test]
     fn a_table_tells_its_configuration(
-        config in configs::config(),
+        config in configs::config_or_all(),
         exclusions in configs::exclusions(),
         comments in any::<bool>(),
         facts in configs::facts(),

@@ -58,7 +58,7 @@ proptest! {
     /// Whatever else is there: install over install over nothing, then uninstall, and the kernel is as it was.
     #[test]
     fn others_rules_survive_and_nothing_of_ours_is_left(
-        blocks in configs::foreign(), first in configs::config(), second in configs::config(), facts in configs::facts(),
+        blocks in configs::foreign(), first in configs::config_or_all(), second in configs::config_or_all(), facts in configs::facts(),
     ) {
         let before = kernel(&blocks);
         let mut kernel = before.clone();
@@ -73,7 +73,7 @@ proptest! {
     /// A second run writes nothing, and a third configuration's traces do not matter.
     #[test]
     fn what_is_there_is_not_written_again(
-        blocks in configs::foreign(), first in configs::config(), second in configs::config(), facts in configs::facts(),
+        blocks in configs::foreign(), first in configs::config_or_all(), second in configs::config_or_all(), facts in configs::facts(),
     ) {
         let mut over = kernel(&blocks);
         let mut fresh = over.clone();
@@ -96,7 +96,7 @@ proptest! {
     /// The way back leads exactly to where it began, whatever was there of ours.
     #[test]
     fn the_way_back_restores_every_rule_and_place(
-        blocks in configs::foreign(), first in configs::config(), second in configs::config(), facts in configs::facts(),
+        blocks in configs::foreign(), first in configs::config_or_all(), second in configs::config_or_all(), facts in configs::facts(),
         intruder in any::<bool>(),
     ) {
         let mut kernel = kernel(&blocks);
@@ -117,7 +117,7 @@ proptest! {
 
     /// A rule that was written is read back as the same rule.
     #[test]
-    fn rendered_rules_are_read_back(config in configs::config(), facts in configs::facts(), comments in any::<bool>()) {
+    fn rendered_rules_are_read_back(config in configs::config_or_all(), facts in configs::facts(), comments in any::<bool>()) {
         for family in Family::BOTH {
             for table in family_plan(&config, &facts, family).tables {
                 for placed in table.chains.iter().flat_map(|(_, rules)| rules) {
@@ -139,7 +139,7 @@ proptest! {
 
     /// No address of one family ever gets into the rules of the other, and no rule of DNS loses its destination.
     #[test]
-    fn families_do_not_mix(config in configs::config(), facts in configs::facts()) {
+    fn families_do_not_mix(config in configs::config_or_all(), facts in configs::facts()) {
         for family in build(&config, &facts).families {
             for placed in family.tables.iter().flat_map(|t| &t.chains).flat_map(|(_, rules)| rules) {
                 let args = rule_args(&placed.rule, false, Style::Short);

@@ -133,6 +133,14 @@ fn printed(args: &str) -> String {
     {
         words.drain(at..at + 2);
     }
+    let every =
+        |option: &str, net: &str| (option == "-s" || option == "-d") && (net == "0.0.0.0/0" || net == "::/0");
+    while let Some(at) = words.windows(2).position(|pair| matches!(pair, [o, n] if every(o, n))) {
+        if at > 0 && words[at - 1] == "!" {
+            break;
+        }
+        words.drain(at..at + 2);
+    }
     words.join(" ")
 }
 

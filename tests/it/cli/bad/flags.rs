@@ -176,8 +176,28 @@ pub const FLAGS: &[Bad] = &[
     ),
     flags(&["--config", "."], "cannot read the configuration file '.': Is a directory (os error 21)"),
     flags(
-        &["--config", "redirect: {}\nwait: 1"],
-        "cannot read the configuration file 'redirect: {}\\nwait: 1': No such file or directory (os error 2); --config takes the name of a file, or - for standard input, not the configuration itself",
+        &["--config", "{ kumaDPUser: kuma-dp, wiat: 1 }"],
+        "unknown key 'wiat' (--config:1:24); did you mean 'wait'?",
+    ),
+    flags(
+        &["--config", "kumaDPUser: kuma-dp\nredirect:\n  dns: {port: 0}\n"],
+        "invalid value '0' for redirect.dns.port (--config:3:9): a port is a whole number from 1 to 65535",
+    ),
+    flags(
+        &["--config", "{ kumaDPUser: [kuma-dp, verbose: true }"],
+        "--config:1:39: this cannot be read as YAML or JSON: did not find expected ',' or ']'",
+    ),
+    flags(
+        &["--config", "a,b"],
+        "cannot read the configuration file 'a,b': No such file or directory (os error 2)",
+    ),
+    flags(
+        &["--config", "[kuma-dp]"],
+        "cannot read the configuration file '[kuma-dp]': No such file or directory (os error 2)",
+    ),
+    flags(
+        &["--ebpf-enabled=false", "--ebpf-enabled=true"],
+        "--ebpf-enabled cannot be used: redirection by eBPF comes with a later version; leave it out and iptables rules are used",
     ),
     flags(
         &["--ebpf-enabled"],

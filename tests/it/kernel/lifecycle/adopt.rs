@@ -89,6 +89,48 @@ each_backend! {
         Snapshot::take().assert_unchanged_since(&before);
     }
 
+    /// A rule without any condition, as excluding every address makes it, is told by its record: of two equal ones as
+    /// many go as are ours.
+    fn rules_that_say_nothing_but_their_target(lab, backend) {
+        let flags = ["--disable-comments", "--exclude-outbound-ips", "0.0.0.0/0,::/0", "--exclude-inbound-ips", "0.0.0.0/0"];
+        for theirs in [0, 1, 2] {
+            for family in Family::BOTH {
+                let rules = "[5:300] -A OUTPUT -j RETURN\n".repeat(theirs);
+                firewall::restore(backend.tools(), family, &format!("*nat\n{rules}COMMIT\n"));
+            }
+            let before = Snapshot::take();
+            lab.install(backend, &flags).succeeds();
+            lab.install(backend, &flags).succeeds().prints("nothing was written");
+            lab.install(backend, &["--disable-comments"]).succeeds();
+            lab.install(backend, &flags).succeeds();
+            lab.uninstall(backend, &[]).succeeds().prints("completed successfully");
+            Snapshot::take().assert_foreign_unchanged_since(&before);
+            for family in Family::BOTH {
+                firewall::restore(backend.tools(), family, "*nat\n-F OUTPUT\nCOMMIT\n");
+            }
+        }
+        // With comments there is no question.
+        lab.install(backend, &flags[1..]).succeeds();
+        lab.uninstall(backend, &[]).succeeds().prints("completed successfully");
+        assert_eq!(Backend::installed(), []);
+    }
+
+    fn what_an_adoption_cannot_attribute_is_listed(lab, backend) {
+        for family in Family::BOTH {
+            firewall::restore(backend.tools(), family, &OLD.restore_file(family));
+            firewall::restore(backend.tools(), family, "*nat\n-I OUTPUT 1 -j RETURN\nCOMMIT\n");
+        }
+        let run = lab.uninstall(backend, &["--adopt"]).succeeds().says("-t nat -A OUTPUT -j RETURN");
+        assert!(!run.stdout.contains("successfully"), "{run}");
+        for family in Family::BOTH {
+            let rules = firewall::rules(backend.tools(), family);
+            let left: Vec<&str> = rules.rules().map(|rule| rule.text.as_str()).collect();
+            assert_eq!(left, ["-A OUTPUT -j RETURN"], "{rules}");
+        }
+        let run = lab.uninstall(backend, &[]).succeeds();
+        assert!(run.stdout.contains("successfully"), "{run}");
+    }
+
     fn without_comments_and_without_memory(lab, backend) {
         lab.install(backend, &["--disable-comments", "--redirect-all-dns-traffic"]).succeeds();
         std::fs::remove_dir_all("/run/tproxy").expect("the state is there");
