@@ -23,6 +23,7 @@ use crate::status::words;
 use crate::stdout::print;
 use crate::sys::detach::{self, Ear, Side, detach};
 use crate::sys::moment::Moment;
+use crate::sys::netns::Identity;
 use crate::sys::{signal, watch};
 
 use super::install::PATIENCE;
@@ -84,7 +85,8 @@ impl Guard {
         };
         let says = Pending::new(files.identity(), time, proving);
         let text = serde_json::to_vec(&says).map_err(|error| failed("the confirmation", &error))?;
-        let log_file = log.keep(true).map_err(|error| failed("the log of the confirmation", &error))?;
+        let log_file = log.keep(true).and_then(|file| begin(file, files.identity()));
+        let log_file = log_file.map_err(|error| failed("the log of the confirmation", &error))?;
         replace(&files, &text).map_err(|error| failed("the confirmation", &error))?;
         // Whoever waits for a lock must not wait for a process that only waits itself.
         match detach(&log_file, || store.abandon_lock()) {
@@ -165,6 +167,14 @@ impl Guard {
             .hint("run 'tproxy status' to see what is there")),
         }
     }
+}
+
+/// A new log begins with the network namespace, as links in `/proc` name it; later runs go by that.
+fn begin(mut log: fs::File, identity: &Identity) -> io::Result<fs::File> {
+    if let (Some(inode), 0) = (identity.inode, log.metadata()?.len()) {
+        writeln!(log, "{} a trial in net:[{inode}]", words::time(on_the_wall(Moment::now())))?;
+    }
+    Ok(log)
 }
 
 /// Puts the file in place that says that an installation waits.

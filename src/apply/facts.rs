@@ -4,36 +4,61 @@ use crate::backend::iptables::tools::{Toolset, Variant};
 use crate::config::Config;
 use crate::config::values::IpFamilyMode;
 use crate::exit::{Exit, Failure};
-use crate::host::{self, HostFacts, Interfaces, Ipv6Support};
+use crate::host::{self, HostFacts, Interfaces, Ipv6Support, Resolver};
 
 use super::request::InstallRequest;
+
+/// What files and other programs say of the host.
+#[derive(Debug)]
+pub struct Read {
+    sidecar_uid: u32,
+    resolvers: Vec<Resolver>,
+}
+
+/// Reads files of the host, some of which the user names. On a file system whose server is gone that waits until a
+/// signal ends it, so it is done before signals are held and before others could wait for a lock.
+///
+/// # Errors
+/// The sidecar's user is missing, or a file cannot be read.
+pub fn read(config: &Config) -> Result<Read, Failure> {
+    let user = host::sidecar_user(config.kuma_dp_user.as_ref(), config.cni_mode)?;
+    if let Some(note) = &user.note {
+        tracing::info!("{note}");
+    }
+    let dns = &config.redirect.dns;
+    let mut resolvers = Vec::new();
+    if dns.enabled && !dns.capture_all {
+        let (found, notes) = host::resolvers(&dns.resolv_config_path)?;
+        for note in notes {
+            tracing::info!("{note}");
+        }
+        resolvers = found;
+    } else if dns.enabled {
+        // A proof sends questions to them. Without one they are not needed, so it does not matter what is wrong.
+        let _ = host::resolvers(&dns.resolv_config_path);
+    }
+    Ok(Read { sidecar_uid: user.uid, resolvers })
+}
+
+impl Read {
+    /// The facts that do not depend on rules.
+    pub fn and(self, interfaces: &Interfaces) -> HostFacts {
+        HostFacts {
+            sidecar_uid: self.sidecar_uid,
+            loopback: interfaces.loopback().to_owned(),
+            ipv6: interfaces.ipv6_support(),
+            resolvers: self.resolvers,
+            docker_dns: false,
+        }
+    }
+}
 
 /// The facts that do not depend on rules.
 ///
 /// # Errors
 /// The sidecar's user is missing, or the host cannot be read.
 pub fn collect(config: &Config, interfaces: &Interfaces) -> Result<HostFacts, Failure> {
-    let user = host::sidecar_user(config.kuma_dp_user.as_ref(), config.cni_mode)?;
-    if let Some(note) = &user.note {
-        tracing::info!("{note}");
-    }
-    let dns = &config.redirect.dns;
-    let resolvers = if dns.enabled && !dns.capture_all {
-        let (resolvers, notes) = host::resolvers(&dns.resolv_config_path)?;
-        for note in notes {
-            tracing::info!("{note}");
-        }
-        resolvers
-    } else {
-        Vec::new()
-    };
-    Ok(HostFacts {
-        sidecar_uid: user.uid,
-        loopback: interfaces.loopback().to_owned(),
-        ipv6: interfaces.ipv6_support(),
-        resolvers,
-        docker_dns: false,
-    })
+    Ok(read(config)?.and(interfaces))
 }
 
 /// Whether an installation without IPv6 is not to be had.

@@ -25,7 +25,7 @@ use super::store::{Phase, State, Store};
 use super::transaction::{Refused, Session};
 use super::undo::Undo;
 use super::warnings::Warnings;
-use super::{persist, refused, show, stop};
+use super::{persist, refused, show, stop, sweep};
 
 /// How long another run of ours is waited for, beyond the wait for the xtables lock.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -65,10 +65,16 @@ struct Install<'a> {
 impl<'a> Install<'a> {
     fn run(request: &'a InstallRequest) -> Result<(), Failure> {
         stop::unless_root("run it with sudo, or look at the rules that it would make with --dry-run")?;
-        stop::hold_signals()?;
         let config = &request.config;
+        // Whatever has to be read from file systems: should one not answer, any signal ends the run here.
+        let mut store = Store::unlocked()?;
+        store.must_answer()?;
+        let read = facts::read(config)?;
+        drop(persist::backup());
+        stop::hold_signals()?;
         let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())?;
-        let mut store = Store::open(PATIENCE + Duration::from_secs(config.wait.into()))?;
+        store.lock(PATIENCE + Duration::from_secs(config.wait.into()))?;
+        sweep::sweep(&store);
         confirm::stop_if_pending(&store)?;
         if request.verify {
             // Before anything is changed: no installation is taken back because others verify all the time.
@@ -76,7 +82,7 @@ impl<'a> Install<'a> {
         }
         // Under the lock: another run may have just taken ::6 away.
         let interfaces = host::interfaces()?;
-        let mut facts = facts::collect(config, &interfaces)?;
+        let mut facts = read.and(&interfaces);
         host::check_users(config, facts.sidecar_uid)?;
         let old = store.load()?;
         let mut session = Session::new(tools, config, old.as_ref(), request.adopt, false);

@@ -17,6 +17,7 @@ mod show;
 mod state;
 mod stop;
 pub mod store;
+mod sweep;
 mod transaction;
 mod undo;
 mod uninstall;

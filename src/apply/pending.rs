@@ -9,12 +9,10 @@ use crate::sys::files::{Entry, Unread};
 use crate::sys::moment::Moment;
 use crate::sys::netns::Identity;
 
+pub(super) use super::store::PENDING;
 use super::store::{Store, unread};
 
-/// What the file's name ends in.
-pub(super) const PENDING: &str = "pending";
-
-/// The same of the file that it is written as first.
+/// What the name of the file ends in that it is written as first.
 pub(super) const UNFINISHED: &str = "pending.new";
 
 /// What the name of the file ends in that says what became of it.

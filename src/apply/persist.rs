@@ -8,6 +8,10 @@ use crate::backend::iptables::tools::Variant;
 use crate::backend::{Backend, firewalld};
 use crate::exit::Failure;
 use crate::plan::Plan;
+use crate::sys::files;
+
+/// More than is read of the file, in bytes.
+const LARGEST: u64 = 32 << 20;
 
 /// Puts the rules of a plan into firewalld's configuration where that is wanted; where it is not, says what firewalld
 /// will do. The file belongs to one network namespace, and runs in others neither read nor write it.
@@ -107,6 +111,7 @@ fn is_to_be_read(path: &Path) -> bool {
 }
 
 fn holds_ours(path: &Path) -> bool {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let text = files::read(path, LARGEST).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
     matches!(firewalld::remove(&text, true), Ok(Some(_)))
 }

@@ -36,6 +36,12 @@ const DIRECTORY_TRIES: usize = 100;
 /// What the name of the state file ends in.
 pub const RECORD: &str = "json";
 
+/// What the name of the file ends in that says that an installation waits to be confirmed.
+pub(super) const PENDING: &str = "pending";
+
+/// What the name of the lock ends in.
+pub(super) const LOCK: &str = "lock";
+
 /// What the name of the file ends in that it is written as first; a run that is killed meanwhile leaves it.
 pub(super) const UNFINISHED: &str = "new";
 
@@ -167,13 +173,36 @@ impl Store {
                 }
             },
         }
-        let lock = self.entry("lock").ok_or_else(closed)?;
+        let lock = self.entry(LOCK).ok_or_else(closed)?;
         FileLock::acquire(&lock, wait)
     }
 
     /// Who holds the lock now, as far as that can be seen.
     pub fn holder(&self) -> Option<Holder> {
-        lock::holder(&self.path("lock"))
+        lock::holder(&self.path(LOCK))
+    }
+
+    /// Reads what is kept here, and no more: on a file system that does not answer that waits.
+    ///
+    /// # Errors
+    /// Something has the name of a file and is none ([`Exit::Usage`]).
+    pub fn must_answer(&self) -> Result<(), Failure> {
+        for entry in [RECORD, PENDING].into_iter().filter_map(|kind| self.entry(kind)) {
+            if let Err(error) = entry.read(LARGEST).map(drop)
+                && error.is_misnamed()
+            {
+                return Err(unread(&entry.path(), &error));
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory of all network namespaces, where nobody else can write it.
+    pub(super) fn dir(&self) -> Option<&Dir> {
+        match &self.place {
+            Place::Ours(dir) => Some(dir),
+            Place::Missing | Place::Closed(_) => None,
+        }
     }
 
     /// Why nothing is kept here, if nothing can be.
@@ -279,7 +308,7 @@ impl Store {
 
     /// Removes the directory, if nothing is left in it.
     pub fn leave(&self) {
-        if let Place::Ours(dir) = &self.place {
+        if let Some(dir) = self.dir() {
             dir.remove_if_empty();
         }
     }
@@ -318,10 +347,7 @@ impl Store {
 
     /// A file of this network namespace; `None` where there is no directory to have it.
     pub fn entry(&self, kind: &str) -> Option<Entry> {
-        match &self.place {
-            Place::Ours(dir) => Some(dir.entry(self.name(kind))),
-            Place::Missing | Place::Closed(_) => None,
-        }
+        self.dir().map(|dir| dir.entry(self.name(kind)))
     }
 
     fn name(&self, kind: &str) -> String {

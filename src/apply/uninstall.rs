@@ -15,7 +15,7 @@ use super::scene::Goal;
 use super::store::{Phase, State, Store};
 use super::transaction::Session;
 use super::undo::Undo;
-use super::{pending, persist, show, stop};
+use super::{pending, persist, show, stop, sweep};
 
 /// Removes all that is ours from both variants and both families, or shows what that would be. Needs no sidecar
 /// user and no valid plan. Prints the result on stdout.
@@ -31,10 +31,15 @@ pub fn uninstall(request: &UninstallRequest) -> Result<(), Failure> {
 
 fn run(request: &UninstallRequest) -> Result<(), Failure> {
     stop::unless_root("run it with sudo")?;
-    stop::hold_signals()?;
     let config = &request.config;
+    // Whatever has to be read from file systems: should one not answer, any signal ends the run here.
+    let mut store = Store::unlocked()?;
+    store.must_answer()?;
+    drop(persist::backup());
+    stop::hold_signals()?;
     let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())?;
-    let mut store = Store::open(PATIENCE + Duration::from_secs(config.wait.into()))?;
+    store.lock(PATIENCE + Duration::from_secs(config.wait.into()))?;
+    sweep::sweep(&store);
     let old = store.load()?;
     let mut session = Session::new(tools, config, old.as_ref(), request.adopt, request.force);
 

@@ -47,6 +47,8 @@ pub fn verify(matches: &ArgMatches) -> Result<(), Failure> {
             Failure::new(Exit::Host, "only root can send packets as other users").hint("run it with sudo")
         );
     }
+    // On a file system that does not answer this waits, and nobody then waits for this process.
+    verify::files_must_answer(&resolved)?;
     let _turn = Turn::take(turn::PATIENCE)?;
     let budget = Budget::begin();
     let Wanted { config, written } = verify::wanted(&resolved, &budget)?;

@@ -11,6 +11,7 @@ mod user;
 use std::path::Path;
 
 use crate::exit::{Exit, Failure};
+use crate::sys::files;
 pub use facts::{HostFacts, Ipv6Support, Resolver};
 pub use guests::{Guests, guests};
 pub use listeners::listeners;
@@ -19,13 +20,18 @@ pub use resolv_conf::parse as parse_resolv_conf;
 pub use uid_map::check_users;
 pub use user::{User, sidecar_user, sidecar_user_takes_a_program};
 
+/// The longest resolv.conf that is read, in bytes; the C library reads three servers of it.
+const LARGEST: u64 = 1 << 20;
+
 /// The DNS servers of a resolv.conf, and what in it should be looked at: one sentence each.
 ///
 /// # Errors
-/// The file cannot be read.
+/// The file cannot be read, or is no regular file ([`Exit::Usage`]): nobody knows when a pipe ends.
 pub fn resolvers(path: &Path) -> Result<(Vec<Resolver>, Vec<String>), Failure> {
-    let text = std::fs::read(path).map_err(|error| {
-        Failure::new(Exit::Host, format!("cannot read the DNS servers from {}: {error}", path.display()))
+    let text = files::read(path, LARGEST).map_err(|error| {
+        // What is no file was named by mistake.
+        let exit = if error.is_misnamed() { Exit::Usage } else { Exit::Host };
+        Failure::new(exit, format!("cannot read the DNS servers from {}: {error}", path.display()))
             .hint("name the file with redirect.dns.resolvConfigPath, or redirect every DNS question with --redirect-all-dns-traffic")
     })?;
     let (resolvers, notes) = parse_resolv_conf(&text);

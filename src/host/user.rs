@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use crate::config::values::UserSpec;
 use crate::exit::{Exit, Failure};
+use crate::sys::files::{self, Unread};
 use crate::sys::run::{Command, RunError, run};
 
 const PASSWD: &str = "/etc/passwd";
+
+/// The longest that is read of it, in bytes.
+const LARGEST: u64 = 64 << 20;
 
 /// How long the other user databases of the host may take.
 const DIRECTORY_DEADLINE: Duration = Duration::from_secs(10);
@@ -37,7 +41,7 @@ pub fn sidecar_user(spec: Option<&UserSpec>, cni_mode: bool) -> Result<User, Fai
 
 /// Whether a program has to be run to find that user, because `/etc/passwd` does not have it.
 pub fn sidecar_user_takes_a_program(spec: Option<&UserSpec>, cni_mode: bool) -> bool {
-    let text = std::fs::read_to_string(PASSWD).unwrap_or_default();
+    let text = passwd().unwrap_or_default();
     let has = |wanted: &str| entries(&text).any(|(name, _)| name == wanted);
     match spec {
         Some(spec) => spec.as_uid().is_none() && !has(spec.as_str()),
@@ -57,12 +61,16 @@ struct System;
 /// configured name service into this process, and those that ask the network can hold it up for a minute.
 impl Users for System {
     fn by_uid(&self, uid: u32) -> Result<Option<String>, String> {
-        let text = std::fs::read_to_string(PASSWD).map_err(|error| format!("{PASSWD}: {error}"))?;
+        let text = passwd().map_err(|error| format!("{PASSWD}: {error}"))?;
         Ok(entries(&text).find(|(_, of)| *of == uid).map(|(name, _)| name.to_owned()))
     }
 
     fn by_name(&self, name: &str) -> Result<Option<u32>, String> {
-        let text = std::fs::read_to_string(PASSWD).unwrap_or_default();
+        let text = match passwd() {
+            // Those who look names up for others would wait for it too.
+            Err(error) if error.is_misnamed() => return Err(format!("{PASSWD}: {error}")),
+            text => text.unwrap_or_default(),
+        };
         if let Some((_, uid)) = entries(&text).find(|(of, _)| *of == name) {
             return Ok(Some(uid));
         }
@@ -76,6 +84,10 @@ impl Users for System {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+fn passwd() -> Result<String, Unread> {
+    Ok(String::from_utf8_lossy(&files::read(PASSWD.as_ref(), LARGEST)?).into_owned())
 }
 
 /// Names and UIDs of a text in the form of `/etc/passwd` (passwd(5)); lines of another form are passed over.

@@ -27,6 +27,16 @@ pub struct Identity {
     pub notes: Vec<String>,
 }
 
+impl Identity {
+    /// The cookie in the key, if the kernel gives one.
+    pub fn cookie(&self) -> Option<u64> {
+        let (cookie, rest) = self.id.split_once('-').unwrap_or((&self.id, ""));
+        // Where the inode stands in, there are three parts.
+        let stands_in = rest.contains('-') || self.boot.is_empty() && !rest.is_empty();
+        (!stands_in).then(|| u64::from_str_radix(cookie, 16).ok()).flatten()
+    }
+}
+
 /// Of the calling thread's network namespace: its own, and no other one's, also not a later one's.
 ///
 /// The key is made of the namespace's cookie, which counts up and is never used again, and of the boot, because the

@@ -12,6 +12,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
+use super::files;
 use super::netns;
 use super::run::{self, Command};
 
@@ -111,7 +112,8 @@ fn become_root(wanted: Wanted<'_>) -> Result<(), NoMachine> {
 
 /// `newuidmap` for this process, held back by a shell until it gets a line to read.
 fn mapping_of_users(uid: u32, wanted: Wanted<'_>) -> Option<Command> {
-    let subuid = fs::read_to_string("/etc/subuid").ok()?;
+    let subuid = files::read("/etc/subuid".as_ref(), 1 << 20).ok()?;
+    let subuid = String::from_utf8_lossy(&subuid);
     let name = run::run(&Command::new("id", ["-un"], DEADLINE)).ok().filter(run::Output::success);
     let name = name.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     let granted = granted(&subuid, uid, name.as_deref());

@@ -29,4 +29,4 @@ pub mod witness;
 pub use budget::Budget;
 pub use check::{Evidence, Id, Method, Outcome, Report, Status};
 pub use run::run;
-pub use source::{Wanted, wanted};
+pub use source::{Wanted, files_must_answer, wanted};

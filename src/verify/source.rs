@@ -9,6 +9,7 @@ use crate::backend::iptables::tools::Tools;
 use crate::backend::{iptables, nftables};
 use crate::config::{Config, Executables, Resolved, Sources, Written, is_short};
 use crate::exit::{Exit, Failure};
+use crate::host;
 use crate::plan::Family;
 use crate::status::look::native_table;
 use crate::status::model::Compared;
@@ -72,6 +73,21 @@ pub fn wanted(resolved: &Resolved, budget: &Budget) -> Result<Wanted, Failure> {
         }
     };
     Ok(Wanted { config, written })
+}
+
+/// Reads the files that the configuration to verify will need, and no more.
+///
+/// # Errors
+/// One of them is no file, but a pipe or a device.
+pub fn files_must_answer(resolved: &Resolved) -> Result<(), Failure> {
+    let store = Store::unlocked()?;
+    store.must_answer()?;
+    let named =
+        || (resolved.config.redirect.dns.enabled).then_some(&resolved.config.redirect.dns.resolv_config_path);
+    match named().map(|path| host::resolvers(path)) {
+        Some(Err(failure)) if failure.exit == Exit::Usage => Err(failure),
+        _ => Ok(()),
+    }
 }
 
 /// Whether there is nothing of ours, as far as can be told in time.

@@ -9,9 +9,13 @@ use std::path::{Path, PathBuf};
 use super::{Error, SKELETON, merge, remove};
 use crate::exit::{Exit, Failure};
 use crate::plan::Plan;
+use crate::sys::files;
 
 /// Where firewalld has it.
 pub const DIRECT_XML: &str = "/etc/firewalld/direct.xml";
+
+/// The longest that is read of it, in bytes: ten thousand rules are a tenth of it.
+const LARGEST: u64 = 32 << 20;
 
 /// As firewalld's own.
 const MODE: u32 = 0o644;
@@ -136,9 +140,9 @@ impl Text {
 }
 
 fn read(path: &Path) -> Result<Option<Text>, Failure> {
-    match fs::read(path) {
+    match files::read(path, LARGEST) {
         Ok(bytes) => Ok(Some(Text::decode(bytes))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.is_missing() => Ok(None),
         Err(error) => Err(Failure::new(Exit::Failed, format!("cannot read {}: {error}", path.display()))),
     }
 }

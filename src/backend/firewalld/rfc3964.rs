@@ -4,16 +4,21 @@
 //! them, `::/96` among those, unless it leaves by `lo`. A redirected connection of a local process has `::1` as its
 //! destination by then, which is in `::/96`, and still the interface of its first route.
 
+use crate::sys::files;
+
 const CONF: &str = "/etc/firewalld/firewalld.conf";
+
+/// The longest that is read of it, in bytes.
+const LARGEST: u64 = 1 << 20;
 
 /// What should be said before IPv6 is redirected, if firewalld rules this network namespace and would reject it.
 pub fn ipv6_warning() -> Option<String> {
     if !super::rules_here() {
         return None;
     }
-    let conf = match std::fs::read(CONF) {
+    let conf = match files::read(CONF.as_ref(), LARGEST) {
         Ok(conf) => conf,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(error) if error.is_missing() => Vec::new(),
         // What it says is not known, so nothing is said of it.
         Err(_) => return None,
     };

@@ -30,7 +30,7 @@ fn rule(table: &str, chain: &str, args: &str) -> RecordedRule {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(60))]
 
     /// While one installation takes the place of another one, the rules of both.
     #[test]

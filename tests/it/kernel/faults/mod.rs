@@ -9,10 +9,12 @@ mod native;
 mod records;
 mod refusals;
 mod rooms;
+mod sweep;
 mod switch;
 mod tools;
 mod unreadable;
 mod users;
+mod waits;
 
 use crate::support::firewall;
 use crate::support::snapshot::Snapshot;
