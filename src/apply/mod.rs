@@ -6,6 +6,7 @@ pub(crate) mod facts;
 pub(crate) mod guests;
 mod install;
 pub(crate) mod look;
+mod open;
 mod passthrough;
 pub(crate) mod pending;
 mod persist;

@@ -97,6 +97,12 @@ impl Scene {
         Goal { iptables: self.iptables.as_wanted(), native: self.native.clone().map(WantedTable::Former) }
     }
 
+    /// The families whose traffic rules of ours redirect now.
+    pub fn redirected(&self) -> Vec<Family> {
+        let native = self.table().filter(|table| foreign::is_installation(table));
+        redirected(&self.iptables.as_wanted(), native)
+    }
+
     /// By what ways something of ours is there.
     pub fn installed(&self) -> Vec<Backend> {
         let iptables = self.iptables.installed().into_iter().map(Backend::Iptables);
@@ -125,6 +131,11 @@ impl Goal {
         }
     }
 
+    /// The families whose traffic it redirects.
+    pub fn redirected(&self) -> Vec<Family> {
+        redirected(&self.iptables, self.native.as_ref().map(WantedTable::table))
+    }
+
     /// How many rules that is.
     pub fn rules(&self) -> RuleCounts {
         RuleCounts {
@@ -136,6 +147,12 @@ impl Goal {
             native: self.native.as_ref().map(|wanted| wanted.table().rule_count()),
         }
     }
+}
+
+fn redirected(iptables: &BTreeMap<Place, Wanted>, native: Option<&Table>) -> Vec<Family> {
+    let over_iptables = |of| iptables.iter().any(|((_, family), wanted)| *family == of && wanted.redirects());
+    let natively = |of| native.is_some_and(|table| !table.lets_pass(of));
+    Family::BOTH.into_iter().filter(|&family| over_iptables(family) || natively(family)).collect()
 }
 
 impl Steps {

@@ -24,6 +24,7 @@ use crate::exit::{Exit, Failure};
 use crate::sys::signal;
 
 use super::look::{self, Record, Sight};
+use super::open::OpenConnections;
 use super::scene::{Goal, Scene, Steps};
 use super::store::State;
 
@@ -191,7 +192,10 @@ impl Session {
     ) -> Result<(), Refused> {
         let mut scene = scene.clone();
         for attempt in 0..=self.max_retries {
-            let Err(refused) = self.commit_all(&scene.steps(goal), goal) else { return Ok(()) };
+            let open = OpenConnections::before(&scene, goal);
+            let tried = self.commit_all(&scene.steps(goal), goal);
+            open.after();
+            let Err(refused) = tried else { return Ok(()) };
             if attempt == self.max_retries {
                 return Err(refused);
             }

@@ -13,6 +13,7 @@ pub mod routing;
 pub mod rules;
 pub mod ruleset;
 pub mod sockets;
+pub mod streams;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

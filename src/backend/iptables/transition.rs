@@ -142,7 +142,7 @@ impl Wanted {
 
     /// Whether anything is redirected by it: only our own chains do that.
     pub fn redirects(&self) -> bool {
-        !self.own.is_empty()
+        self.own.values().any(|rules| !rules.is_empty())
     }
 
     /// How many rules that is.

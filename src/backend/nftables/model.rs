@@ -24,6 +24,11 @@ pub struct Table {
 }
 
 impl Table {
+    /// Whether it leaves a family alone: it is of an installation for the other one.
+    pub fn lets_pass(&self, family: Family) -> bool {
+        self.chains.iter().flat_map(|chain| &chain.rules).any(|rule| rule.lets_pass() == Some(family))
+    }
+
     /// How many rules it has.
     pub fn rule_count(&self) -> usize {
         self.chains.iter().map(|chain| chain.rules.len()).sum()

@@ -2,6 +2,8 @@
 //!
 //! Layouts are those of the kernel's `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.
 
+pub mod enter;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -80,27 +82,7 @@ pub fn forget(protocol: Protocol, from: SocketAddr, to: SocketAddr, zone: u16) -
 }
 
 fn about(kind: u16, protocol: Protocol, from: SocketAddr, to: SocketAddr, zone: u16) -> Request {
-    let (family, source, destination) = match (from.ip(), to.ip()) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => {
-            (Family::V4, (CTA_IP_V4_SRC, from.octets().to_vec()), (CTA_IP_V4_DST, to.octets().to_vec()))
-        }
-        (from, to) => (
-            Family::V6,
-            (CTA_IP_V6_SRC, six(from).octets().to_vec()),
-            (CTA_IP_V6_DST, six(to).octets().to_vec()),
-        ),
-    };
-    let number_of = match protocol {
-        Protocol::Tcp => 6u8,
-        Protocol::Udp => 17,
-    };
-    let addresses = nest(&[(source.0, &source.1), (destination.0, &destination.1)]);
-    let ports = nest(&[
-        (CTA_PROTO_NUM, &[number_of]),
-        (CTA_PROTO_SRC_PORT, &from.port().to_be_bytes()),
-        (CTA_PROTO_DST_PORT, &to.port().to_be_bytes()),
-    ]);
-    let tuple = nest(&[(CTA_TUPLE_IP | NESTED, &addresses), (CTA_TUPLE_PROTO | NESTED, &ports)]);
+    let (family, tuple) = tuple(protocol, from, to);
     let zone = zone.to_be_bytes();
     let mut all: Vec<(u16, &[u8])> = vec![(CTA_TUPLE_ORIG | NESTED, &tuple)];
     // A kernel without zones refuses even the number of the only one.
@@ -108,6 +90,28 @@ fn about(kind: u16, protocol: Protocol, from: SocketAddr, to: SocketAddr, zone: 
         all.push((CTA_ZONE, &zone));
     }
     Request::new(kind, NLM_F_ACK, &[number(family), 0, 0, 0], &all)
+}
+
+/// The ends of packets in one direction, and of which family that makes them.
+fn tuple(protocol: Protocol, from: SocketAddr, to: SocketAddr) -> (Family, Vec<u8>) {
+    let number_of = match protocol {
+        Protocol::Tcp => 6u8,
+        Protocol::Udp => 17,
+    };
+    let (family, addresses) = match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            (Family::V4, nest(&[(CTA_IP_V4_SRC, &from.octets()), (CTA_IP_V4_DST, &to.octets())]))
+        }
+        (from, to) => {
+            (Family::V6, nest(&[(CTA_IP_V6_SRC, &six(from).octets()), (CTA_IP_V6_DST, &six(to).octets())]))
+        }
+    };
+    let ports = nest(&[
+        (CTA_PROTO_NUM, &[number_of]),
+        (CTA_PROTO_SRC_PORT, &from.port().to_be_bytes()),
+        (CTA_PROTO_DST_PORT, &to.port().to_be_bytes()),
+    ]);
+    (family, nest(&[(CTA_TUPLE_IP | NESTED, &addresses), (CTA_TUPLE_PROTO | NESTED, &ports)]))
 }
 
 fn six(addr: IpAddr) -> Ipv6Addr {

@@ -12,7 +12,7 @@ use super::{Socket, absent};
 use crate::config::values::Protocol;
 use crate::plan::Family;
 
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
+pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const REQUEST: usize = 56;
 const TCP_TIME_WAIT: u8 = 6;
 const TCP_CLOSE: u8 = 7;
@@ -20,10 +20,10 @@ const TCP_LISTEN: u8 = 10;
 /// The last state, of a request for a connection (`TCP_NEW_SYN_RECV`).
 const TCP_LAST: u8 = 12;
 /// Behind family, state and timers (4), and the two ports.
-const SOURCE: usize = 8;
+pub(super) const SOURCE: usize = 8;
 /// Behind family, state and timers (4), the addresses (48) and three counters (12).
 const UID: usize = 64;
-const INODE: usize = 68;
+pub(super) const INODE: usize = 68;
 /// The size of `struct inet_diag_msg`; attributes follow.
 const ANSWER: usize = 72;
 const INET_DIAG_SKV6ONLY: u16 = 11;
@@ -70,7 +70,12 @@ pub fn connections(family: Family) -> io::Result<Vec<(IpAddr, IpAddr)>> {
     Ok(found)
 }
 
-fn dump(family: Family, protocol: u8, states: u32, mut each: impl FnMut(&Message<'_>)) -> io::Result<()> {
+pub(super) fn dump(
+    family: Family,
+    protocol: u8,
+    states: u32,
+    mut each: impl FnMut(&Message<'_>),
+) -> io::Result<()> {
     let mut header = vec![0; REQUEST];
     header[..2].copy_from_slice(&[number(family), protocol]);
     header[4..8].copy_from_slice(&states.to_ne_bytes());

@@ -12,6 +12,7 @@ mod harness;
 mod host_files;
 mod lifecycle;
 mod native;
+mod open;
 mod preservation;
 mod proof;
 mod traffic;

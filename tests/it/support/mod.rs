@@ -17,6 +17,7 @@ pub mod mesh;
 pub mod names;
 pub mod network;
 pub mod ruleset;
+pub mod session;
 pub mod snapshot;
 pub mod tracer;
 pub mod users;

@@ -59,13 +59,19 @@ impl Call {
         self.thread.as_raw()
     }
 
-    /// What is said to netfilter, if something is.
-    pub fn said(&self) -> Option<Vec<u8>> {
+    /// What is said to the kernel over netlink, if something is.
+    pub fn sent(&self) -> Option<Vec<u8>> {
         if self.number != libc::SYS_sendto {
             return None;
         }
         let mut bytes = vec![0; usize::try_from(self.arguments[2]).expect("a length")];
         self.memory(false).read_exact_at(&mut bytes, self.arguments[1]).expect("memory of the program");
+        Some(bytes)
+    }
+
+    /// What is said to netfilter, if something is.
+    pub fn said(&self) -> Option<Vec<u8>> {
+        let bytes = self.sent()?;
         let kind = u16::from_ne_bytes([*bytes.get(4)?, *bytes.get(5)?]);
         // Other netlink families have such numbers too, but nothing else begins with either of these two.
         (kind == BATCH_BEGIN && bytes.len() > 64 || kind >> 8 == NF_TABLES).then_some(bytes)
