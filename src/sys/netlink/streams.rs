@@ -63,7 +63,7 @@ fn read(message: &Message<'_>) -> Option<Stream> {
     if message.kind != SOCK_DIAG_BY_FAMILY {
         return None;
     }
-    let [family, state, _, _, local_high, local_low, high, low] = bytes.first_chunk::<8>()?;
+    let [family, in_state, _, _, local_high, local_low, high, low] = bytes.first_chunk::<8>()?;
     let six = *family == number(Family::V6);
     let address = |at: usize| -> Option<IpAddr> {
         let bytes: &[u8; 16] = bytes.get(at..)?.first_chunk()?;
@@ -71,7 +71,7 @@ fn read(message: &Message<'_>) -> Option<Stream> {
         Some(if six { IpAddr::from(*bytes).to_canonical() } else { Ipv4Addr::new(a, b, c, d).into() })
     };
     let owned = u32_at(bytes, INODE)? != 0;
-    let stage = match *state {
+    let stage = match *in_state {
         SYN_SENT => Stage::Asked,
         SYN_RECV => Stage::Agreed,
         ESTABLISHED | CLOSE_WAIT => Stage::Open,

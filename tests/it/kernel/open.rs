@@ -112,10 +112,10 @@ each_stack! {
         };
         let port = |listener: &TcpListener| listener.local_addr().expect("a port").port();
         let (here, there) = (listener(any, 0), lab.peer().run(move || listener(any, 0)));
-        let (to_here, to_there) = (SocketAddr::new(host, port(&here)), SocketAddr::new(peer, port(&there)));
+        let (inside, outside) = (SocketAddr::new(host, port(&here)), SocketAddr::new(peer, port(&there)));
         lab.peer().run(move || drop_all("I"));
-        let out = as_user(APP, move || ask(to_there));
-        let incoming = lab.peer().run(move || ask(to_here));
+        let out = as_user(APP, move || ask(outside));
+        let incoming = lab.peer().run(move || ask(inside));
 
         lab.install(backend, &[]).succeeds();
         lab.peer().run(move || drop_all("D"));

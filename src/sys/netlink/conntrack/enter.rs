@@ -76,7 +76,7 @@ pub fn enter(entries: &[Entry]) -> Entered {
         let refused = entered.refused.get_or_insert((0, errno.into()));
         *refused = (refused.0 + count, explained(errno));
     };
-    match each(entries, |entry| new(entry)) {
+    match each(entries, new) {
         Err(errno) => refuse(entries.len(), errno),
         Ok(verdicts) => {
             for (place, verdict) in verdicts.into_iter().enumerate() {
