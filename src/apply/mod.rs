@@ -2,6 +2,7 @@
 
 pub mod confirm;
 pub(crate) mod degrade;
+mod dns_flows;
 pub(crate) mod facts;
 pub(crate) mod guests;
 mod install;

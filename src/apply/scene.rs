@@ -7,6 +7,7 @@ use crate::backend::iptables::observe::Unread;
 use crate::backend::iptables::situation::{Changes, Place, Situation};
 use crate::backend::iptables::tools::{Tools, Variant};
 use crate::backend::iptables::transition::Wanted;
+use crate::backend::iptables::typed::TypedRule;
 use crate::backend::nftables::change::{Change, Wanted as WantedTable};
 use crate::backend::nftables::decode::Observed;
 use crate::backend::nftables::foreign;
@@ -100,7 +101,7 @@ impl Scene {
     /// The families whose traffic rules of ours redirect now.
     pub fn redirected(&self) -> Vec<Family> {
         let native = self.table().filter(|table| foreign::is_installation(table));
-        redirected(&self.iptables.as_wanted(), native)
+        redirected(|family| self.iptables.redirects(family), native)
     }
 
     /// By what ways something of ours is there.
@@ -133,7 +134,15 @@ impl Goal {
 
     /// The families whose traffic it redirects.
     pub fn redirected(&self) -> Vec<Family> {
-        redirected(&self.iptables, self.native.as_ref().map(WantedTable::table))
+        let over_iptables =
+            |family| self.iptables.iter().any(|((_, of), wanted)| *of == family && wanted.redirects());
+        redirected(over_iptables, self.native.as_ref().map(WantedTable::table))
+    }
+
+    /// The rules over iptables of a family that have a say in where datagrams go.
+    pub fn datagram_rules(&self, family: Family) -> Vec<TypedRule> {
+        let places = self.iptables.iter().filter(|((_, of), _)| *of == family);
+        places.flat_map(|(_, wanted)| wanted.datagram_rules()).collect()
     }
 
     /// How many rules that is.
@@ -149,8 +158,7 @@ impl Goal {
     }
 }
 
-fn redirected(iptables: &BTreeMap<Place, Wanted>, native: Option<&Table>) -> Vec<Family> {
-    let over_iptables = |of| iptables.iter().any(|((_, family), wanted)| *family == of && wanted.redirects());
+fn redirected(over_iptables: impl Fn(Family) -> bool, native: Option<&Table>) -> Vec<Family> {
     let natively = |of| native.is_some_and(|table| !table.lets_pass(of));
     Family::BOTH.into_iter().filter(|&family| over_iptables(family) || natively(family)).collect()
 }

@@ -23,6 +23,7 @@ use crate::config::values::BackendChoice;
 use crate::exit::{Exit, Failure};
 use crate::sys::signal;
 
+use super::dns_flows::DnsFlows;
 use super::look::{self, Record, Sight};
 use super::open::OpenConnections;
 use super::scene::{Goal, Scene, Steps};
@@ -190,12 +191,16 @@ impl Session {
         goal: &Goal,
         pause: impl Fn(Duration) -> bool,
     ) -> Result<(), Refused> {
+        let flows = DnsFlows::new(scene, goal);
         let mut scene = scene.clone();
         for attempt in 0..=self.max_retries {
             let open = OpenConnections::before(&scene, goal);
             let tried = self.commit_all(&scene.steps(goal), goal);
             open.after();
-            let Err(refused) = tried else { return Ok(()) };
+            let Err(refused) = tried else {
+                flows.forget();
+                return Ok(());
+            };
             if attempt == self.max_retries {
                 return Err(refused);
             }

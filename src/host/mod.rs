@@ -15,7 +15,7 @@ use crate::sys::files;
 pub use facts::{HostFacts, Ipv6Support, Resolver};
 pub use guests::{Guests, guests};
 pub use listeners::listeners;
-pub use net::{Interfaces, PASSTHROUGH, interfaces, is_up, listening_tcp_ports};
+pub use net::{Interfaces, PASSTHROUGH, interfaces, is_up, listening_tcp_ports, own_addresses};
 pub use resolv_conf::parse as parse_resolv_conf;
 pub use uid_map::check_users;
 pub use user::{User, sidecar_user, sidecar_user_takes_a_program};

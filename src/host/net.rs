@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::net::if_::InterfaceFlags;
@@ -49,6 +49,16 @@ pub fn interfaces() -> Result<Interfaces, Failure> {
 pub fn is_up(name: &str) -> bool {
     let is_it = |interface: &InterfaceAddress| interface.interface_name == name;
     getifaddrs().into_iter().flatten().filter(is_it).any(|it| it.flags.contains(InterfaceFlags::IFF_UP))
+}
+
+/// The addresses of all interfaces of this network namespace; none where they cannot be had.
+pub fn own_addresses() -> BTreeSet<IpAddr> {
+    let address = |interface: InterfaceAddress| -> Option<IpAddr> {
+        let address = interface.address?;
+        let four = address.as_sockaddr_in().map(|four| four.ip().into());
+        four.or_else(|| address.as_sockaddr_in6().map(|six| six.ip().into()))
+    };
+    getifaddrs().into_iter().flatten().filter_map(address).collect()
 }
 
 impl Interfaces {

@@ -79,6 +79,27 @@ impl Situation {
         }
     }
 
+    /// The rules of ours of a family that have a say in where datagrams go.
+    pub fn datagram_rules(&self, family: Family) -> Vec<TypedRule> {
+        let places = self.ownership.iter().filter(|((_, of), _)| *of == family);
+        let rules = places.filter_map(|(place, own)| {
+            let about_them = |words: &str| words.contains("-p udp");
+            Some(typed::own_rules_with(self.observation.get(place)?, own, about_them))
+        });
+        rules.flatten().collect()
+    }
+
+    /// Whether any of our chains of a family has a rule: only they redirect connections.
+    pub fn redirects(&self, family: Family) -> bool {
+        let places = self.ownership.iter().filter(|((_, of), _)| *of == family);
+        places.into_iter().any(|(place, own)| {
+            let nat = self.observation.get(place).and_then(|saved| saved.table(Table::Nat.name()));
+            own.chains.iter().any(|name| {
+                nat.and_then(|nat| nat.chain(name.name())).is_some_and(|chain| !chain.rules.is_empty())
+            })
+        })
+    }
+
     /// How many rules are ours, by family.
     pub fn own_rule_counts(&self) -> BTreeMap<Family, usize> {
         let mut counts = BTreeMap::new();

@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::plan::{ChainRef, FamilyPlan, OwnChain, Placement, Table};
+use crate::plan::{BuiltinChain, ChainRef, FamilyPlan, OwnChain, Placement, Table};
 
 use super::decode::Canonical;
 use super::owned::{Ownership, RecordedRule, SharedRule};
 use super::save::{Saved, SavedRule};
 use super::syntax::{Style, rule_args};
+use super::typed::TypedRule;
 
 /// Where in a shared chain a wanted rule belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +144,26 @@ impl Wanted {
     /// Whether anything is redirected by it: only our own chains do that.
     pub fn redirects(&self) -> bool {
         self.own.values().any(|rules| !rules.is_empty())
+    }
+
+    /// Its rules that have a say in where datagrams go.
+    pub fn datagram_rules(&self) -> Vec<TypedRule> {
+        let builtin = |name: &String| {
+            let chains = [BuiltinChain::Prerouting, BuiltinChain::Output].map(ChainRef::Builtin);
+            chains.into_iter().find(|chain| chain.name() == name)
+        };
+        let shared =
+            self.shared.iter().filter_map(|((table, chain), rules)| Some((*table, builtin(chain)?, rules)));
+        let own = self.own.iter().map(|(chain, rules)| (Table::Nat, ChainRef::Own(*chain), rules));
+        let all = shared
+            .chain(own)
+            .flat_map(|(table, chain, rules)| rules.iter().map(move |rule| (table, chain, rule)));
+        let about_them = all.filter(|(.., rule)| rule.args.contains("-p udp"));
+        let typed = about_them.filter_map(|(table, chain, rule)| match &rule.key {
+            Key::Rule(rule) => Some(TypedRule { table, chain, rule: rule.clone(), packets: None }),
+            Key::Text(_) => None,
+        });
+        typed.collect()
     }
 
     /// How many rules that is.

@@ -22,19 +22,28 @@ pub struct TypedRule {
 
 /// The rules of ours that can be read, table by table and chain by chain in the kernel's order.
 pub fn own_rules(saved: &Saved, own: &Ownership) -> Vec<TypedRule> {
+    own_rules_with(saved, own, |_| true)
+}
+
+/// Those of them whose words are of interest; what is not need not be understood.
+pub fn own_rules_with(saved: &Saved, own: &Ownership, wanted: impl Fn(&str) -> bool) -> Vec<TypedRule> {
     let mut rules = Vec::new();
     for shared in &own.shared {
         let chain = [BuiltinChain::Prerouting, BuiltinChain::Output]
             .map(ChainRef::Builtin)
             .into_iter()
             .find(|chain| chain.name() == shared.chain);
+        if !wanted(&shared.rule.args) {
+            continue;
+        }
         if let (Some(chain), Some(rule)) = (chain, Canonical::read(&shared.rule)) {
             rules.push(TypedRule { table: shared.table, chain, rule, packets: shared.rule.packets });
         }
     }
     for &name in &own.chains {
         let chain = saved.table(Table::Nat.name()).and_then(|nat| nat.chain(name.name()));
-        for saved in chain.map(|chain| chain.rules.as_slice()).unwrap_or_default() {
+        let rules_of_it = chain.map(|chain| chain.rules.as_slice()).unwrap_or_default();
+        for saved in rules_of_it.iter().filter(|rule| wanted(&rule.args)) {
             let foreign = own.intruders.iter().any(|(of, rule)| *of == name && rule == saved);
             if let Some(rule) = Canonical::read(saved).filter(|_| !foreign) {
                 let chain = ChainRef::Own(name);

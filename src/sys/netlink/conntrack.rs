@@ -3,6 +3,7 @@
 //! Layouts are those of the kernel's `include/uapi/linux/netfilter/nfnetlink_conntrack.h`.
 
 pub mod enter;
+pub mod list;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -137,12 +138,20 @@ fn read(message: &Message<'_>, from: SocketAddr) -> Option<Flow> {
 }
 
 fn source(tuple: &[u8]) -> Option<SocketAddr> {
+    end(tuple, CTA_IP_V4_SRC, CTA_IP_V6_SRC, CTA_PROTO_SRC_PORT)
+}
+
+fn destination(tuple: &[u8]) -> Option<SocketAddr> {
+    end(tuple, CTA_IP_V4_DST, CTA_IP_V6_DST, CTA_PROTO_DST_PORT)
+}
+
+fn end(tuple: &[u8], v4: u16, v6: u16, port: u16) -> Option<SocketAddr> {
     let addresses = find(tuple, CTA_TUPLE_IP)?;
-    let addr = match find(addresses, CTA_IP_V4_SRC) {
+    let addr = match find(addresses, v4) {
         Some(octets) => Ipv4Addr::from(<[u8; 4]>::try_from(octets).ok()?).into(),
-        None => Ipv6Addr::from(<[u8; 16]>::try_from(find(addresses, CTA_IP_V6_SRC)?).ok()?).into(),
+        None => Ipv6Addr::from(<[u8; 16]>::try_from(find(addresses, v6)?).ok()?).into(),
     };
-    let port = find(find(tuple, CTA_TUPLE_PROTO)?, CTA_PROTO_SRC_PORT)?;
+    let port = find(find(tuple, CTA_TUPLE_PROTO)?, port)?;
     Some(SocketAddr::new(addr, u16::from_be_bytes(port.try_into().ok()?)))
 }
 

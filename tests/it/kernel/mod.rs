@@ -3,6 +3,7 @@
 mod bad_input;
 mod clock;
 mod counts;
+mod dns_sockets;
 mod documented;
 mod empty_root;
 mod faults;
