@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::passing::Passing;
+
 /// The target of a log event that is the next step after what was said before it, as of a warning.
 pub const HINT: &str = "hint";
 
@@ -38,12 +40,14 @@ pub struct Failure {
     pub message: String,
     /// The one next step.
     pub hint: Option<String>,
+    /// Whether it may be gone in a moment. It says nothing of what the host can do.
+    pub passing: bool,
 }
 
 impl Failure {
     /// A failure without a hint.
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into(), hint: None }
+        Self { exit, message: message.into(), hint: None, passing: false }
     }
 
     /// The same with its one next step.
@@ -51,6 +55,18 @@ impl Failure {
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// The same for a reason that may be gone in a moment, if it is one.
+    #[must_use]
+    pub fn passing(self, passing: bool) -> Self {
+        Self { passing, ..self }
+    }
+}
+
+impl Passing for Failure {
+    fn is_passing(&self) -> bool {
+        self.passing
     }
 }
 

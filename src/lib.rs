@@ -20,6 +20,7 @@ pub mod config;
 pub mod demo;
 pub mod exit;
 pub mod host;
+pub mod passing;
 pub mod plan;
 pub mod present;
 pub mod sidecar;

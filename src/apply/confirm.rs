@@ -261,7 +261,7 @@ fn until_the_end(files: &Store, says: &Pending, session: &Session, undo: &Undo) 
             Some(_) => {
                 let mut session = session.clone();
                 session.record.rules = store.load()?.as_ref().map(State::recorded).unwrap_or_default();
-                undo.run(&session, &mut store)?;
+                undo.run(&session, &mut store, None)?;
                 let _ = pending.remove();
                 files.leave();
                 Ok(Some(End::Back))

@@ -11,6 +11,7 @@ use crate::backend::nftables::send::SendError;
 use crate::config::Config;
 use crate::config::values::IpFamilyMode;
 use crate::host::HostFacts;
+use crate::passing::Passing;
 use crate::plan::{self, Family, Plan, Table};
 
 /// Every family's configuration, less what this host turned out not to be able to do. It can be long, so it is the
@@ -198,6 +199,9 @@ pub fn can_do_without(error: &SendError) -> bool {
 /// The part without which the table can be had.
 fn part_of(error: &SendError) -> Option<Part> {
     let SendError::Refused(refused) = error else { return None };
+    if error.is_passing() {
+        return None;
+    }
     match refused.statement.as_ref()? {
         Statement::CtZone(_) | Statement::Untracked => Some(Part::Zones),
         Statement::Invalid => Some(Part::Invalid),
@@ -212,6 +216,7 @@ fn suspects(refusal: &Refusal) -> Vec<Part> {
     if refusal.mentions("comment") {
         return vec![Part::Comments];
     }
+    let extension = |names: &[&str]| names.iter().any(|name| refusal.names_extension(name));
     let rule_is = |target: &str| refusal.rule.as_ref().is_some_and(|rule| rule.contains(target));
     match refusal.table {
         Some(Table::Raw) => vec![Part::Zones],
@@ -219,7 +224,11 @@ fn suspects(refusal: &Refusal) -> Vec<Part> {
         Some(Table::Nat) if rule_is(" -j LOG") || refusal.mentions("LOG") => vec![Part::Log],
         Some(Table::Nat) if refusal.rule.is_some() || refusal.is_missing_table() => vec![],
         Some(Table::Nat) => vec![Part::Log, Part::Comments],
-        None => vec![Part::Log, Part::Invalid, Part::Zones, Part::Comments],
+        // Nothing is left out that nobody named.
+        None if extension(&["LOG"]) => vec![Part::Log],
+        None if extension(&["CT"]) => vec![Part::Zones],
+        None if extension(&["conntrack", "state"]) => vec![Part::Invalid],
+        None => vec![],
     }
 }
 
@@ -241,6 +250,49 @@ mod tests {
         assert!(degraded.config(Family::V4).redirect.dns.skip_conntrack_zone_split);
         assert!(!degraded.config(Family::V6).redirect.dns.skip_conntrack_zone_split);
         assert_eq!(degraded.leave_out(Family::V4, &raw), None);
+    }
+
+    #[test]
+    fn only_what_was_named_is_left_out() {
+        let mut config = Config::default();
+        config.redirect.dns.enabled = true;
+        config.drop_invalid_packets = true;
+        config.log.enabled = true;
+        let left_out = |words: &str| {
+            let mut degraded = Degraded::new(&config);
+            degraded.leave_out(Family::V4, &refusal(None, words, None));
+            degraded.left_out().first().map(|left| left.part)
+        };
+        for nothing in [
+            "",
+            "it is not my day",
+            "error while loading shared libraries: libmnl.so.0: cannot open shared object file: No such file or directory",
+            "Could not fetch rule set generation id: Invalid argument",
+        ] {
+            assert_eq!(left_out(nothing), None, "{nothing}");
+        }
+        for (words, part) in [
+            ("Couldn't load target `LOG':No such file or directory", Part::Log),
+            ("Couldn't load target `CT':No such file or directory", Part::Zones),
+            ("Couldn't load match `conntrack':No such file or directory", Part::Invalid),
+            ("Couldn't load match `comment':No such file or directory", Part::Comments),
+            ("Warning: Extension CT revision 0 not supported, missing kernel module?", Part::Zones),
+        ] {
+            assert_eq!(left_out(words), Some(part), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_lack_of_memory_leaves_nothing_out() {
+        use crate::backend::nftables::refusal::{Part as Of, Refused};
+        let error = |errno| {
+            let statement = Some(Statement::CtZone(1));
+            SendError::Refused(Box::new(Refused { part: Of::Everything, statement, errno, words: None }))
+        };
+        // ENOENT, ENOMEM and EAGAIN, which are the same on every architecture.
+        let (missing, no_memory, again) = (2, 12, 11);
+        assert!(can_do_without(&error(missing)));
+        assert!(!can_do_without(&error(no_memory)) && !can_do_without(&error(again)));
     }
 
     #[test]

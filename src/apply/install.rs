@@ -9,6 +9,7 @@ use crate::backend::{Backend, firewalld};
 use crate::config::values::{BackendChoice, IpFamilyMode};
 use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Interfaces, Ipv6Support, PASSTHROUGH};
+use crate::passing::Passing;
 use crate::plan::{self, Family};
 use crate::present::{Action, Receipt};
 use crate::verify::turn::{self, Turn};
@@ -17,7 +18,9 @@ use super::confirm::{self, Guard};
 use super::degrade::Degraded;
 use super::facts;
 use super::guests;
+use super::journal::Journal;
 use super::passthrough::Passthrough;
+use super::patience::Patience;
 use super::prove::{self, Unproven};
 use super::request::{DryRun, InstallRequest, Trial};
 use super::scene::{Goal, Scene};
@@ -60,6 +63,10 @@ struct Install<'a> {
     warned: bool,
     /// Rules of which nobody knows whether they belong to the installation that was taken over.
     unattributed: Vec<String>,
+    /// What was there before.
+    undo: Undo,
+    /// What of that may be other now.
+    journal: Journal,
 }
 
 impl<'a> Install<'a> {
@@ -81,7 +88,7 @@ impl<'a> Install<'a> {
             store.keep(Turn::take(turn::MORE_PATIENCE)?);
         }
         // Under the lock: another run may have just taken ::6 away.
-        let interfaces = host::interfaces()?;
+        let interfaces = Patience::of(config).persist(host::interfaces)?;
         let mut facts = read.and(&interfaces);
         host::check_users(config, facts.sidecar_uid)?;
         let old = store.load()?;
@@ -107,6 +114,7 @@ impl<'a> Install<'a> {
         let degraded = Degraded::new(config);
         let may_switch = backend != Backend::Nftables && session.may_choose(&scene);
         let warnings = Warnings::new(may_switch);
+        let undo = Undo::new(&scene, &interfaces, old.as_ref());
         let mut run = Self {
             request,
             store,
@@ -119,6 +127,8 @@ impl<'a> Install<'a> {
             warnings,
             warned: false,
             unattributed,
+            undo,
+            journal: Journal::default(),
         };
         run.check_ipv6()?;
         facts::warn_of_ssh(config);
@@ -157,7 +167,6 @@ impl<'a> Install<'a> {
     }
 
     fn apply(mut self, mut scene: Scene, old: Option<&State>) -> Result<(), Failure> {
-        let undo = Undo::new(&scene, &self.interfaces, old);
         let first = scene.clone();
         let mut guard: Option<Guard> = None;
         // Whether the state file says that a change is under way.
@@ -173,7 +182,10 @@ impl<'a> Install<'a> {
             drop(plan);
             let done = self.state(&first, &goal, passthrough.ours(six));
             if scene.steps(&goal).is_empty() && !passthrough.differs(six) {
-                self.persist()?;
+                // An earlier try may have committed some of it.
+                if let Err(failure) = self.persist() {
+                    return Err(self.back(guard, failure));
+                }
                 let same = old.filter(|old| old.says_the_same(&done));
                 if intended || same.is_none() {
                     self.store.note(same.unwrap_or(&done));
@@ -184,34 +196,43 @@ impl<'a> Install<'a> {
                 if let Some(guard) = guard.take_if(|_| !changed) {
                     guard.cancel();
                 }
-                return self.finish(&undo, &first, &goal, guard, changed);
+                return self.finish(&first, &goal, guard, changed);
             }
             // A run that is killed from here on has to be found by the next one, so what may come is written first.
             if let (Some(Trial { time, .. }), None) = (self.request.confirm, &guard) {
-                guard = Some(Guard::start(&mut self.store, &self.session, &undo, time, self.request.verify)?);
+                guard = Some(Guard::start(
+                    &mut self.store,
+                    &self.session,
+                    &self.undo,
+                    time,
+                    self.request.verify,
+                )?);
             }
             let intent = Self::intent(&done, old);
             intended = true;
             let next = match self.step(&intent, &mut passthrough, &scene, &goal, six) {
                 Ok(true) => {
                     self.store.note(&done);
-                    break self.finish(&undo, &first, &goal, guard, true);
+                    break self.finish(&first, &goal, guard, true);
                 }
                 Ok(false) => self.session.look(),
                 Err(failure) => Err(failure),
             };
             scene = match next {
                 Ok(scene) => scene,
-                Err(failure) => {
-                    let failure = undo.after(failure, &self.session, &mut self.store);
-                    // What could not be undone now can perhaps be when the time is over.
-                    if let Some(guard) = guard.filter(|_| failure.exit != Exit::Left) {
-                        guard.cancel();
-                    }
-                    return Err(failure);
-                }
+                Err(failure) => return Err(self.back(guard, failure)),
             };
         }
+    }
+
+    /// Goes back after a failure, and says in its message how that went.
+    fn back(&mut self, guard: Option<Guard>, failure: Failure) -> Failure {
+        let failure = self.undo.after(failure, &self.session, &mut self.store, &self.journal);
+        // What could not be undone now can perhaps be when the time is over.
+        if let Some(guard) = guard.filter(|_| failure.exit != Exit::Left) {
+            guard.cancel();
+        }
+        failure
     }
 
     /// Whether all is there now; if not, a part was left out, and the rest is to be tried again.
@@ -238,11 +259,18 @@ impl<'a> Install<'a> {
                         next run needs --adopt";
             self.warnings.warn(what.to_owned(), Some("--backend nftables has a table of its own".to_owned()));
         }
-        if let Err(error) = passthrough.bring(six) {
-            self.lose_ipv6(format!("the address ::6 cannot be added to {}: {error}", self.facts.loopback))?;
+        if passthrough.differs(six) {
+            self.journal.touches_address(passthrough.interface());
+        }
+        if let Err(error) = self.session.patience.persist(|| passthrough.bring(six)) {
+            let why = format!("the address ::6 cannot be added to {}: {error}", self.facts.loopback);
+            if error.is_passing() {
+                return Err(Failure::new(Exit::Failed, why).hint("run the command again"));
+            }
+            self.lose_ipv6(why)?;
             return Ok(false);
         }
-        if let Err(refused) = self.session.bring(scene, goal) {
+        if let Err(refused) = self.session.bring(scene, goal, &mut self.journal) {
             self.go_on_after(&refused, scene)?;
             return Ok(false);
         }
@@ -253,7 +281,6 @@ impl<'a> Install<'a> {
     /// All is there. Whether it may stay, packets tell if they are asked, and then perhaps the user.
     fn finish(
         mut self,
-        undo: &Undo,
         before: &Scene,
         goal: &Goal,
         mut guard: Option<Guard>,
@@ -266,11 +293,8 @@ impl<'a> Install<'a> {
             match prove::prove(&self.request.config, &self.facts, self.request.written.as_ref()) {
                 Ok(report) => proof = Some(report),
                 Err(Unproven { report, failure }) => {
-                    let failure = undo.after(failure, &self.session, &mut self.store);
+                    let failure = self.back(guard, failure);
                     let left = failure.exit == Exit::Left;
-                    if let Some(guard) = guard.filter(|_| !left) {
-                        guard.cancel();
-                    }
                     let there = if left {
                         self.receipt(goal, true)
                     } else {
@@ -293,7 +317,10 @@ impl<'a> Install<'a> {
         guard.announce(trial.is_some_and(|trial| trial.stay), format)
     }
 
-    fn persist(&self) -> Result<(), Failure> {
+    fn persist(&mut self) -> Result<(), Failure> {
+        if persist::may_write(self.request.config.store_firewalld, self.backend) {
+            self.undo.before_firewalld(&mut self.journal);
+        }
         let comments = !self.degraded.config(Family::V4).comments.disabled;
         let plan = || self.degraded.plan(&self.facts);
         persist::keep(self.request.config.store_firewalld, plan, self.backend, comments)
@@ -301,6 +328,10 @@ impl<'a> Install<'a> {
 
     /// Leaves out what was refused, if it can be left out; else does it by another way, if there is one.
     fn go_on_after(&mut self, refused: &Refused, scene: &Scene) -> Result<(), Failure> {
+        // It says nothing of what this host can do.
+        if refused.is_passing() {
+            return Err(refused::failure(refused, self.request.strict));
+        }
         if let Refused::Native(error) = refused
             && !self.request.strict
             && let Some(how) = self.degraded.leave_out_native(error)

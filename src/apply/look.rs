@@ -196,6 +196,5 @@ fn mentions_us(family: Family) -> Result<bool, Failure> {
 }
 
 fn unreadable(error: &io::Error) -> Failure {
-    Failure::new(Exit::Host, format!("the kernel does not list its nftables tables: {error}"))
-        .hint("root needs the capability CAP_NET_ADMIN too; containers have to be given it")
+    observe::not_listed("tables", error)
 }

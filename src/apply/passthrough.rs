@@ -34,6 +34,11 @@ impl Passthrough {
         if wanted { !self.present } else { self.present && (self.recorded || self.added_now) }
     }
 
+    /// The interface's name.
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
     /// Whether it is there now.
     pub fn is_there(&self) -> bool {
         self.present
@@ -53,7 +58,11 @@ impl Passthrough {
             return Ok(());
         }
         if wanted {
-            self.added_now = netlink::add_address(&self.interface, PASSTHROUGH, PREFIX)?;
+            self.added_now =
+                netlink::add_address(&self.interface, PASSTHROUGH, PREFIX).inspect_err(|_| {
+                    // It was not there, but is perhaps now, if only the answer was lost.
+                    let _ = netlink::remove_address(&self.interface, PASSTHROUGH, PREFIX);
+                })?;
         } else {
             netlink::remove_address(&self.interface, PASSTHROUGH, PREFIX)?;
             self.added_now = false;

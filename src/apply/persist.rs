@@ -13,6 +13,11 @@ use crate::sys::files;
 /// More than is read of the file, in bytes.
 const LARGEST: u64 = 32 << 20;
 
+/// Whether [`keep`] may write firewalld's configuration.
+pub fn may_write(wanted: bool, backend: Backend) -> bool {
+    wanted || backend == Backend::Nftables
+}
+
 /// Puts the rules of a plan into firewalld's configuration where that is wanted; where it is not, says what firewalld
 /// will do. The file belongs to one network namespace, and runs in others neither read nor write it.
 ///

@@ -3,9 +3,14 @@
 use crate::backend::iptables::commit::CommitError;
 use crate::backend::nftables::send::SendError;
 use crate::exit::{Exit, Failure};
+use crate::passing::Passing;
 
 use super::degrade;
 use super::transaction::Refused;
+
+/// What is to be done about a lack that passes, and about programs that crash.
+const PASSING: &str =
+    "see that there are memory, processes and descriptors to spare, and run the command again";
 
 /// A refusal as the end of a run.
 pub fn failure(refused: &Refused, strict: bool) -> Failure {
@@ -22,6 +27,7 @@ pub fn failure(refused: &Refused, strict: bool) -> Failure {
         CommitError::Run { holder: Some(_), .. } => {
             Failure::new(Exit::Busy, message).hint("run the command again when that process has ended")
         }
+        _ if error.is_passing() => Failure::new(Exit::Failed, message).hint(PASSING),
         CommitError::Refused { .. } if strict => Failure::new(Exit::Host, message)
             .hint("without --strict, parts that can be left out are left out"),
         CommitError::Refused { .. } => Failure::new(Exit::Host, message)
@@ -31,7 +37,7 @@ pub fn failure(refused: &Refused, strict: bool) -> Failure {
             let remedy = source.remedy().unwrap_or_default();
             failure.hint(format!("{remedy}; with --backend nftables, an installation needs no program"))
         }
-        CommitError::Run { .. } => Failure::new(Exit::Failed, message)
+        CommitError::Run { .. } | CommitError::Broken { .. } => Failure::new(Exit::Failed, message)
             .hint("find out what holds that program up, and run the command again"),
     }
 }
@@ -39,12 +45,13 @@ pub fn failure(refused: &Refused, strict: bool) -> Failure {
 /// The same of our own table.
 pub fn native_failure(error: &SendError, strict: bool) -> Failure {
     let exit = match error {
-        SendError::Denied
-        | SendError::TooBig { .. }
-        | SendError::NoMemory { .. }
-        | SendError::Unsupported
-        | SendError::Refused(_) => Exit::Host,
-        SendError::Owned | SendError::Io(_) => Exit::Failed,
+        _ if error.is_passing() => Exit::Failed,
+        SendError::Denied | SendError::TooBig { .. } | SendError::Unsupported | SendError::Refused(_) => {
+            Exit::Host
+        }
+        SendError::Owned | SendError::NoMemory { .. } | SendError::Io(_) | SendError::Unread(_) => {
+            Exit::Failed
+        }
         SendError::Changed => Exit::Busy,
     };
     let failure = Failure::new(exit, format!("the nftables rules could not be committed: {error}"));
@@ -53,6 +60,7 @@ pub fn native_failure(error: &SendError, strict: bool) -> Failure {
             failure.hint(format!("{hint}; without --strict, that part is left out"))
         }
         Some(hint) => failure.hint(hint),
+        None if error.is_passing() => failure.hint(PASSING),
         None => failure,
     }
 }

@@ -9,7 +9,7 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use crate::backend::Backend;
-use crate::backend::iptables::commit::{Commit, CommitError, LockWait, Turn};
+use crate::backend::iptables::commit::{Commit, CommitError, LockWait, Working};
 use crate::backend::iptables::situation::{Changes, Place, Situation};
 use crate::backend::iptables::tools::{Tools, Variant};
 use crate::backend::iptables::transition::{self, Wanted};
@@ -21,13 +21,23 @@ use crate::backend::nftables::send::SendError;
 use crate::config::Config;
 use crate::config::values::BackendChoice;
 use crate::exit::{Exit, Failure};
-use crate::sys::signal;
+use crate::passing::Passing;
 
 use super::dns_flows::DnsFlows;
+use super::journal::Journal;
 use super::look::{self, Record, Sight};
 use super::open::OpenConnections;
+use super::patience::Patience;
 use super::scene::{Goal, Scene, Steps};
 use super::store::State;
+
+/// How often a script is tried again that was refused without a word, and the pause before that.
+const DOUBTS: u32 = 2;
+const DOUBT: Duration = Duration::from_millis(100);
+
+/// What is to be done when the way back fails.
+const BY_HAND: &str =
+    "run 'tproxy uninstall', or correct the lines above by hand ('-' is to be removed, '+' to be added)";
 
 /// What is to be done where they are of no use.
 const WITHOUT_PROGRAMS: &str = "run the command again with --backend nftables, which needs no program";
@@ -47,10 +57,8 @@ pub struct Session {
     pub record: Record,
     /// How the xtables lock is waited for.
     pub lock_wait: LockWait,
-    /// Tries after the first one.
-    pub max_retries: u32,
-    /// Pause before a try that waits for somebody else.
-    pub pause: Duration,
+    /// How often something is tried again that failed for a reason that passes.
+    pub patience: Patience,
     /// Take over rules that look like ours.
     pub adopt: bool,
     /// Remove other people's jumps to our chains.
@@ -80,6 +88,15 @@ impl fmt::Display for Refused {
     }
 }
 
+impl Passing for Refused {
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Iptables { error, .. } => error.is_passing(),
+            Self::Native(error) => error.is_passing(),
+        }
+    }
+}
+
 impl Session {
     /// For this configuration.
     pub fn new(tools: Tools, config: &Config, old: Option<&State>, adopt: bool, force: bool) -> Self {
@@ -90,8 +107,7 @@ impl Session {
             least: if adopt { Sight::All } else { Sight::Ours },
             record: old.map(Record::from).unwrap_or_default(),
             lock_wait: LockWait { seconds: config.wait, interval: config.wait_interval },
-            max_retries: config.retry.max_retries,
-            pause: config.retry.sleep_between_retries,
+            patience: Patience::of(config),
             adopt,
             force,
         }
@@ -103,13 +119,15 @@ impl Session {
     /// # Errors
     /// As those of [`Session::look`].
     pub fn first_look(&mut self) -> Result<Scene, Failure> {
-        let native = look::native()?;
+        let native = self.patience.persist(look::native)?;
         for (variant, family) in look::out_of_reach(&self.tools, &self.record)? {
             tracing::warn!("there are {family} tables of the {variant} variant, but no program to read them");
         }
         let mut said = None;
-        let scene = match self.look_beside(native.clone()) {
+        let scene = match self.patience.persist(|| self.look_beside(native.clone())) {
             Ok(scene) => scene,
+            // It says nothing of what the programs are good for.
+            Err(failure) if failure.passing => return Err(failure),
             Err(failure) => {
                 let choice = BackendChoice::Nftables;
                 let without = Self { choice, adopt: false, least: Sight::Ours, ..self.clone() };
@@ -151,7 +169,14 @@ impl Session {
     }
 
     /// What is there now, and whose it is.
+    ///
+    /// # Errors
+    /// The kernel or a program does not tell.
     pub fn look(&self) -> Result<Scene, Failure> {
+        self.patience.persist(|| self.look_once())
+    }
+
+    fn look_once(&self) -> Result<Scene, Failure> {
         self.look_beside(look::native()?)
     }
 
@@ -175,88 +200,92 @@ impl Session {
         Ok(Scene { iptables, native, docker_dns: seen.docker_dns, unread: seen.unread })
     }
 
-    /// Brings `situation` to `wanted`, again from the start when somebody else's change or lock was in the way.
+    /// Brings `scene` to `goal`, again from the start when a foreign change or lock was in the way, or a lack that
+    /// passes. The journal gets what was committed.
     ///
     /// # Errors
     /// The kernel or a program refused a part and would again. What was committed until then is still there:
     /// [`Session::take_back`] is for that.
-    pub fn bring(&self, scene: &Scene, goal: &Goal) -> Result<(), Refused> {
-        self.bring_pausing(scene, goal, |pause| signal::sleep(pause).is_ok())
-    }
-
-    /// `pause` says whether to go on after it.
-    fn bring_pausing(
-        &self,
-        scene: &Scene,
-        goal: &Goal,
-        pause: impl Fn(Duration) -> bool,
-    ) -> Result<(), Refused> {
+    pub fn bring(&self, scene: &Scene, goal: &Goal, journal: &mut Journal) -> Result<(), Refused> {
         let flows = DnsFlows::new(scene, goal);
-        let mut scene = scene.clone();
-        for attempt in 0..=self.max_retries {
-            let open = OpenConnections::before(&scene, goal);
-            let tried = self.commit_all(&scene.steps(goal), goal);
+        let mut now = None;
+        let mut tries = self.patience.tries();
+        let mut doubts = DOUBTS;
+        loop {
+            let scene = now.as_ref().unwrap_or(scene);
+            let open = OpenConnections::before(scene, goal);
+            let tried = self.commit_all(scene.steps(goal), goal, journal);
             open.after();
             let Err(refused) = tried else {
                 flows.forget();
                 return Ok(());
             };
-            if attempt == self.max_retries {
-                return Err(refused);
-            }
-            match refused {
-                Refused::Iptables { error: CommitError::Busy { .. }, .. } => {
-                    tracing::info!(
-                        "{refused}; trying again in {:?} ({} of {})",
-                        self.pause,
-                        attempt + 1,
-                        self.max_retries
-                    );
-                    if !pause(self.pause) {
-                        return Err(refused);
-                    }
-                    match self.look() {
-                        Ok(now) => scene = now,
-                        Err(_) => return Err(refused),
-                    }
+            let again = match &refused {
+                Refused::Iptables { error: CommitError::Busy { .. }, .. } => tries.again(&refused),
+                _ if refused.is_passing() => tries.again(&refused),
+                // A lack of memory sounds like that too.
+                Refused::Iptables { error: CommitError::Refused { refusal, .. }, .. }
+                    if !refusal.says_why() && doubts > 0 =>
+                {
+                    doubts -= 1;
+                    tries.after(&refused, DOUBT)
                 }
                 // A refused block tells not reliably why; that the rules are others than a moment ago does.
-                Refused::Iptables { error: CommitError::Refused { .. }, .. } => match self.look() {
-                    Ok(now) if !now.same_rules(&scene) => {
-                        tracing::debug!("the rules changed meanwhile: {refused}");
-                        scene = now;
+                Refused::Iptables { error: CommitError::Refused { .. }, .. } => match self.look_once() {
+                    Ok(new) if !new.same_rules(scene) => {
+                        let again = tries.after(&refused, Duration::ZERO);
+                        now = Some(new);
+                        again.then_some(()).ok_or(refused)?;
+                        continue;
                     }
-                    _ => return Err(refused),
+                    _ => false,
                 },
-                Refused::Iptables { error: CommitError::Run { .. }, .. } | Refused::Native(_) => {
-                    return Err(refused);
-                }
+                Refused::Iptables { error: CommitError::Broken { .. } | CommitError::Run { .. }, .. }
+                | Refused::Native(_) => false,
+            };
+            if !again {
+                return Err(refused);
+            }
+            match self.look() {
+                Ok(new) => now = Some(new),
+                Err(_) => return Err(refused),
             }
         }
-        Ok(())
     }
 
     /// Goes back to what was ours before this run.
     ///
     /// # Errors
-    /// Something is left that should not be; the failure lists it ([`Exit::Left`]).
-    pub fn take_back(&self, before: &Goal) -> Result<(), Failure> {
+    /// Something is left that should not be; the failure lists it ([`Exit::Left`]). Where the rules cannot be looked at
+    /// any more, that is what `journal` says was committed.
+    pub fn take_back(&self, before: &Goal, journal: Option<&Journal>) -> Result<(), Failure> {
         // Rules that go back into shared chains go to their places among others', so all have to be seen.
-        let all_seen = Self { least: Sight::All, ..self.clone() };
         let shared = before.iptables.values().any(|wanted| wanted.rule_count() > 0);
-        let session = if shared { &all_seen } else { self };
-        session.go_back(before)
+        let session = Self {
+            least: if shared { Sight::All } else { self.least },
+            patience: self.patience.on_the_way_back(),
+            ..self.clone()
+        };
+        session.go_back(before).map_err(|blind| match blind {
+            Stuck::Seen(failure) => failure,
+            Stuck::Blind(failure) => {
+                let left = match journal {
+                    Some(journal) => {
+                        format!("; committed before that, and perhaps still there:{}", journal.rules())
+                    }
+                    None => "; what was installed is perhaps still there".to_owned(),
+                };
+                Failure::new(Exit::Left, format!("the way back failed too: {failure}{left}")).hint(BY_HAND)
+            }
+        })
     }
 
-    fn go_back(&self, before: &Goal) -> Result<(), Failure> {
-        let scene = self.look()?;
-        // Whoever asked us to stop has already been heard; the way back is not cut short.
-        let patiently = |pause| {
-            std::thread::sleep(pause);
-            true
-        };
-        let Err(refused) = self.bring_pausing(&scene, before, patiently) else { return Ok(()) };
-        let scene = self.look()?;
+    fn go_back(&self, before: &Goal) -> Result<(), Stuck> {
+        let scene = self.look().map_err(Stuck::Blind)?;
+        let Err(refused) = self.bring(&scene, before, &mut Journal::default()) else { return Ok(()) };
+        let scene = self.look().map_err(|failure| {
+            Stuck::Blind(Failure { message: format!("{refused}; {}", failure.message), ..failure })
+        })?;
         let mut left = String::new();
         for (place, changes) in scene.steps(before).iptables {
             for line in changes.iter().flat_map(|change| &change.diff) {
@@ -266,35 +295,46 @@ impl Session {
         for line in differences(scene.native.as_ref(), before.native.as_ref()) {
             let _ = write!(left, "\n  {line}");
         }
-        Err(Failure::new(
-            Exit::Left,
-            format!("the way back failed too: {refused}; still different from before:{left}"),
-        )
-        .hint(
-            "run 'tproxy uninstall', or correct the lines above by hand ('-' is to be removed, '+' to be added)",
+        Err(Stuck::Seen(
+            Failure::new(
+                Exit::Left,
+                format!("the way back failed too: {refused}; still different from before:{left}"),
+            )
+            .hint(BY_HAND),
         ))
     }
 
     /// Commits all; where rules move from one backend to the other, the new ones first, so that traffic is
     /// redirected at every moment.
-    fn commit_all(&self, steps: &Steps, goal: &Goal) -> Result<(), Refused> {
-        let native = || match &steps.native {
-            change if change.is_nothing() => Ok(()),
-            _ => native::bring(goal.native.as_ref()).map_err(Refused::Native),
+    fn commit_all(&self, mut steps: Steps, goal: &Goal, journal: &mut Journal) -> Result<(), Refused> {
+        let native = |journal: &mut Journal| {
+            if steps.native.is_nothing() {
+                return Ok(());
+            }
+            let done = native::bring(goal.native.as_ref());
+            if done.as_ref().map_or_else(SendError::may_have_changed, |()| true) {
+                journal.changed_table();
+            }
+            done.map_err(Refused::Native)
         };
         if goal.native.is_some() {
-            native()?;
-            self.commit_iptables(&steps.iptables, &goal.iptables)
+            native(journal)?;
+            self.commit_iptables(&mut steps.iptables, &goal.iptables, journal)
         } else {
-            self.commit_iptables(&steps.iptables, &goal.iptables)?;
-            native()
+            self.commit_iptables(&mut steps.iptables, &goal.iptables, journal)?;
+            native(journal)
         }
     }
 
     /// Commits every place; where rules move from one variant to the other, the new ones first, so that traffic is
-    /// redirected at every moment. The nft variant's two families go side by side: their transactions are
-    /// independent, and each waits mostly for the kernel. The legacy ones would only wait for each other's lock.
-    fn commit_iptables(&self, changes: &Changes, wanted: &BTreeMap<Place, Wanted>) -> Result<(), Refused> {
+    /// redirected at every moment. All programs of a variant are started before the first of them has anything to
+    /// read, so that what cannot be started does not leave half of it.
+    fn commit_iptables(
+        &self,
+        changes: &mut Changes,
+        wanted: &BTreeMap<Place, Wanted>,
+        journal: &mut Journal,
+    ) -> Result<(), Refused> {
         let redirects = |of: Variant| wanted.iter().any(|((variant, _), w)| *variant == of && w.redirects());
         let mut variants = Variant::BOTH;
         variants.sort_by_key(|variant| !redirects(*variant));
@@ -310,25 +350,47 @@ impl Session {
                     Some((*place, Commit::new(programs, variant, self.lock_wait, script)))
                 })
                 .collect();
-            let one = |(place, commit): &(Place, Commit)| {
-                commit.run().map_err(|error| Refused::Iptables { place: *place, error })
-            };
-            match (variant, commits.as_slice()) {
-                (Variant::Nft, [first, second]) => std::thread::scope(|scope| {
-                    let second = scope.spawn(|| one(second));
-                    let first = one(first);
-                    let second = second.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                    first.and(second)
-                })?,
-                (Variant::Legacy, [(first_place, first), (second_place, second)]) => {
-                    first.run_in_turn(second).map_err(|(turn, error)| match turn {
-                        Turn::First => Refused::Iptables { place: *first_place, error },
-                        Turn::Second => Refused::Iptables { place: *second_place, error },
-                    })?;
+            let refused = |place: Place| move |error| Refused::Iptables { place, error };
+            let mut waiting = Vec::with_capacity(commits.len());
+            for (place, commit) in &commits {
+                waiting.push((*place, commit, commit.hold().map_err(refused(*place))?));
+            }
+            let mut judged = |place: Place, commit: &Commit, done: Result<(), CommitError>| {
+                if done.as_ref().map_or_else(|error| error.may_have_committed(commit.script()), |()| true) {
+                    journal.committed(place, changes);
                 }
-                (_, commits) => commits.iter().try_for_each(one)?,
+                done.map_err(refused(place))
+            };
+            match variant {
+                // Side by side: their transactions are independent, and each waits mostly for the kernel.
+                Variant::Nft => {
+                    let mut working = Vec::with_capacity(waiting.len());
+                    for (place, commit, waiting) in waiting {
+                        working.push((place, commit, waiting.release()));
+                    }
+                    let mut all = Ok(());
+                    for (place, commit, working) in working {
+                        let done = working.and_then(Working::finish);
+                        all = all.and(judged(place, commit, done));
+                    }
+                    all?;
+                }
+                // They would only wait for each other's lock.
+                Variant::Legacy => {
+                    for (place, commit, waiting) in waiting {
+                        judged(place, commit, waiting.release().and_then(Working::finish))?;
+                    }
+                }
             }
         }
         Ok(())
     }
+}
+
+/// A way back that did not reach its end.
+enum Stuck {
+    /// What is left was seen.
+    Seen(Failure),
+    /// It could not be looked at.
+    Blind(Failure),
 }

@@ -1,13 +1,17 @@
 //! What was there before a run, and the way back to it.
+//!
+//! Whatever goes wrong on the way back ends in [`Exit::Left`]: what is left is named, and a trial's other process
+//! keeps waiting, because it may succeed later.
 
-use crate::backend::firewalld::Backup;
-use crate::exit::Failure;
+use crate::backend::firewalld::{Backup, DIRECT_XML};
+use crate::exit::{Exit, Failure};
 use crate::host::{self, Interfaces, PASSTHROUGH};
 
+use super::journal::Journal;
 use super::passthrough::Passthrough;
 use super::persist;
 use super::scene::{Goal, Scene};
-use super::store::{State, Store};
+use super::store::{RECORD, State, Store};
 use super::transaction::Session;
 
 /// What was there before a run.
@@ -30,31 +34,112 @@ impl Undo {
         }
     }
 
-    /// Goes back to it. What others changed since then stays.
+    /// firewalld's file is about to change.
+    pub fn before_firewalld(&mut self, journal: &mut Journal) {
+        // What could not be read at the beginning can perhaps be now, and is still as it was.
+        if self.direct_xml.is_none() {
+            self.direct_xml = persist::backup();
+        }
+        journal.touches_firewalld();
+    }
+
+    /// Goes back to it. What others changed since then stays. `journal` says what the run may have changed; without it
+    /// that may be anything.
     ///
     /// # Errors
-    /// Rules are left that should not be, or missing ([`crate::exit::Exit::Left`]). The state file then stays as it
-    /// is: it says that a change was under way.
-    pub fn run(&self, session: &Session, store: &mut Store) -> Result<(), Failure> {
-        session.take_back(&self.rules)?;
-        let interfaces = host::interfaces()?;
-        if let Err(error) = Passthrough::new(&interfaces, true).bring(self.passthrough) {
-            tracing::warn!("the address ::6 on {} could not be put back: {error}", interfaces.loopback());
+    /// Something is left that should not be, or missing ([`Exit::Left`]). The state file then stays as it is: it says
+    /// that a change was under way.
+    pub fn run(
+        &self,
+        session: &Session,
+        store: &mut Store,
+        journal: Option<&Journal>,
+    ) -> Result<(), Failure> {
+        let mut failures = Vec::new();
+        let rules = journal.is_none_or(Journal::has_rules).then(|| session.take_back(&self.rules, journal));
+        match rules {
+            // Rules that are left need the address.
+            Some(Err(failure)) => {
+                let address = journal.and_then(Journal::address).map_or(String::new(), |interface| {
+                    format!("\n  the address ::6 of {interface}, which IPv6 rules need")
+                });
+                failures.push(Failure { message: failure.message + &address, ..failure });
+            }
+            _ if journal.is_none_or(|journal| journal.address().is_some()) => {
+                failures.extend(self.take_back_address(session).err());
+            }
+            _ => {}
         }
-        if let Some(Err(failure)) = self.direct_xml.as_ref().map(Backup::put_back) {
-            tracing::warn!("{failure}");
+        if journal.is_none_or(Journal::has_firewalld) {
+            failures.extend(self.take_back_file(session).err());
         }
+        if failures.is_empty() {
+            failures.extend(self.take_back_record(store).err());
+        }
+        if failures.is_empty() {
+            return Ok(());
+        }
+        let hint = failures.iter().find_map(|failure| failure.hint.clone());
+        let messages: Vec<_> = failures.into_iter().map(|failure| failure.message).collect();
+        Err(Failure { hint, ..Failure::new(Exit::Left, messages.join("\n")) })
+    }
+
+    fn take_back_address(&self, session: &Session) -> Result<(), Failure> {
+        let patience = session.patience.on_the_way_back();
+        let word = if self.passthrough { "missing" } else { "there" };
+        let interfaces = patience.persist(host::interfaces).map_err(|failure| {
+            Failure::new(Exit::Left, format!("{failure}; the address ::6 of it is perhaps still {word}"))
+        })?;
+        let mut passthrough = Passthrough::new(&interfaces, true);
+        patience.persist(|| passthrough.bring(self.passthrough)).map_err(|error| {
+            let name = interfaces.loopback();
+            let (what, command) =
+                if self.passthrough { ("put back on", "add") } else { ("removed from", "del") };
+            let message = format!("the address ::6 could not be {what} {name}: {error}; it is still {word}");
+            Failure::new(Exit::Left, message).hint(format!("run 'ip -6 addr {command} ::6/128 dev {name}'"))
+        })
+    }
+
+    fn take_back_file(&self, session: &Session) -> Result<(), Failure> {
+        // What could not be read was not written either.
+        let Some(backup) = &self.direct_xml else { return Ok(()) };
+        let patience = session.patience.on_the_way_back();
+        patience.persist(|| backup.put_back()).map_err(|failure| {
+            let message = format!("{failure}; {DIRECT_XML} is perhaps still as this run wrote it");
+            Failure { message, exit: Exit::Left, ..failure }
+        })
+    }
+
+    fn take_back_record(&self, store: &mut Store) -> Result<(), Failure> {
+        const LEFT: &str =
+            "all else is as it was before, but that file still says that a change is under way";
         if let Some(state) = &self.state {
-            return store.save(state);
+            return store.save(state).map_err(|failure| Failure {
+                message: format!("{failure}; {LEFT}"),
+                exit: Exit::Left,
+                ..failure
+            });
         }
+        let record = store.path(RECORD);
+        let was_ours = store.remembers();
         store.remove();
+        if was_ours && record.symlink_metadata().is_ok() {
+            let message = format!("{} could not be removed; {LEFT}", record.display());
+            return Err(Failure::new(Exit::Left, message).hint("remove that file"));
+        }
         Ok(())
     }
 
     /// Goes back after a failure, and says in its message how that went.
     #[must_use]
-    pub fn after(&self, failure: Failure, session: &Session, store: &mut Store) -> Failure {
-        match self.run(session, store) {
+    pub fn after(
+        &self,
+        failure: Failure,
+        session: &Session,
+        store: &mut Store,
+        journal: &Journal,
+    ) -> Failure {
+        match self.run(session, store, Some(journal)) {
             Ok(()) => {
                 Failure { message: format!("{}\nthe host is as it was before", failure.message), ..failure }
             }

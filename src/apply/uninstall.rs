@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use crate::backend::iptables::tools::Tools;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::host;
 use crate::present::{Action, Receipt};
 
 use super::install::PATIENCE;
+use super::journal::Journal;
 use super::passthrough::Passthrough;
 use super::refused::failure;
 use super::request::{DryRun, UninstallRequest};
@@ -53,24 +54,34 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     stop::warn_of_doubtful(&scene.iptables);
     stop::if_asked_to()?;
 
-    let interfaces = host::interfaces()?;
-    let undo = Undo::new(&scene, &interfaces, old.as_ref());
+    let interfaces = session.patience.persist(host::interfaces)?;
+    let mut undo = Undo::new(&scene, &interfaces, old.as_ref());
     let nothing = Goal::default();
     let mut changed = !scene.steps(&nothing).is_empty() || old.is_some();
     if let Some(old) = &old {
         store.note(&State { phase: Phase::Changing, ..old.clone() });
     }
     // The file first: what it cannot give up, others' jumps to our chains, stops everything.
-    let done = persist::withdraw(request.force).and_then(|withdrawn| {
-        changed |= withdrawn;
-        session.bring(&scene, &nothing).map_err(|refused| failure(&refused, false))
-    });
-    if let Err(failure) = done {
-        return Err(undo.after(failure, &session, &mut store));
-    }
+    let mut journal = Journal::default();
     let ours = old.is_some_and(|state| state.added_passthrough);
-    if let Err(error) = Passthrough::new(&interfaces, ours).bring(false) {
-        tracing::warn!("the address ::6 could not be removed from {}: {error}", interfaces.loopback());
+    let mut passthrough = Passthrough::new(&interfaces, ours);
+    let mut remove = || {
+        undo.before_firewalld(&mut journal);
+        changed |= persist::withdraw(request.force)?;
+        session.bring(&scene, &nothing, &mut journal).map_err(|refused| failure(&refused, false))?;
+        if passthrough.differs(false) {
+            journal.touches_address(passthrough.interface());
+        }
+        session.patience.persist(|| passthrough.bring(false)).map_err(|error| {
+            let name = interfaces.loopback();
+            let message = format!("the address ::6 could not be removed from {name}: {error}");
+            Failure::new(Exit::Failed, message).hint(format!(
+                "run the command again, or remove it with 'ip -6 addr del ::6/128 dev {name}' before"
+            ))
+        })
+    };
+    if let Err(failure) = remove() {
+        return Err(undo.after(failure, &session, &mut store, &journal));
     }
     pending::withdraw(&store);
     store.remove();

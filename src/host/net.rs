@@ -10,6 +10,7 @@ use nix::net::if_::InterfaceFlags;
 
 use super::Ipv6Support;
 use crate::exit::{Exit, Failure};
+use crate::passing::Passing;
 use crate::plan::Family;
 use crate::sys::netlink;
 
@@ -35,7 +36,13 @@ pub fn interfaces() -> Result<Interfaces, Failure> {
     };
     let mut loopback = None;
     let mut addresses = Vec::new();
-    for interface in getifaddrs().map_err(|errno| failure(errno.desc()))? {
+    let all = getifaddrs();
+    let all = all.map_err(|errno| {
+        let failure = failure(errno.desc());
+        let passing = io::Error::from(errno).is_passing();
+        if passing { Failure::new(Exit::Failed, failure.message).passing(true) } else { failure }
+    })?;
+    for interface in all {
         addresses.extend(ipv6(&interface));
         if loopback.is_none() && interface.flags.contains(InterfaceFlags::IFF_LOOPBACK) {
             loopback = Some(interface.interface_name);

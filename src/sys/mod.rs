@@ -13,6 +13,7 @@ pub mod netlink;
 pub mod netns;
 pub mod private;
 pub mod run;
+pub mod secure;
 pub mod signal;
 pub mod socket;
 pub mod turn;

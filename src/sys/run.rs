@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::passing;
 use child::Watch;
 pub use error::RunError;
 
@@ -24,8 +25,14 @@ static STARTED: AtomicUsize = AtomicUsize::new(0);
 /// Where tools are looked for, by us and by the tools themselves (`modprobe`). Never the caller's `PATH`.
 pub const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Variables that say where xtables has its lock and its extensions; the caller's are passed on.
-const PASSED_ON: [&str; 2] = ["XTABLES_LOCKFILE", "XTABLES_LIBDIR"];
+/// Says where the legacy programs have their lock. It is passed on, because everybody has to take the same one.
+/// `XTABLES_LIBDIR` is not: programs load code from there.
+const LOCK_VARIABLE: &str = "XTABLES_LOCKFILE";
+
+/// The caller's lock file of xtables, if it names one that does not depend on the working directory.
+pub fn xtables_lock() -> Option<PathBuf> {
+    std::env::var_os(LOCK_VARIABLE).map(PathBuf::from).filter(|path| path.is_absolute())
+}
 
 /// What to run, and for how long at most.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +85,13 @@ impl Output {
         self.code == Some(0)
     }
 
+    /// Whether a signal ended it, or a shell in its place says so of a child of its own; or whether it says that it
+    /// lacked memory, processes or descriptors. Another try may succeed.
+    pub fn is_passing(&self) -> bool {
+        passing::is_crash(self.code, self.signal)
+            || !self.success() && passing::says_so(&String::from_utf8_lossy(&self.stderr))
+    }
+
     /// How it ended, in words: "exit status 4", "killed by signal 9".
     pub fn ending(&self) -> String {
         match (self.code, self.signal) {
@@ -119,14 +133,11 @@ impl Started<'_> {
     }
 }
 
-/// A child that has been started, but has nothing to read yet. Dropping it ends the child.
+/// A child that has nothing to read yet. Dropping it ends the child.
 pub struct Held<'a>(child::Held<'a>);
 
-/// What may be the input of a child that is held: as much as a pipe surely takes at once (`PIPE_DEF_BUFFERS` pages
-/// in the kernel's `include/linux/pipe_fs_i.h`), so that giving it cannot block.
-pub const MOST_HELD: usize = 64 * 1024;
-
-/// Starts a command of which only the input is still to come, so that its start costs no time later.
+/// Starts a command of which only the input is still to come: its start costs no time later, and does not fail then.
+/// Where no pipe takes the whole input at once, so that giving it cannot block, it is started when it is released.
 ///
 /// # Errors
 /// As for [`run`].

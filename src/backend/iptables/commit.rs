@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::passing::Passing;
+use crate::plan::Table;
 use crate::sys::lock::{self, Holder};
 use crate::sys::run::{self, Command, Output, RunError};
 
@@ -49,6 +51,16 @@ pub enum CommitError {
         /// What it said.
         refusal: Refusal,
     },
+    /// The program crashed, or lacked memory, processes or descriptors. That says nothing of what it was to commit.
+    #[error("{} failed with {ending}: {}", program.display(), describe(refusal))]
+    Broken {
+        /// Which program.
+        program: PathBuf,
+        /// How it ended.
+        ending: String,
+        /// What it said.
+        refusal: Refusal,
+    },
     /// The program could not be run to its end.
     #[error("{}{}", source, holder.as_ref().map_or(String::new(), |h| format!("; the xtables lock is held by {h}")))]
     Run {
@@ -64,8 +76,20 @@ impl CommitError {
     pub fn is_final(&self) -> bool {
         match self {
             Self::Refused { .. } => true,
-            Self::Run { source, .. } => source.cannot_start(),
-            Self::Busy { .. } => false,
+            Self::Run { source, .. } => source.cannot_start() && !source.is_passing(),
+            Self::Busy { .. } | Self::Broken { .. } => false,
+        }
+    }
+
+    /// Whether the program may have committed something of a script before it failed.
+    pub fn may_have_committed(&self, script: &str) -> bool {
+        let tables = || script.lines().filter_map(|line| line.strip_prefix('*'));
+        match self {
+            Self::Run { source, .. } => !source.cannot_start(),
+            Self::Refused { refusal, .. } => refusal.table.map(Table::name) != tables().next().map(str::trim),
+            // Each table takes the lock anew.
+            Self::Busy { .. } => tables().count() > 1,
+            Self::Broken { .. } => true,
         }
     }
 
@@ -73,6 +97,16 @@ impl CommitError {
     /// any more.
     pub fn is_stuck(&self) -> bool {
         matches!(self, Self::Run { source: RunError::Deadline { alive: false, .. }, holder: None })
+    }
+}
+
+impl Passing for CommitError {
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Broken { .. } => true,
+            Self::Run { source, .. } => source.is_passing(),
+            Self::Busy { .. } | Self::Refused { .. } => false,
+        }
     }
 }
 
@@ -120,52 +154,91 @@ impl Commit {
         self.judge(run::run(&self.command))
     }
 
-    /// Commits two, the second after the first, and not at all if the first fails. Its program is started at once
-    /// and waits for its input: it takes the xtables lock only when it reads a table's name.
+    /// What is committed.
+    pub fn script(&self) -> &str {
+        // It was made from text.
+        std::str::from_utf8(&self.command.stdin).unwrap_or_default()
+    }
+
+    /// Starts its program, which has nothing to read yet and so changes nothing. What can fail for want of memory,
+    /// processes or descriptors does so here.
     ///
     /// # Errors
-    /// The first error and whose it is; for the rest as [`Commit::run`].
-    pub fn run_in_turn(&self, second: &Self) -> Result<(), (Turn, CommitError)> {
-        let held = (second.command.stdin.len() <= run::MOST_HELD).then(|| run::hold(&second.command));
-        self.run().map_err(|error| (Turn::First, error))?;
-        let output = match held {
-            Some(held) => held.and_then(run::Held::release).and_then(run::Started::finish),
-            None => run::run(&second.command),
-        };
-        second.judge(output).map_err(|error| (Turn::Second, error))
+    /// It cannot be started.
+    pub fn hold(&self) -> Result<Waiting<'_>, CommitError> {
+        match run::hold(&self.command) {
+            Ok(held) => Ok(Waiting { commit: self, held }),
+            Err(source) => Err(self.failed(source)),
+        }
     }
 
     fn judge(&self, output: Result<Output, RunError>) -> Result<(), CommitError> {
-        // Looked for only when it matters, and while the holder is likely to be there still.
-        let holder = || (self.variant == Variant::Legacy).then(|| lock::holder(&xtables_lock())).flatten();
-        let failed = |source| CommitError::Run { source, holder: holder() };
-        let mut output = output.map_err(failed)?;
+        let mut output = output.map_err(|source| self.failed(source))?;
         if self.variant == Variant::Legacy && cannot_open_lock(&output) {
             tracing::info!("the xtables lock cannot be made; the network namespace itself is locked instead");
             let mut command = self.command.clone();
             command.env.push(("XTABLES_LOCKFILE".into(), NAMESPACE_LOCK.into()));
-            output = run::run(&command).map_err(failed)?;
+            output = run::run(&command).map_err(|source| self.failed(source))?;
         }
         if output.success() {
             return Ok(());
         }
-        let script = String::from_utf8_lossy(&self.command.stdin);
-        let refusal = Refusal::read(&String::from_utf8_lossy(&output.stderr), &script);
+        let refusal = Refusal::read(&String::from_utf8_lossy(&output.stderr), self.script());
+        let (program, ending) = (self.command.program.clone(), output.ending());
         if refusal.is_busy() {
-            return Err(CommitError::Busy { holder: holder(), words: refusal.words });
+            return Err(CommitError::Busy { holder: self.holder(), words: refusal.words });
         }
-        let program = self.command.program.clone();
-        Err(CommitError::Refused { program, ending: output.ending(), refusal })
+        if output.is_passing() {
+            return Err(CommitError::Broken { program, ending, refusal });
+        }
+        Err(CommitError::Refused { program, ending, refusal })
+    }
+
+    fn failed(&self, source: RunError) -> CommitError {
+        CommitError::Run { source, holder: self.holder() }
+    }
+
+    /// Who has the xtables lock. Asked only when it matters, while the holder is likely to be there still.
+    fn holder(&self) -> Option<Holder> {
+        (self.variant == Variant::Legacy).then(|| lock::holder(&xtables_lock())).flatten()
     }
 }
 
-/// Which of two.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
-    /// The one that came first.
-    First,
-    /// The one that came after it.
-    Second,
+/// A commit whose program waits for its input. Dropping it ends the program.
+pub struct Waiting<'a> {
+    commit: &'a Commit,
+    held: run::Held<'a>,
+}
+
+impl<'a> Waiting<'a> {
+    /// Lets the program work.
+    ///
+    /// # Errors
+    /// It cannot be given its input.
+    pub fn release(self) -> Result<Working<'a>, CommitError> {
+        let Self { commit, held } = self;
+        match held.release() {
+            Ok(started) => Ok(Working { commit, started }),
+            Err(source) => Err(commit.failed(source)),
+        }
+    }
+}
+
+/// A commit whose program is at work.
+pub struct Working<'a> {
+    commit: &'a Commit,
+    started: run::Started<'a>,
+}
+
+impl Working<'_> {
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// As [`Commit::run`].
+    pub fn finish(self) -> Result<(), CommitError> {
+        let Self { commit, started } = self;
+        commit.judge(started.finish())
+    }
 }
 
 /// What can be locked where no file can be made, as on a read-only /run: it is the same for every process that could
@@ -178,5 +251,5 @@ fn cannot_open_lock(output: &Output) -> bool {
 
 /// Where the legacy programs lock (`XT_LOCK_NAME` in their source).
 fn xtables_lock() -> PathBuf {
-    std::env::var_os("XTABLES_LOCKFILE").map_or_else(|| PathBuf::from("/run/xtables.lock"), PathBuf::from)
+    run::xtables_lock().unwrap_or_else(|| PathBuf::from("/run/xtables.lock"))
 }

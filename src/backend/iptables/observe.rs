@@ -1,12 +1,14 @@
 //! What is there: where rules live now, and the rules themselves.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
 use crate::exit::{Exit, Failure};
+use crate::passing::Passing;
 use crate::plan::{Family, Table};
 use crate::sys::netlink;
-use crate::sys::run::{self, Command, Output};
+use crate::sys::run::{self, Command, Output, RunError};
 
 use super::legacy;
 use super::piecewise;
@@ -82,7 +84,8 @@ pub fn observe_some(
         places.push((variant, family));
     }
     let (observation, mut unread) = sorted(observe_places(tools, &places, Effort::Thorough));
-    match unread.iter().position(|(place, _)| known.contains(place)) {
+    // A program that only crashed may know better in a moment.
+    match unread.iter().position(|(place, failure)| known.contains(place) || failure.passing) {
         Some(at) => Err(unread.swap_remove(at).1),
         None => Ok((observation, unread)),
     }
@@ -214,13 +217,33 @@ fn observe_places(
         asked.iter().map(|(place, programs, command)| (*place, *programs, run::start(command))).collect();
     for (place, programs, started) in started {
         let output = started.and_then(run::Started::finish);
-        let output = output.map_err(|error| match error.remedy() {
-            Some(remedy) => Failure::new(Exit::Host, error.to_string()).hint(remedy),
-            None => Failure::new(Exit::Failed, error.to_string()),
-        });
+        let output = output.map_err(|error| not_run(&error));
         all.push((place, output.and_then(|output| read(programs, place, &output, effort))));
     }
     all
+}
+
+/// A program that did not come to its end.
+pub(super) fn not_run(error: &RunError) -> Failure {
+    let failure = match error.remedy() {
+        Some(remedy) if error.is_passing() => Failure::new(Exit::Failed, error.to_string()).hint(remedy),
+        Some(remedy) => Failure::new(Exit::Host, error.to_string()).hint(remedy),
+        None => Failure::new(Exit::Failed, error.to_string()),
+    };
+    failure.passing(error.is_passing())
+}
+
+/// The kernel does not list what it has in `nf_tables`.
+pub fn not_listed(what: &str, error: &io::Error) -> Failure {
+    let passing = error.is_passing();
+    let exit = if passing { Exit::Failed } else { Exit::Host };
+    let failure = Failure::new(exit, format!("the kernel does not list its nftables {what}: {error}"));
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            failure.hint("root needs the capability CAP_NET_ADMIN too; containers have to be given it")
+        }
+        _ => failure.passing(passing),
+    }
 }
 
 fn warn_of_unreadable((variant, family): (Variant, Family)) {
@@ -237,7 +260,8 @@ fn read(
     if !output.success() {
         let words = Refusal::read(&String::from_utf8_lossy(&output.stderr), "").words;
         let message = format!("{} failed with {}: {words}", programs.save.display(), output.ending());
-        return Err(Failure::new(Exit::Host, message)
+        return Err(Failure::new(if output.is_passing() { Exit::Failed } else { Exit::Host }, message)
+            .passing(output.is_passing())
             .hint("run that command by hand; it has to work before this one can"));
     }
     let text = String::from_utf8_lossy(&output.stdout);
@@ -271,11 +295,7 @@ const TABLES: [&str; 5] = ["filter", "mangle", "nat", "raw", "security"];
 fn has_tables(variant: Variant, family: Family, tables: &[&str]) -> Result<bool, Failure> {
     match variant {
         Variant::Nft => {
-            let names = netlink::nft_table_names(family).map_err(|error| {
-                let message = format!("the kernel does not list its nftables tables: {error}");
-                Failure::new(Exit::Host, message)
-                    .hint("root needs the capability CAP_NET_ADMIN too; containers have to be given it")
-            })?;
+            let names = netlink::nft_table_names(family).map_err(|error| not_listed("tables", &error))?;
             Ok(names.iter().any(|name| tables.contains(&name.as_str())))
         }
         Variant::Legacy => Ok(legacy::names(family).iter().any(|name| tables.contains(&name.as_str()))),

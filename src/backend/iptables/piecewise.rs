@@ -15,7 +15,7 @@ use crate::plan::{Family, OwnChain, Table};
 use crate::sys::netlink;
 use crate::sys::run::{self, Command};
 
-use super::observe::{Effort, SAVE_DEADLINE};
+use super::observe::{Effort, SAVE_DEADLINE, not_listed, not_run};
 use super::refusal::Refusal;
 use super::save::Saved;
 use super::tools::Programs;
@@ -26,9 +26,7 @@ use super::tools::Programs;
 /// # Errors
 /// One of them holds something that cannot be printed ([`Exit::Host`]), or the program failed.
 pub fn read(programs: &Programs, family: Family, tables: &[Table], effort: Effort) -> Result<Saved, Failure> {
-    let there = netlink::nft_chain_names(family).map_err(|error| {
-        Failure::new(Exit::Host, format!("the kernel does not list its nftables chains: {error}"))
-    })?;
+    let there = netlink::nft_chain_names(family).map_err(|error| not_listed("chains", &error))?;
     let is_there =
         |table: Table, chain: &str| there.iter().any(|(of, name)| of == table.name() && name == chain);
     let mut wanted: Vec<(Table, Vec<&str>)> = Vec::new();
@@ -70,9 +68,8 @@ const fn name_of(family: Family) -> &'static str {
 /// # Errors
 /// The kernel does not list its rules.
 pub fn has_native_rules(family: Family) -> Result<bool, Failure> {
-    let tables = netlink::nft_tables_with_native_rules(family).map_err(|error| {
-        Failure::new(Exit::Host, format!("the kernel does not list its nftables rules: {error}"))
-    })?;
+    let tables =
+        netlink::nft_tables_with_native_rules(family).map_err(|error| not_listed("rules", &error))?;
     Ok(Table::ALL.iter().any(|table| tables.contains(table.name())))
 }
 
@@ -105,8 +102,13 @@ fn listed_one_by_one(
         text.extend(["*", table.name(), "\n"]);
         for chain in chains {
             let args = ["-t", table.name(), "-v", "-S", chain];
-            let output = run::run(&Command::new(&program, args, SAVE_DEADLINE))
-                .map_err(|error| Failure::new(Exit::Failed, error.to_string()))?;
+            let output =
+                run::run(&Command::new(&program, args, SAVE_DEADLINE)).map_err(|error| not_run(&error))?;
+            if output.is_passing() {
+                let words = Refusal::read(&String::from_utf8_lossy(&output.stderr), "").words;
+                let message = format!("{} failed with {}: {words}", program.display(), output.ending());
+                return Err(Failure::new(Exit::Failed, message).passing(true));
+            }
             if !output.success() {
                 let words = Refusal::read(&String::from_utf8_lossy(&output.stderr), "").words;
                 let message = format!(

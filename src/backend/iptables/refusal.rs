@@ -23,6 +23,7 @@ impl Refusal {
             let header = lines[..number].iter().rev().find_map(|line| line.strip_prefix('*'))?;
             Table::ALL.into_iter().find(|table| table.name() == header.trim())
         });
+        let table = table.or_else(|| named_table(stderr));
         let rule = number.map(|number| lines[number - 1]).filter(|line| line.starts_with('-'));
         Self { words: words(stderr), table, rule: rule.map(str::to_owned) }
     }
@@ -30,6 +31,22 @@ impl Refusal {
     /// Whether the program or its words are about this match or target.
     pub fn mentions(&self, word: &str) -> bool {
         self.words.contains(word)
+    }
+
+    /// Whether it names this match or target: ``Couldn't load target `LOG'``, `libxt_LOG.so`, `Extension LOG`.
+    pub fn names_extension(&self, name: &str) -> bool {
+        [format!("`{name}'"), format!("'{name}'"), format!("_{name}.so"), format!("xtension {name} ")]
+            .iter()
+            .any(|named| self.mentions(named))
+    }
+
+    /// Whether the program said more than that it failed, and where: the legacy variant's do not before 1.8.10.
+    pub fn says_why(&self) -> bool {
+        let line_failed = || {
+            let (before, number) = self.words.strip_suffix(" failed")?.rsplit_once(' ')?;
+            (before.ends_with("line") && number.bytes().all(|byte| byte.is_ascii_digit())).then_some(())
+        };
+        !self.words.is_empty() && line_failed().is_none()
     }
 
     /// Whether it was the xtables lock (exit status 4, with these words, in every version that locks).
@@ -60,6 +77,17 @@ fn line_number(stderr: &str) -> Option<usize> {
         let rest = stderr[at + word.len()..].trim_start_matches([':', ' ']);
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
         rest[..digits].parse().ok()
+    })
+}
+
+/// The table in ``table `nat'``, `table 'nat'` or `table nat`.
+fn named_table(stderr: &str) -> Option<Table> {
+    stderr.match_indices("table ").find_map(|(at, word)| {
+        let name = stderr[at + word.len()..].trim_start_matches(['`', '\'']);
+        Table::ALL.into_iter().find(|table| {
+            name.strip_prefix(table.name())
+                .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric()))
+        })
     })
 }
 
@@ -112,5 +140,32 @@ mod tests {
         );
         assert_eq!(Refusal::read("", SCRIPT), Refusal { words: String::new(), table: None, rule: None });
         assert_eq!(Refusal::read("line 99 failed", SCRIPT).table, None);
+    }
+
+    #[test]
+    fn a_table_is_known_by_its_name_where_no_line_is_told() {
+        for (said, table) in [
+            (
+                "iptables-restore v1.8.7 (legacy): iptables-restore: unable to initialize table 'raw'",
+                Some(Table::Raw),
+            ),
+            (
+                "iptables v1.8.2 (legacy): can't initialize iptables table `mangle': Table does not exist",
+                Some(Table::Mangle),
+            ),
+            ("ip6tables-restore: unable to initialize table nat", Some(Table::Nat)),
+            ("iptables-restore: unable to initialize table natural", None),
+            ("it is not my day", None),
+        ] {
+            assert_eq!(Refusal::read(said, SCRIPT).table, table, "{said}");
+        }
+    }
+
+    #[test]
+    fn a_program_that_gives_no_reason_is_told_from_one_that_does() {
+        let says = |stderr| Refusal::read(stderr, SCRIPT).says_why();
+        assert!(!says("") && !says("iptables-restore: line 7 failed\n"));
+        assert!(says("iptables-legacy-restore: line 7 failed: No chain/target/match by that name.\n"));
+        assert!(says("line 2: RULE_APPEND failed (Operation not supported): rule in chain OUTPUT"));
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::config::Executables;
 use crate::exit::{Exit, Failure};
+use crate::passing::Passing;
 use crate::plan::Family;
 use crate::sys::run::{self, Command};
 
@@ -96,6 +97,10 @@ const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 /// How long a program may take to tell its version.
 const VERSION_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How often one is asked that crashes or lacks memory, and the pause before it is asked again.
+const VERSION_TRIES: usize = 4;
+const VERSION_PAUSE: Duration = Duration::from_millis(100);
+
 impl Tools {
     /// Looks for programs; `path` is the caller's `PATH`, searched last.
     ///
@@ -110,6 +115,10 @@ impl Tools {
                 let programs = discover(variant, family, &directories, &mut asked);
                 tools.of_mut(variant).set(family, programs);
             }
+        }
+        // A program that only crashed is none that is not there.
+        if let Some(failure) = asked.trouble {
+            return Err(failure);
         }
         tools
             .take_named(named, |program| variant_by_name(program).map_or_else(|| ask_variant(program), Ok))?;
@@ -137,7 +146,7 @@ impl Tools {
         }
         // All named programs are of one variant, as every installation sees to.
         let mut one = recorded;
-        let mut questions = asked.0.len();
+        let mut questions = asked.answers.len();
         tools.take_named(named, |program| {
             variant_by_name(program).or(one).map_or_else(
                 || {
@@ -214,11 +223,22 @@ fn directories(path: Option<&OsString>) -> Vec<PathBuf> {
 
 /// What programs answered, so that none is asked twice.
 #[derive(Default)]
-struct Asked(BTreeMap<PathBuf, Option<Variant>>);
+struct Asked {
+    answers: BTreeMap<PathBuf, Option<Variant>>,
+    /// Why one could not answer that may answer in a moment.
+    trouble: Option<Failure>,
+}
 
 impl Asked {
     fn ask(&mut self, program: PathBuf) -> Option<Variant> {
-        *self.0.entry(program).or_insert_with_key(|program| ask_variant(program).ok())
+        let Self { answers, trouble } = self;
+        *answers.entry(program).or_insert_with_key(|program| match ask_variant(program) {
+            Ok(variant) => Some(variant),
+            Err(failure) => {
+                *trouble = trouble.take().or(failure.passing.then_some(failure));
+                None
+            }
+        })
     }
 }
 
@@ -315,8 +335,21 @@ fn variant_by_name(program: &Path) -> Option<Variant> {
 /// Asks a program: `iptables v1.8.9 (nf_tables)`, `iptables v1.8.9 (legacy)`; before 1.8 there was only what is now
 /// called legacy, and the oldest do not know `--version` everywhere.
 fn ask_variant(program: &Path) -> Result<Variant, Failure> {
-    let output = run::run(&Command::new(program, ["--version"], VERSION_DEADLINE))
-        .map_err(|error| Failure::new(Exit::Host, error.to_string()))?;
+    let command = Command::new(program, ["--version"], VERSION_DEADLINE);
+    let mut tries = 0;
+    let output = loop {
+        let output = run::run(&command);
+        tries += 1;
+        let passing = match &output {
+            Ok(output) => output.is_passing(),
+            Err(error) => error.is_passing(),
+        };
+        if !passing || tries == VERSION_TRIES {
+            break output
+                .map_err(|error| Failure::new(Exit::Host, error.to_string()).passing(error.is_passing()))?;
+        }
+        std::thread::sleep(VERSION_PAUSE);
+    };
     let text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     if text.contains("(nf_tables)") {
@@ -333,6 +366,7 @@ fn ask_variant(program: &Path) -> Result<Variant, Failure> {
                 crate::sys::escape(text.trim())
             ),
         )
+        .passing(output.is_passing())
         .hint("name a program of an iptables package"))
     }
 }

@@ -212,6 +212,14 @@ pub struct DiffLine {
     key: Option<Key>,
 }
 
+impl DiffLine {
+    /// What takes it back.
+    #[must_use]
+    pub fn reversed(&self) -> Self {
+        Self { added: !self.added, ..self.clone() }
+    }
+}
+
 /// What one table needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableChange {

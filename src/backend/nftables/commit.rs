@@ -52,7 +52,7 @@ fn unread(error: io::Error) -> SendError {
         io::ErrorKind::PermissionDenied => SendError::Denied,
         io::ErrorKind::Unsupported => SendError::Unsupported,
         io::ErrorKind::ResourceBusy => SendError::Changed,
-        _ => SendError::Io(error),
+        _ => SendError::Unread(error),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::attribute::Attributes;
+use crate::passing::{Passing, is_passing_answer};
 use crate::sys::netlink::nftables::{Door, Refusal};
 
 use super::decode::decode;
@@ -48,12 +49,31 @@ pub enum SendError {
     /// The kernel refused something of it.
     #[error("{0}")]
     Refused(Box<Refused>),
-    /// There was no answer.
+    /// There was no answer, so whether it was made is not known.
     #[error("the kernel did not answer as expected: {0}")]
     Io(#[source] io::Error),
+    /// The kernel does not say what is there now.
+    #[error("the kernel does not tell what is in the table inet {TABLE}: {0}")]
+    Unread(#[source] io::Error),
+}
+
+impl Passing for SendError {
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::NoMemory { .. } => true,
+            Self::Refused(refused) => is_passing_answer(refused.errno),
+            Self::Io(error) | Self::Unread(error) => error.is_passing(),
+            Self::Changed | Self::Denied | Self::Owned | Self::TooBig { .. } | Self::Unsupported => false,
+        }
+    }
 }
 
 impl SendError {
+    /// Whether the change may have been made all the same.
+    pub fn may_have_changed(&self) -> bool {
+        matches!(self, Self::Io(_))
+    }
+
     /// What the one who runs this can do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
@@ -66,7 +86,7 @@ impl SendError {
             Self::NoMemory { .. } => "free some memory, and run the command again",
             Self::Unsupported => "install with --backend iptables, whose legacy variant needs no nf_tables",
             Self::Refused(refused) => return Some(refused.hint()),
-            Self::Io(_) => return None,
+            Self::Io(_) | Self::Unread(_) => return None,
         };
         Some(hint.to_owned())
     }
@@ -92,7 +112,7 @@ pub fn send(door: &mut Door, messages: &[Message], generation: u32) -> Result<()
         Refusal::Refused { message, errno, words, offset } => {
             let message = message.and_then(|place| messages.get(place));
             let mut refused = Refused::new(message, offset, errno, words);
-            if refused.statement.is_none() {
+            if refused.statement.is_none() && !is_passing_answer(errno) {
                 refused.statement = search(door, &refused, messages);
             }
             SendError::Refused(Box::new(refused))
@@ -122,7 +142,8 @@ fn search(door: &mut Door, refused: &Refused, messages: &[Message]) -> Option<St
     // Whatever the generation is: nothing of this ever happens.
     let generation = door.generation().ok()?;
     match door.commit(&trial, generation) {
-        Err(Refusal::Refused { message: Some(place), .. }) => {
+        // Another reason is not that of the refusal.
+        Err(Refusal::Refused { message: Some(place), errno, .. }) if errno == refused.errno => {
             statements.into_iter().nth(place.checked_sub(first_rule)?)
         }
         _ => None,

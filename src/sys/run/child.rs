@@ -11,13 +11,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use super::{Command, Output, PASSED_ON, PATH, RunError, STARTED};
+use super::{Command, LOCK_VARIABLE, Output, PATH, RunError, STARTED};
 use crate::sys::poll;
 
 /// How long a killed child may take to disappear.
@@ -29,12 +30,17 @@ const CHUNK: usize = 64 * 1024;
 /// How the end of a child is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Watch {
-    /// By a pidfd, or where the kernel has none (before 5.3) by a thread.
+    /// By a pidfd, or where the kernel has none (before 5.3) by asking.
     Pidfd,
-    /// By a thread.
+    /// By asking again and again. A thread that waits would do without, but cannot always be made.
     #[cfg_attr(not(test), allow(dead_code, reason = "asked for by name only in tests"))]
-    Thread,
+    Asking,
 }
+
+/// The pauses between two questions: they grow from the first to the last. The end of the child's output comes right
+/// before its own and ends a pause, so the first is what is mostly waited for.
+const PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(16);
 
 pub(super) fn run(command: &Command, watch: Watch) -> Result<Output, RunError> {
     start(command, watch)?.finish()
@@ -45,7 +51,8 @@ pub(super) struct Started<'a> {
     command: &'a Command,
     deadline: Option<Instant>,
     running: Running,
-    ended: OwnedFd,
+    /// Ready once the child has ended; `None`: it has to be asked.
+    ended: Option<OwnedFd>,
 }
 
 pub(super) fn start(command: &Command, watch: Watch) -> Result<Started<'_>, RunError> {
@@ -53,21 +60,41 @@ pub(super) fn start(command: &Command, watch: Watch) -> Result<Started<'_>, RunE
     start_with(command, stdin, watch)
 }
 
-/// A child that is there already, but has nothing to read yet.
-pub(super) struct Held<'a> {
-    started: Started<'a>,
-    input: io::PipeWriter,
+/// A child that has nothing to read yet.
+pub(super) enum Held<'a> {
+    /// It is there already.
+    Started { started: Started<'a>, input: io::PipeWriter },
+    /// No pipe takes its whole input at once, so it is still to be started.
+    Ready { command: &'a Command, stdin: File, watch: Watch },
 }
 
 pub(super) fn hold(command: &Command, watch: Watch) -> Result<Held<'_>, RunError> {
-    let (stdin, input) = io::pipe().map_err(io_error(command, "cannot hold its input"))?;
+    let failed = io_error(command, "cannot hold its input");
+    let (stdin, input) = io::pipe().map_err(&failed)?;
+    if !takes_at_once(&input, command.stdin.len()) {
+        return Ok(Held::Ready { command, stdin: anonymous_file(&command.stdin).map_err(&failed)?, watch });
+    }
     let started = start_with(command, File::from(OwnedFd::from(stdin)), watch)?;
-    Ok(Held { started, input })
+    Ok(Held::Started { started, input })
+}
+
+/// Whether so much can be written into an empty pipe without a reader; a pipe that is too small is made larger if that
+/// is allowed.
+fn takes_at_once(pipe: &io::PipeWriter, size: usize) -> bool {
+    let fits = |argument| {
+        let room = fcntl(pipe, argument).ok().and_then(|room| usize::try_from(room).ok());
+        room.is_some_and(|room| size <= room)
+    };
+    let larger = || i32::try_from(size).is_ok_and(|size| fits(FcntlArg::F_SETPIPE_SZ(size)));
+    fits(FcntlArg::F_GETPIPE_SZ) || larger()
 }
 
 impl<'a> Held<'a> {
     pub(super) fn release(self) -> Result<Started<'a>, RunError> {
-        let Self { mut started, mut input } = self;
+        let (mut started, mut input) = match self {
+            Self::Started { started, input } => (started, input),
+            Self::Ready { command, stdin, watch } => return start_with(command, stdin, watch),
+        };
         started.deadline = poll::deadline(started.command.deadline);
         match input.write_all(&started.command.stdin) {
             // A child that ended without reading has its reasons; they are in its output.
@@ -90,7 +117,7 @@ fn start_with(command: &Command, stdin: File, watch: Watch) -> Result<Started<'_
 impl Started<'_> {
     pub(super) fn finish(self) -> Result<Output, RunError> {
         let Self { command, deadline, mut running, ended } = self;
-        if running.capture(&ended, deadline).map_err(io_error(command, "cannot read its output"))? {
+        if running.capture(ended.as_ref(), deadline).map_err(io_error(command, "cannot read its output"))? {
             let status = running.reap().map_err(io_error(command, "cannot learn how it ended"))?;
             let mut output = std::mem::take(&mut running.output);
             output.code = status.code();
@@ -98,7 +125,7 @@ impl Started<'_> {
             return Ok(output);
         }
         running.kill();
-        let alive = !gone(&ended);
+        let alive = !running.is_gone(ended.as_ref());
         let output = Box::new(std::mem::take(&mut running.output));
         if alive {
             running.leave();
@@ -127,10 +154,8 @@ impl Running {
         // tables.
         let mut child = std::process::Command::new(&command.program);
         child.args(&command.args).env_clear().env("PATH", PATH).env("LC_ALL", "C");
-        for name in PASSED_ON {
-            if let Some(value) = std::env::var_os(name) {
-                child.env(name, value);
-            }
+        if let Some(lock) = super::xtables_lock() {
+            child.env(LOCK_VARIABLE, lock);
         }
         child.envs(command.env.iter().map(|(name, value)| (name, value)));
         child.process_group(0).stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -151,50 +176,90 @@ impl Running {
         Ok(Self { child: Some(child), pid, pipes: [stdout, stderr], output: Output::default() })
     }
 
-    /// A descriptor that becomes ready when the child has ended.
-    fn watch(&self, watch: Watch) -> io::Result<OwnedFd> {
-        if watch == Watch::Pidfd {
-            match pidfd(self.pid) {
-                // Seccomp filters older than the call answer EPERM.
-                Err(Errno::ENOSYS | Errno::EPERM) => {}
-                other => return Ok(other?),
-            }
+    /// A descriptor that becomes ready when the child has ended. `None`: there is no such thing here.
+    fn watch(&self, watch: Watch) -> io::Result<Option<OwnedFd>> {
+        if watch == Watch::Asking {
+            return Ok(None);
         }
-        let (ours, theirs) = io::pipe()?;
-        let pid = self.pid;
-        std::thread::Builder::new().name("wait for a child".into()).spawn(move || {
-            // WNOWAIT leaves the reaping to us, so the PID stays the child's until then.
-            while waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
-            drop(theirs);
-        })?;
-        Ok(ours.into())
+        match pidfd(self.pid) {
+            // Seccomp filters older than the call answer EPERM.
+            Err(Errno::ENOSYS | Errno::EPERM) => Ok(None),
+            other => Ok(Some(other?)),
+        }
+    }
+
+    /// Whether the child has ended. WNOWAIT leaves the reaping to us, so the PID stays the child's until then.
+    fn has_ended(&self) -> io::Result<bool> {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+        match waitid(Id::Pid(self.pid), flags) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::EINTR) => Ok(false),
+            Ok(_) => Ok(true),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// Reads both pipes until the child has ended (`true`) or the deadline has passed (`false`).
-    fn capture(&mut self, ended: &OwnedFd, deadline: Option<Instant>) -> io::Result<bool> {
+    fn capture(&mut self, ended: Option<&OwnedFd>, deadline: Option<Instant>) -> io::Result<bool> {
         let mut buffer = vec![0; CHUNK];
+        let mut pause = PAUSE;
         loop {
-            let mut fds = vec![PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
-            let open = self.pipes.iter().enumerate().filter_map(|(i, pipe)| Some((i, pipe.as_ref()?)));
-            let mut order = [0; 2];
-            for (slot, (index, pipe)) in order.iter_mut().zip(open) {
-                *slot = index;
-                fds.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
-            }
-            if !poll::wait(&mut fds, deadline)? {
-                return Ok(false);
-            }
-            let ready = fds.iter().map(|fd| fd.any().unwrap_or(true)).collect::<Vec<_>>();
-            if ready[0] {
+            if ended.is_none() && self.has_ended()? {
                 self.drain(&mut buffer)?;
                 return Ok(true);
             }
-            for (index, ready) in order.into_iter().zip(&ready[1..]) {
-                if *ready {
+            let mut fds = Vec::with_capacity(3);
+            let mut order = [None; 3];
+            if let Some(ended) = ended {
+                fds.push(PollFd::new(ended.as_fd(), PollFlags::POLLIN));
+            }
+            for (index, pipe) in self.pipes.iter().enumerate() {
+                let Some(pipe) = pipe else { continue };
+                order[fds.len()] = Some(index);
+                fds.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
+            }
+            let until = match ended {
+                Some(_) => deadline,
+                None => poll::deadline(pause).into_iter().chain(deadline).min(),
+            };
+            if !poll::wait(&mut fds, until)? {
+                pause = LONGEST_PAUSE.min(pause * 2);
+            }
+            let ready: Vec<_> = fds
+                .iter()
+                .zip(order)
+                .filter(|(fd, _)| fd.any().unwrap_or(true))
+                .map(|(_, which)| which)
+                .collect();
+            for which in ready {
+                if let Some(index) = which {
                     self.read(index, &mut buffer)?;
+                } else {
+                    self.drain(&mut buffer)?;
+                    return Ok(true);
                 }
             }
+            // Also of a child that never stops writing.
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Ok(false);
+            }
         }
+    }
+
+    /// Whether a killed child has disappeared.
+    fn is_gone(&self, ended: Option<&OwnedFd>) -> bool {
+        let end = poll::deadline(DEATH);
+        let Some(ended) = ended else {
+            loop {
+                if self.has_ended().unwrap_or(true) {
+                    return true;
+                }
+                if end.is_some_and(|end| end <= Instant::now()) {
+                    return false;
+                }
+                std::thread::sleep(LONGEST_PAUSE);
+            }
+        };
+        poll::wait(&mut [PollFd::new(ended.as_fd(), PollFlags::POLLIN)], end).unwrap_or(true)
     }
 
     /// Takes what is in a pipe that is ready; forgets the pipe at its end. Returns how much it was.
@@ -236,11 +301,10 @@ impl Running {
         let _ = nix::sys::signal::killpg(self.pid, Signal::SIGKILL);
     }
 
-    /// Lets a thread wait for a child that cannot be killed.
+    /// Leaves a child that cannot be killed to init, which gets it when this process ends. Dropping the handle neither
+    /// ends it nor waits for it.
     fn leave(mut self) {
-        if let Some(mut child) = self.child.take() {
-            std::thread::spawn(move || child.wait());
-        }
+        drop(self.child.take());
     }
 }
 
@@ -251,12 +315,6 @@ impl Drop for Running {
             let _ = self.reap();
         }
     }
-}
-
-/// Whether a killed child has disappeared.
-fn gone(ended: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
-    poll::wait(&mut fds, poll::deadline(DEATH)).unwrap_or(true)
 }
 
 /// A file in memory with this content, to be read from its beginning.

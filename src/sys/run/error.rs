@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::Output;
+use crate::passing::Passing;
 
 /// Why a command gave no output.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,15 @@ pub enum RunError {
     },
 }
 
+impl Passing for RunError {
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Spawn { source, .. } | Self::Io { source, .. } => source.is_passing(),
+            Self::NotFound { .. } | Self::Deadline { .. } => false,
+        }
+    }
+}
+
 impl RunError {
     /// Whether the program never ran.
     pub const fn cannot_start(&self) -> bool {
@@ -70,6 +80,7 @@ impl RunError {
             Some(Errno::ENOEXEC) => {
                 "the file is damaged or made for another architecture; install the package that it belongs to again"
             }
+            _ if source.is_passing() => "the kernel's reason is above; run the command again",
             Some(Errno::EACCES | Errno::EPERM) => {
                 "look at the file's mode, at its file system's option noexec, and at security policies"
             }

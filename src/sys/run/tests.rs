@@ -12,7 +12,7 @@ fn sh(script: &str, deadline: Duration) -> Command {
 
 /// Runs it both ways of noticing its end.
 fn both(command: &Command, check: impl Fn(Result<Output, RunError>)) {
-    for watch in [Watch::Pidfd, Watch::Thread] {
+    for watch in [Watch::Pidfd, Watch::Asking] {
         check(child::run(command, watch));
     }
 }
@@ -46,6 +46,30 @@ fn big_input_that_comes_back_does_not_block() {
     let input = (0..5_000_000u32).map(|i| i.to_le_bytes()[i as usize % 3]).collect::<Vec<_>>();
     let command = Command { stdin: input.clone(), ..Command::new("/bin/cat", [] as [&str; 0], LONG) };
     both(&command, |output| assert!(output.unwrap().stdout == input));
+}
+
+/// Whether it is started before or after.
+fn released(input: &[u8]) -> Output {
+    let command = Command { stdin: input.to_vec(), ..Command::new("/bin/cat", [] as [&str; 0], LONG) };
+    let held = hold(&command).unwrap();
+    held.release().and_then(Started::finish).unwrap()
+}
+
+#[test]
+fn a_held_child_gets_all_of_its_input() {
+    // As much as a pipe holds by default, as much as it can be made to hold, and more.
+    for size in [0_usize, 1, 64 * 1024, 64 * 1024 + 1, 1 << 20, 40 << 20] {
+        let input = (0..size).map(|i| i.to_le_bytes()[i % 3]).collect::<Vec<_>>();
+        assert!(released(&input).stdout == input, "{size}");
+    }
+}
+
+#[test]
+fn a_child_that_never_stops_writing_has_a_deadline_too() {
+    both(&sh("exec yes", SHORT), |result| {
+        let error = result.unwrap_err();
+        assert!(matches!(error, RunError::Deadline { alive: false, .. }), "{error:?}");
+    });
 }
 
 #[test]
@@ -157,6 +181,7 @@ fn a_name_is_looked_for_in_the_fixed_path() {
 
 #[test]
 fn the_environment_is_ours_alone() {
+    // Nobody but the process that runs the tests could set it.
     let command = Command {
         env: vec![("EXTRA".into(), "one two".into())],
         ..Command::new("/usr/bin/env", [] as [&str; 0], LONG)

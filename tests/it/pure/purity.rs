@@ -14,6 +14,7 @@ const PURE: &[&str] = &[
     "src/demo/wanted.rs",
     "src/exit.rs",
     "src/apply/degrade.rs",
+    "src/apply/journal.rs",
     "src/backend/iptables/decode.rs",
     "src/backend/iptables/legacy/table.rs",
     "src/backend/iptables/legacy/words.rs",

@@ -1,14 +1,17 @@
 //! Whatever goes wrong, the machine ends as it was before or as it was meant to be, never in between.
 
+mod blind;
 mod environment;
 mod hangs;
 mod kills;
 mod locks;
 mod names;
 mod native;
+mod passing;
 mod records;
 mod refusals;
 mod rooms;
+mod scarce;
 mod sweep;
 mod switch;
 mod tools;
