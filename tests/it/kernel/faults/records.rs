@@ -197,7 +197,7 @@ each_backend! {
         let mut installed = 0;
         for descriptors in 3..24 {
             let script = format!("ulimit -n {descriptors} && exec \"$@\"");
-            let install = lab.installing(backend, &["--confirm", "1s"]);
+            let install = lab.installing(backend, &["--confirm", "1s", "--sleep-between-retries", "1ms"]);
             let run = install.behind("sh", &["-c", &script, "sh"]).output().expect("a shell");
             let said = String::from_utf8_lossy(&run.stderr).into_owned();
             if run.status.success() {
