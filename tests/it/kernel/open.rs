@@ -16,7 +16,7 @@ use crate::support::tracer::{Then, When, trace};
 use crate::support::{APP, Backend, Family, Lab, SIDECAR, Variant, as_user, firewall};
 
 const EXCLUDED: [&str; 2] = ["--exclude-inbound-ports", Sessions::EXCLUDED];
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// `IPCTNL_MSG_CT_NEW`
 const NEW_CONNECTION: u16 = 0x100;

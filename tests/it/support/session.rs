@@ -11,8 +11,8 @@ use nix::sys::socket::{Backlog, SockType, listen};
 use super::listener::bound;
 use super::{APP, Family, Lab, Variant, as_user, firewall};
 
-/// Nothing here takes longer unless it never comes.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Nothing here takes longer unless it never comes; the kernel asks again after 1, 3, 7 and 15 seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection with both of its ends.
 pub struct Session {
@@ -45,7 +45,7 @@ impl Session {
     #[track_caller]
     pub fn begun(name: &str, listener: TcpListener, client: TcpStream) -> Self {
         let mut wait = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
-        let ready = poll(&mut wait, PollTimeout::from(5000u16)).expect("a wait");
+        let ready = poll(&mut wait, PollTimeout::from(30_000u16)).expect("a wait");
         assert_eq!(ready, 1, "{name}: the connection went somewhere else");
         let (server, _) = listener.accept().expect("a connection");
         for end in [&client, &server] {
