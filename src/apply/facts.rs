@@ -93,24 +93,3 @@ pub fn check_ipv6_tools(facts: &mut HostFacts, variant: Variant, tools: &Toolset
         ));
     }
 }
-
-/// A user at the other end of an SSH connection should know before, not after.
-pub fn warn_of_ssh(config: &Config) {
-    const SSH: u16 = 22;
-    let inbound = &config.redirect.inbound;
-    let listed = |ports: &[crate::config::values::Port]| ports.iter().any(|port| port.get() == SSH);
-    let redirected = inbound.enabled
-        && if inbound.include_ports.is_empty() {
-            !listed(&inbound.exclude_ports)
-        } else {
-            listed(&inbound.include_ports)
-        };
-    let listening = host::listening_tcp_ports().unwrap_or_default().contains(&inbound.port.get());
-    if redirected && !listening {
-        tracing::warn!(
-            "nothing listens on the inbound port {} yet: until the sidecar does, new SSH connections (port {SSH}) to \
-             this host are refused; to leave them alone, add --exclude-inbound-ports {SSH}",
-            inbound.port
-        );
-    }
-}

@@ -28,7 +28,7 @@ use super::store::{Phase, State, Store};
 use super::transaction::{Refused, Session};
 use super::undo::Undo;
 use super::warnings::Warnings;
-use super::{persist, refused, show, stop, sweep};
+use super::{persist, refused, show, ssh, stop, sweep};
 
 /// How long another run of ours is waited for, beyond the wait for the xtables lock.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -131,7 +131,7 @@ impl<'a> Install<'a> {
             journal: Journal::default(),
         };
         run.check_ipv6()?;
-        facts::warn_of_ssh(config);
+        ssh::warn(config);
         run.warn_of_guests();
         run.apply(scene, old.as_ref())
     }

@@ -18,6 +18,7 @@ mod refused;
 mod request;
 mod scene;
 mod show;
+mod ssh;
 mod state;
 mod stop;
 pub mod store;
@@ -29,4 +30,5 @@ mod warnings;
 
 pub use install::install;
 pub use request::{DryRun, Format, InstallRequest, Trial, UninstallRequest};
+pub use ssh::keep as keep_ssh;
 pub use uninstall::uninstall;

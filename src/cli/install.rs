@@ -146,7 +146,8 @@ fn common(command: Command) -> Command {
 
 /// Runs `tproxy install`.
 pub fn install(matches: &ArgMatches) -> Result<(), Failure> {
-    let wanted = flags::resolve(matches, false)?;
+    let mut wanted = flags::resolve(matches, false)?;
+    apply::keep_ssh(&mut wanted.resolved.config)?;
     apply::install(&InstallRequest {
         written: Written::given(&wanted.resolved),
         config: wanted.resolved.config,

@@ -59,6 +59,7 @@ pub struct Redirect {
 
 /// Traffic that arrives from other hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "the switches are independent of each other")]
 pub struct Inbound {
     /// False for gateways, which receive their traffic directly.
     pub enabled: bool,
@@ -70,6 +71,8 @@ pub struct Inbound {
     pub exclude_ports: Vec<Port>,
     /// Source addresses left alone.
     pub exclude_ports_for_ips: Vec<Cidr>,
+    /// Leave alone the ports of this host's SSH server, whatever they are. Not Kuma's.
+    pub keep_ssh: bool,
     /// Leave alone what is addressed to other hosts, which this one forwards. Not Kuma's.
     pub exclude_forwarded: bool,
     /// Put the jump to our chain before everybody else's rules instead of after them.
@@ -192,6 +195,7 @@ impl Default for Config {
                     include_ports: Vec::new(),
                     exclude_ports: Vec::new(),
                     exclude_ports_for_ips: Vec::new(),
+                    keep_ssh: false,
                     exclude_forwarded: false,
                     insert_redirect_instead_of_append: false,
                 },

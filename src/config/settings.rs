@@ -175,6 +175,16 @@ pub const SETTINGS: &[Setting] = &[
             Can be given again; every one counts.",
     },
     Setting {
+        key: "redirect.inbound.keepSSH",
+        flag: Some("keep-ssh"),
+        variable: "REDIRECT_INBOUND_KEEP_SSH",
+        alternate: None,
+        group: Group::In,
+        field: Field::Switch(|c| &mut c.redirect.inbound.keep_ssh),
+        doc: "Leave alone the ports on which this host's SSH server listens, and that of the SSH connection in use\n\
+            What they are is found out at installation, and recorded as excluded ports.",
+    },
+    Setting {
         key: "redirect.inbound.excludeForwarded",
         flag: Some("exclude-forwarded"),
         variable: "REDIRECT_INBOUND_EXCLUDE_FORWARDED",

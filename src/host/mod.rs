@@ -5,6 +5,7 @@ mod guests;
 mod listeners;
 mod net;
 mod resolv_conf;
+mod ssh;
 mod uid_map;
 mod user;
 
@@ -17,6 +18,7 @@ pub use guests::{Guests, guests};
 pub use listeners::listeners;
 pub use net::{Interfaces, PASSTHROUGH, interfaces, is_up, listening_tcp_ports, own_addresses};
 pub use resolv_conf::parse as parse_resolv_conf;
+pub use ssh::ssh_ports;
 pub use uid_map::check_users;
 pub use user::{User, sidecar_user, sidecar_user_takes_a_program};
 

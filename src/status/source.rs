@@ -31,7 +31,20 @@ pub fn is_given(resolved: &Resolved) -> bool {
 /// either, [`Compared::Inferred`] and the defaults, which then only say how to look.
 pub fn effective(resolved: &Resolved, recorded: Option<&str>) -> (Config, Compared) {
     if is_given(resolved) {
-        return (resolved.config.clone(), Compared::Given);
+        let mut config = resolved.config.clone();
+        // Which ports are SSH's was found out when it was installed.
+        if let Some(recorded) = recorded.filter(|_| config.redirect.inbound.keep_ssh).and_then(read) {
+            let (inbound, known) = (&mut config.redirect.inbound, recorded.redirect.inbound);
+            if known.keep_ssh && inbound.include_ports.is_empty() {
+                let more =
+                    known.exclude_ports.into_iter().filter(|port| !inbound.exclude_ports.contains(port));
+                let more: Vec<_> = more.collect();
+                inbound.exclude_ports.extend(more);
+            } else if known.keep_ssh {
+                inbound.include_ports.retain(|port| known.include_ports.contains(port));
+            }
+        }
+        return (config, Compared::Given);
     }
     let Some(config) = recorded.and_then(read) else {
         return (resolved.config.clone(), Compared::Inferred);

@@ -16,5 +16,6 @@ mod native;
 mod open;
 mod preservation;
 mod proof;
+mod ssh;
 mod traffic;
 mod trial;

@@ -3,7 +3,7 @@
 use super::assert_fresh;
 use crate::support::kumactl::{Kumactl, Version};
 use crate::support::lab::{each_backend, each_iptables_variant};
-use crate::support::mesh::{APP_PORT, Mesh};
+use crate::support::mesh::{APP_PORT, Mesh, listening_sidecar};
 use crate::support::snapshot::Snapshot;
 use crate::support::{APP, Backend, Family, Variant, firewall};
 
@@ -73,6 +73,7 @@ each_iptables_variant! {
             added += rules - chain.rules.len();
         }
         assert_eq!((&six, added), (before.rules(variant, Family::V6), 3));
+        let _sidecar = listening_sidecar();
         lab.program().arg("status").run().exits(0);
     }
 }

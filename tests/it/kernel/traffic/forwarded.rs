@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use crate::support::client::connect_to;
 use crate::support::lab::each_stack;
-use crate::support::mesh::{APP_PORT, Mesh, name};
+use crate::support::mesh::{APP_PORT, Mesh, listening_sidecar, name};
 use crate::support::network::ip;
 use crate::support::{Backend, Family, Lab, Peer, Variant, firewall};
 
@@ -52,6 +52,7 @@ each_stack! {
             Family::V6 => ("fd18::1", family.outside().to_string()),
         };
         let mesh = Mesh::new(lab, family);
+        let _of_the_other = listening_sidecar();
         let run = lab.install(backend, &[]).succeeds().says("br0 (172.18.0.0/16, fd18::/64)").says(FLAG);
         let _ = run.says("--vnet br0:172.18.0.0/16 --vnet br0:fd18::/64");
         let _ = lab.program().arg("status").run().exits(0).prints("br0").prints(FLAG);

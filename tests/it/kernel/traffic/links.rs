@@ -6,7 +6,7 @@ use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use crate::support::client::{Asker, connect_to};
 use crate::support::lab::each_backend;
 use crate::support::listener::Listener;
-use crate::support::mesh::{APP_PORT, Mesh, name};
+use crate::support::mesh::{APP_PORT, Mesh, listening_sidecar, name};
 use crate::support::network::ip;
 use crate::support::{APP, Family, Lab, SIDECAR, Variant, as_user, firewall};
 
@@ -53,6 +53,7 @@ each_backend! {
             -A INPUT -i eth0 -m conntrack --ctstate ESTABLISHED -j ACCEPT\n-A INPUT -i eth0 -j DROP\nCOMMIT\n";
         firewall::restore(backend.tools(), Family::V6, strict);
         let mesh = Mesh::new(lab, Family::V6);
+        let _of_ipv4 = listening_sidecar();
         let skip = ["--redirect-all-dns-traffic", "--skip-dns-conntrack-zone-split"];
         for flags in [&[][..], &["--redirect-dns"], &ALL, &FIRST, &skip] {
             lab.install(backend, flags).succeeds();
@@ -94,6 +95,7 @@ each_backend! {
         lab.resolv_conf(&format!("nameserver {NEIGHBOUR}%eth0\n"));
         let _resolver = furnish(lab);
         let _mesh = Mesh::new(lab, Family::V6);
+        let _of_ipv4 = listening_sidecar();
         let run = lab.install(backend, &["--redirect-dns"]).succeeds();
         let run = run.says(&format!("questions to {NEIGHBOUR}%eth0 are not redirected"));
         assert!(!run.stderr.contains("no IPv6 DNS servers"), "{run}");

@@ -1,0 +1,138 @@
+//! On which TCP ports this host is reached by SSH. Reads only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::IpAddr;
+
+use nix::ifaddrs::getifaddrs;
+
+use super::listeners;
+use crate::config::values::Protocol;
+use crate::plan::Family;
+
+/// The port that SSH has unless somebody says otherwise.
+const USUAL: u16 = 22;
+/// How far up the parents of this process are asked.
+const PARENTS: usize = 64;
+const VARIABLE: &str = "SSH_CONNECTION";
+
+/// Ports on which an SSH server of this network namespace listens, and the port of the connection from which this
+/// program was started. Where it cannot be seen whose port 22 is, it is taken for SSH's.
+pub fn ssh_ports() -> BTreeSet<u16> {
+    let mut ports = listening();
+    ports.extend(connection());
+    ports
+}
+
+fn listening() -> BTreeSet<u16> {
+    let mut waiting = BTreeMap::new();
+    for family in Family::BOTH {
+        for socket in listeners(Protocol::Tcp, family).unwrap_or_default() {
+            waiting.insert(u64::from(socket.inode), socket.port);
+        }
+    }
+    let mut ports = BTreeSet::new();
+    // Sockets on the usual port whose process was seen.
+    let mut seen = BTreeSet::new();
+    for pid in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(name) = fs::read_to_string(pid.path().join("comm")) else { continue };
+        for fd in fs::read_dir(pid.path().join("fd")).into_iter().flatten().flatten() {
+            let Some(inode) = fs::read_link(fd.path()).ok().and_then(|link| socket(&link.to_string_lossy()))
+            else {
+                continue;
+            };
+            let Some(&port) = waiting.get(&inode) else { continue };
+            if is_server(name.trim_end(), port) {
+                ports.insert(port);
+            }
+            seen.insert(inode);
+        }
+    }
+    if waiting.iter().any(|(inode, port)| *port == USUAL && !seen.contains(inode)) {
+        ports.insert(USUAL);
+    }
+    ports
+}
+
+/// Whether a process of this name that listens on a port serves SSH there. systemd holds the port until somebody comes.
+fn is_server(name: &str, port: u16) -> bool {
+    name.starts_with("sshd") || name == "dropbear" || name == "systemd" && port == USUAL
+}
+
+/// The inode in `socket:[12345]`.
+fn socket(link: &str) -> Option<u64> {
+    link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// The port of the connection by which somebody is here. sudo takes the variable away, so parents are asked too.
+fn connection() -> Option<u16> {
+    let mut said = std::env::var(VARIABLE).ok();
+    let mut pid = nix::unistd::getppid().as_raw();
+    for _ in 0..PARENTS {
+        if said.is_some() || pid <= 0 {
+            break;
+        }
+        said = fs::read(format!("/proc/{pid}/environ")).ok().and_then(|environment| variable(&environment));
+        pid = fs::read_to_string(format!("/proc/{pid}/stat")).ok().as_deref().and_then(parent)?;
+    }
+    let (addr, port) = server(&said?)?;
+    // It may have come to another network namespace than the one whose traffic is redirected.
+    let own = getifaddrs().ok()?.any(|interface| {
+        let storage = interface.address;
+        let four = storage.and_then(|storage| storage.as_sockaddr_in().map(|four| IpAddr::V4(four.ip())));
+        let six = storage.and_then(|storage| storage.as_sockaddr_in6().map(|six| IpAddr::V6(six.ip())));
+        four.or(six) == Some(addr)
+    });
+    own.then_some(port)
+}
+
+fn variable(environment: &[u8]) -> Option<String> {
+    let mut all = environment.split(|byte| *byte == 0);
+    let text = all.find_map(|entry| entry.strip_prefix(VARIABLE.as_bytes())?.strip_prefix(b"="))?;
+    String::from_utf8(text.to_vec()).ok()
+}
+
+/// The parent in a line of `/proc/PID/stat`; the name in it may hold anything.
+fn parent(stat: &str) -> Option<i32> {
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// The server's end in `CLIENT PORT SERVER PORT`.
+fn server(connection: &str) -> Option<(IpAddr, u16)> {
+    let mut words = connection.split_ascii_whitespace().skip(2);
+    let addr: IpAddr = words.next()?.split('%').next()?.parse().ok()?;
+    Some((addr.to_canonical(), words.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_tells_its_servers_end() {
+        let of = |text: &str| server(text).map(|(addr, port)| format!("{addr} {port}"));
+        assert_eq!(of("192.0.2.7 50000 192.0.2.1 2222").as_deref(), Some("192.0.2.1 2222"));
+        assert_eq!(of("fe80::2%eth0 50000 fe80::1%eth0 22").as_deref(), Some("fe80::1 22"));
+        assert_eq!(of("::ffff:192.0.2.7 1 ::ffff:192.0.2.1 22").as_deref(), Some("192.0.2.1 22"));
+        for wrong in ["", "a b c d", "192.0.2.7 50000 192.0.2.1", "192.0.2.7 50000 192.0.2.1 99999"] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn parents_and_their_variables_are_read() {
+        assert_eq!(parent("42 (a) b) S 7 42 42 0"), Some(7));
+        assert_eq!(parent("42"), None);
+        let environment = b"A=1\0XSSH_CONNECTION=no\0SSH_CONNECTION=a b c 22\0";
+        assert_eq!(variable(environment).as_deref(), Some("a b c 22"));
+        assert_eq!(variable(b"A=1\0\xff"), None);
+        assert_eq!(socket("socket:[123]"), Some(123));
+        assert_eq!(socket("pipe:[123]"), None);
+    }
+
+    #[test]
+    fn servers_are_known_by_their_process() {
+        assert!(is_server("sshd", 2222) && is_server("sshd-session", 22) && is_server("systemd", 22));
+        assert!(!is_server("systemd", 80) && !is_server("python3", 22));
+    }
+}

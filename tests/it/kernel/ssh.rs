@@ -1,0 +1,64 @@
+//! The ports of an SSH server, whatever they are.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use crate::support::command::find;
+use crate::support::lab::{each_backend, skip};
+use crate::support::mesh::{APP_PORT, Mesh};
+use crate::support::{Family, Lab};
+
+const PORT: u16 = 2222;
+
+/// A server of that name on [`PORT`], for each family; `None` where there is nothing to make one of.
+struct Sshd(Child);
+
+impl Sshd {
+    fn start(lab: &Lab) -> Option<Self> {
+        let python = find("python3")?;
+        let sshd = lab.dir().join("sshd");
+        if !sshd.exists() {
+            std::os::unix::fs::symlink(python, &sshd).expect("a name");
+        }
+        let program = format!(
+            "import socket\ns=socket.create_server(('::',{PORT}),family=socket.AF_INET6,dualstack_ipv6=True)\n\
+             print('up',flush=True)\nwhile 1:\n c,a=s.accept(); c.sendall(b'sshd|x|'+('[%s]:%d'%a[:2]).encode()+b'\\n'); c.close()"
+        );
+        let mut child =
+            Command::new(sshd).args(["-c", &program]).stdout(Stdio::piped()).spawn().expect("a server");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a word");
+        assert_eq!(line, "up\n");
+        Some(Self(child))
+    }
+}
+
+impl Drop for Sshd {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+each_backend! {
+    fn its_ports_are_named_and_can_be_kept(lab, backend) {
+        let Some(sshd) = Sshd::start(lab) else { return skip("there is no python3") };
+        let run = lab.install(backend, &["--exclude-inbound-ports", "80"]).succeeds().says("(port 2222)");
+        let _ = run.says("--exclude-inbound-ports 80,2222 or --keep-ssh").says("--confirm 60s");
+        let run = lab.install(backend, &["--keep-ssh"]).succeeds();
+        assert!(!run.stderr.contains("2222"), "{run}");
+        {
+            let mesh = Mesh::new(lab, Family::V4);
+            assert_eq!(mesh.visit(lab, PORT), "sshd");
+            assert_eq!(mesh.visit(lab, APP_PORT), "inbound");
+        }
+        lab.install(backend, &["--keep-ssh"]).succeeds().prints("nothing was written");
+        // What it was is compared with, also when the server is gone.
+        drop(sshd);
+        for flags in [&["status"][..], &["status", "--kuma-dp-user", "kuma-dp", "--keep-ssh"]] {
+            let run = lab.program().args(flags).run();
+            assert!(!run.stdout.contains("missing") && !run.stdout.contains("extra"), "{run}");
+        }
+        lab.install(backend, &["--keep-ssh"]).succeeds().says("the usual port 22 is left alone");
+    }
+}
