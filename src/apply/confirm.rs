@@ -9,8 +9,13 @@
 //! clock on the wall can be set meanwhile, and is only what people are told by.
 //!
 //! The time runs from before the change. A proof (`--verify`) may last longer: the installing process holds the lock
-//! meanwhile, which the waiting one needs to go back, and lets the time begin anew before it gives the lock away. If
-//! it is killed, the lock is free, and the host goes back at the time that was promised first.
+//! meanwhile, for which the waiting one waits, and lets the time begin anew before it gives the lock away. If it is
+//! killed, the lock is free, and the host goes back at the time that was promised first. For the lock of any other
+//! process, and of one that is stopped, the waiting one waits [`TURN`] at most: whoever is locked out waits for nothing
+//! else. It then goes back without the lock, and says so in its log.
+//!
+//! The waiting process has locked its log. The kernel unlocks it however that process ends; so everybody can see
+//! whether an installation still goes back by itself.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -24,10 +29,10 @@ use crate::stdout::print;
 use crate::sys::detach::{self, Ear, Side, detach};
 use crate::sys::moment::Moment;
 use crate::sys::netns::Identity;
-use crate::sys::{signal, watch};
+use crate::sys::{first, lock, signal, watch};
 
 use super::install::PATIENCE;
-use super::pending::{LOG, PENDING, Pending, UNFINISHED, on_the_wall, withdraw};
+use super::pending::{LOG, PENDING, Pending, UNFINISHED, is_abandoned, on_the_wall, withdraw};
 use super::request::Format;
 use super::stop;
 use super::store::{Phase, State, Store};
@@ -43,12 +48,16 @@ const BACK: &[u8] = b"back";
 const AGAIN: Duration = Duration::from_secs(2);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(300);
 
-/// How long the other process may wait for its turn before it goes back.
-const TURN: Duration = Duration::from_secs(2 * PATIENCE.as_secs());
+/// How long the other process waits for the locks of others before it goes back.
+const TURN: Duration = Duration::from_secs(2);
 
-/// Within this time after its end, an installation that nobody confirmed is gone again, unless the other process
-/// was killed.
-const WAY_BACK: Duration = Duration::from_secs(TURN.as_secs() + 10);
+/// How long it waits for the installing process, which may be changing or proving the installation. A proof takes 20 s
+/// at most; the rest is for programs that are slow.
+const UNDER_WAY: Duration = Duration::from_secs(120);
+
+/// Within this time after its end, an installation that nobody confirmed is gone again, unless the way back fails or
+/// the other process is stopped.
+const WAY_BACK: Duration = Duration::from_secs(60);
 
 /// An installation that waits to be confirmed.
 #[derive(Debug)]
@@ -56,6 +65,8 @@ pub struct Guard {
     files: Store,
     says: Pending,
     ear: Ear,
+    /// Why this process has to stay, if it has to.
+    takes_along: Option<&'static str>,
 }
 
 impl Guard {
@@ -85,12 +96,19 @@ impl Guard {
         };
         let says = Pending::new(files.identity(), time, proving);
         let text = serde_json::to_vec(&says).map_err(|error| failed("the confirmation", &error))?;
-        let log_file = log.keep(true).and_then(|file| begin(file, files.identity()));
-        let log_file = log_file.map_err(|error| failed("the log of the confirmation", &error))?;
+        let failed_log = |error| failed("the log of the confirmation", &error);
+        let mut log_file = log.keep(true).map_err(failed_log)?;
+        if !lock::keep(&log_file).map_err(failed_log)? {
+            // One that waits in vain for an earlier installation, because somebody has stopped it.
+            log.remove().map_err(failed_log)?;
+            log_file = log.keep(true).map_err(failed_log)?;
+            lock::keep(&log_file).map_err(failed_log)?;
+        }
+        let log_file = begin(log_file, files.identity()).map_err(failed_log)?;
         replace(&files, &text).map_err(|error| failed("the confirmation", &error))?;
         // Whoever waits for a lock must not wait for a process that only waits itself.
         match detach(&log_file, || store.abandon_lock()) {
-            Ok(Side::Here(ear)) => Ok(Self { files, says, ear }),
+            Ok(Side::Here(ear)) => Ok(Self { files, says, ear, takes_along: first::takes_others_along() }),
             Ok(Side::There(mouth)) => {
                 detach::let_go_of_inherited();
                 wait(&files, &says, session, undo, mouth)
@@ -121,6 +139,28 @@ impl Guard {
         }
     }
 
+    /// Whether the host still goes back when the time is over. The lock must still be held.
+    ///
+    /// # Errors
+    /// The other process has ended, or went back already because this one was stopped too long.
+    pub fn check(&mut self) -> Result<(), Failure> {
+        match self.ear.has_heard() {
+            Ok(false) => return Ok(()),
+            Ok(true) => {}
+            Err(error) => {
+                tracing::warn!(
+                    "cannot see whether the process that waits for the confirmation is there: {error}"
+                );
+                return Ok(());
+            }
+        }
+        let why = match self.ear.listen() {
+            Ok(word) if word == BACK => "the time to confirm was over before the installation was complete",
+            _ => "the process that waits for the confirmation has ended",
+        };
+        Err(Failure::new(Exit::Failed, why).hint("install without --confirm, or with a longer time"))
+    }
+
     /// Until when it has to be confirmed, on the clock on the wall in seconds since 1970.
     pub fn until(&self) -> u64 {
         on_the_wall(self.says.until)
@@ -135,26 +175,31 @@ impl Guard {
     ///
     /// # Errors
     /// With `stay`: nobody confirmed, and what was there before is back, or the process that waited was killed.
-    pub fn announce(self, stay: bool, format: Format) -> Result<(), Failure> {
+    pub fn announce(mut self, stay: bool, format: Format) -> Result<(), Failure> {
         let tell = |text: &str| match format {
             Format::Text => print(text),
             Format::Json => Ok(()),
         };
         let until = words::time(self.until());
         let left = self.says.seconds_left();
-        tell(&format!(
+        let told = tell(&format!(
             "not yet kept: run 'tproxy confirm' from a new connection within {left} s, until {until}, else everything \
              goes back to what it was before\nlog: {}\n",
             self.log().display()
-        ))?;
-        if !stay {
-            return Ok(());
+        ));
+        match self.takes_along {
+            Some(why) if !stay => tracing::info!("tproxy stays, as with --foreground: {why}"),
+            None if first::is_contained() => tracing::info!(
+                "nothing goes back once process 1 of this PID namespace has ended, because the kernel kills all others \
+                 there with it"
+            ),
+            _ => {}
+        }
+        if !stay && self.takes_along.is_none() {
+            return told;
         }
         let log = self.log();
-        let word = self.ear.listen().map_err(|error| {
-            Failure::new(Exit::Failed, format!("{error}; the installation still waits to be confirmed"))
-                .hint(format!("run 'tproxy confirm' until {until} to keep it"))
-        })?;
+        let word = self.word(&until)?;
         match word.as_slice() {
             KEPT => tell("confirmed: the installation stays\n"),
             UNINSTALLED => Err(Failure::new(Exit::Failed, "not confirmed: it was uninstalled meanwhile")),
@@ -165,6 +210,29 @@ impl Guard {
                 "the process that waited has ended; whether the host went back is not known",
             )
             .hint("run 'tproxy status' to see what is there")),
+        }
+    }
+
+    /// What the other process says at its end. Where that one would be killed with this one, it is asked to go back
+    /// before this one does as it is asked.
+    fn word(&mut self, until: &str) -> Result<Vec<u8>, Failure> {
+        loop {
+            let error = match self.ear.listen() {
+                Ok(word) => return Ok(word),
+                Err(error) => error,
+            };
+            if self.takes_along.is_none() || signal::interrupted().is_none() {
+                return Err(Failure::new(
+                    Exit::Failed,
+                    format!("{error}; the installation still waits to be confirmed"),
+                )
+                .hint(format!("run 'tproxy confirm' until {until} to keep it")));
+            }
+            let asked = self.ear.ask_to_end().and_then(|()| Ok(signal::forget()?));
+            asked.map_err(|error| {
+                Failure::new(Exit::Left, format!("the installation cannot be taken back: {error}"))
+                    .hint("run 'tproxy uninstall' to remove it")
+            })?;
         }
     }
 }
@@ -195,7 +263,7 @@ enum End {
 /// The other process: waits, and goes back if nobody confirms.
 fn wait(files: &Store, says: &Pending, session: &Session, undo: &Undo, mouth: OwnedFd) -> ! {
     let mut mouth = fs::File::from(mouth);
-    let code = match until_the_end(files, says, session, undo) {
+    let code = match until_the_end(files, says, session, undo, &mouth) {
         Ok(End::Kept) => {
             let _ = mouth.write_all(KEPT);
             Exit::Done
@@ -219,7 +287,13 @@ fn wait(files: &Store, says: &Pending, session: &Session, undo: &Undo, mouth: Ow
 }
 
 /// `files` is the first process's: whatever cannot be looked up now, this is the same namespace and directory.
-fn until_the_end(files: &Store, says: &Pending, session: &Session, undo: &Undo) -> Result<End, Failure> {
+fn until_the_end(
+    files: &Store,
+    says: &Pending,
+    session: &Session,
+    undo: &Undo,
+    mouth: &fs::File,
+) -> Result<End, Failure> {
     // Its place was there when this process was made.
     let Some(pending) = files.entry(PENDING) else { return Ok(End::Uninstalled) };
     let mut says = says.clone();
@@ -253,8 +327,7 @@ fn until_the_end(files: &Store, says: &Pending, session: &Session, undo: &Undo) 
                 tracing::warn!("{error}");
             }
         }
-        let mut store = files.again();
-        let back = store.lock(TURN).and_then(|()| match says.still(&pending) {
+        let back = turn(files, &says, mouth).and_then(|mut store| match says.still(&pending) {
             None => Ok(Some(gone())),
             // The installation or its proof took so long, and now the time to confirm has begun.
             Some(now) if now.until != says.until && !asked => Ok(None),
@@ -275,6 +348,25 @@ fn until_the_end(files: &Store, says: &Pending, session: &Session, undo: &Undo) 
                 log(&format!("{}; trying again in {again:?}", failure.message));
                 end = Moment::now().plus(again);
                 again = AGAIN_AT_MOST.min(again * 2);
+            }
+        }
+    }
+}
+
+/// The way back's turn: with the lock, or without it where another process keeps it too long.
+fn turn(files: &Store, says: &Pending, mouth: &fs::File) -> Result<Store, Failure> {
+    let mut store = files.again();
+    let longest = Moment::now().plus(UNDER_WAY);
+    loop {
+        match store.lock(TURN) {
+            Ok(()) => return Ok(store),
+            Err(failure) if failure.exit != Exit::Busy => return Err(failure),
+            // It has not come to the end of its change, or of its proof.
+            Err(_) if detach::is_heard(mouth) && says.is_under_way(&store) && !longest.is_over() => {}
+            Err(failure) => {
+                log(&format!("{}: going back without the lock", failure.message));
+                store.go_without_lock();
+                return Ok(store);
             }
         }
     }
@@ -307,16 +399,28 @@ pub fn confirm() -> Result<(), Failure> {
     let (Some(waits), Some(pending)) = (Pending::read(&store)?, store.entry(PENDING)) else {
         return Err(nothing());
     };
-    if waits.until.is_over() {
-        return Err(Failure::new(
-            Exit::Failed,
-            "too late: the time to confirm is over, and the installation goes back",
-        ));
+    let too_late = || {
+        let message = "too late: the time to confirm is over, and the installation goes back";
+        Failure::new(Exit::Failed, message)
+    };
+    let abandoned = is_abandoned(&store);
+    if waits.until.is_over() && !abandoned {
+        return Err(too_late());
     }
-    pending.remove().map_err(|error| {
+    let there = pending.take().map_err(|error| {
         Failure::new(Exit::Failed, format!("{} cannot be removed: {error}", pending.path().display()))
     })?;
+    if !there {
+        // The way back did not wait for the lock of this process.
+        return Err(too_late());
+    }
     let _ = store.entry(LOG).map(|log| log.remove());
+    if abandoned {
+        return print(
+            "confirmed: the installation stays; the process that would have taken it back had ended already, so run \
+             'tproxy status' to see whether all of it is there\n",
+        );
+    }
     print("confirmed: the installation stays\n")
 }
 
@@ -331,6 +435,13 @@ pub fn stop_if_pending(store: &Store) -> Result<(), Failure> {
         let _ = store.entry(PENDING).map(|pending| pending.remove());
         return Ok(());
     };
+    if is_abandoned(store) {
+        tracing::warn!(
+            "the installation that waited to be confirmed is replaced: the process that would have taken it back has ended"
+        );
+        withdraw(store);
+        return Ok(());
+    }
     if !waits.until.is_over() {
         let left = waits.seconds_left();
         return Err(Failure::new(
@@ -343,7 +454,7 @@ pub fn stop_if_pending(store: &Store) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Busy, "an installation that nobody confirmed is being taken back")
             .hint("run the command again in a minute"));
     }
-    // Whoever waited is dead, or too late.
+    // The one that waits is too late.
     withdraw(store);
     Ok(())
 }

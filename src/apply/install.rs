@@ -293,7 +293,10 @@ impl<'a> Install<'a> {
             match prove::prove(&self.request.config, &self.facts, self.request.written.as_ref()) {
                 Ok(report) => proof = Some(report),
                 Err(Unproven { report, failure }) => {
-                    let failure = self.back(guard, failure);
+                    // The host that went back already proves nothing.
+                    let over = guard.as_mut().and_then(|guard| guard.check().err());
+                    let report = report.filter(|_| over.is_none());
+                    let failure = self.back(guard, over.unwrap_or(failure));
                     let left = failure.exit == Exit::Left;
                     let there = if left {
                         self.receipt(goal, true)
@@ -311,9 +314,14 @@ impl<'a> Install<'a> {
         if let (Some(guard), Some(Trial { time, .. }), true) = (&mut guard, trial, proof.is_some()) {
             guard.begin(time);
         }
-        show::installed(&self.receipt(goal, changed), proof.as_ref(), guard.as_ref(), format);
-        let Some(guard) = guard else { return Ok(()) };
+        if let Some(Err(failure)) = guard.as_mut().map(Guard::check) {
+            return Err(self.back(guard, failure));
+        }
+        let receipt = self.receipt(goal, changed);
+        // Whoever reads slowly must not keep others from their turn, least of all the way back.
         drop(self.store);
+        show::installed(&receipt, proof.as_ref(), guard.as_ref(), format);
+        let Some(guard) = guard else { return Ok(()) };
         guard.announce(trial.is_some_and(|trial| trial.stay), format)
     }
 

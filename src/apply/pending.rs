@@ -8,6 +8,7 @@ use crate::exit::Failure;
 use crate::sys::files::{Entry, Unread};
 use crate::sys::moment::Moment;
 use crate::sys::netns::Identity;
+use crate::sys::{self, lock};
 
 pub(super) use super::store::PENDING;
 use super::store::{Store, unread};
@@ -86,6 +87,16 @@ impl Pending {
         Some(says).filter(|says| (says.begun, says.installer) == (self.begun, self.installer))
     }
 
+    /// Whether the installing process holds the lock, as far as that can be seen.
+    pub fn is_locked_by_installer(&self, store: &Store) -> bool {
+        store.holder().is_some_and(|holder| holder.pid == self.installer)
+    }
+
+    /// Whether the installing process goes on with it: it holds the lock, and nobody has stopped it.
+    pub fn is_under_way(&self, store: &Store) -> bool {
+        self.is_locked_by_installer(store) && !sys::is_stopped(self.installer)
+    }
+
     /// How many seconds are left, rounded up: a whole number that was asked for is what is told.
     pub fn seconds_left(&self) -> u64 {
         u64::try_from(self.until.since(Moment::now()).as_millis().div_ceil(1000)).unwrap_or(u64::MAX)
@@ -101,6 +112,17 @@ pub enum Trial {
     Waits(u64),
     /// The time was over then, and it goes back or tries to.
     Over(u64),
+    /// The process that waited has ended, so nothing goes back, now or then.
+    Abandoned(u64),
+}
+
+/// Whether an installation waits, and the process has ended that goes back when the time is over. That one has locked
+/// its log, and the kernel unlocks that however it ends. A log that is gone tells nothing.
+pub(super) fn is_abandoned(store: &Store) -> bool {
+    let log = store.entry(LOG).and_then(|log| log.file().ok());
+    let ended = log.is_some_and(|log| lock::is_kept(&log).is_ok_and(|kept| !kept));
+    // It removes the other file before it ends.
+    ended && matches!(Pending::read(store), Ok(Some(_)))
 }
 
 /// How an installation stands that has to be confirmed, if there is one.
@@ -109,8 +131,11 @@ pub enum Trial {
 /// As those of [`Pending::read`].
 pub fn trial(store: &Store) -> Result<Option<Trial>, Failure> {
     let Some(waits) = Pending::read(store)? else { return Ok(None) };
+    if is_abandoned(store) {
+        return Ok(Some(Trial::Abandoned(on_the_wall(waits.until))));
+    }
     // Who was killed in a proof left the lock to whoever goes back, and the time as it was promised first.
-    if waits.proving && store.holder().is_some_and(|holder| holder.pid == waits.installer) {
+    if waits.proving && waits.is_locked_by_installer(store) {
         return Ok(Some(Trial::Proving));
     }
     let until = on_the_wall(waits.until);

@@ -41,6 +41,7 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())?;
     store.lock(PATIENCE + Duration::from_secs(config.wait.into()))?;
     sweep::sweep(&store);
+    let on_trial = matches!(pending::trial(&store), Ok(Some(_)));
     let old = store.load()?;
     let mut session = Session::new(tools, config, old.as_ref(), request.adopt, request.force);
 
@@ -83,8 +84,14 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     if let Err(failure) = remove() {
         return Err(undo.after(failure, &session, &mut store, &journal));
     }
+    let went_back = on_trial && matches!(pending::trial(&store), Ok(None));
     pending::withdraw(&store);
     store.remove();
+    if went_back {
+        let what =
+            "an installation on trial went back while it was removed, so some of it may be there again";
+        return Err(Failure::new(Exit::Failed, what).hint("run the command again"));
+    }
     let (backends, rules, unattributed) =
         (scene.installed(), scene.own_rules(), stop::unattributed(&scene.iptables));
     let receipt = Receipt { action: Action::Uninstall, changed, backends, rules, unattributed };

@@ -66,7 +66,8 @@ fn install_arguments(command: Command) -> Command {
 pub fn confirm_command() -> Command {
     Command::new("confirm").about("Keep an installation that was made with --confirm").long_about(
         "Keep an installation that was made with --confirm. Run it from a new connection: that it gets through is \
-         the proof that the host can still be reached. Exit code 1: there was nothing to keep, or it is too late.",
+         the proof that the host can still be reached. Exit code 1: there was nothing to keep, or it is too late. Where the \
+         process that would go back has ended it is never too late.",
     )
 }
 

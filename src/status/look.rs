@@ -28,7 +28,7 @@ use crate::sys::netlink::ruleset;
 
 use super::ahead::Ours;
 use super::model::{Ahead, Compared, Finding, Hits, Installer, Ports, Report, Resolvers};
-use super::{ahead, compare, source, words};
+use super::{ahead, compare, source, trial, words};
 pub(crate) use native::table as native_table;
 use parts::{families, listeners, sidecar};
 use reading::{CHILDREN, Unread};
@@ -48,6 +48,7 @@ struct Look {
     user_unasked: bool,
     /// What is to be said of a table of our name that is not ours.
     namesake: Option<Finding>,
+    on_trial: Option<Trial>,
     problems: Vec<Finding>,
     notes: Vec<Finding>,
 }
@@ -92,26 +93,11 @@ impl Look {
         let store = Store::unlocked()?;
         let state = store.load()?;
         let mut notes = Vec::new();
-        match pending::trial(&store)? {
-            Some(Trial::Proving) => notes.push(Finding::note(
-                "on trial: packets are just being sent to prove that the installation works; the time to confirm it begins after that",
-            )),
-            Some(Trial::Waits(until)) => notes.push(Finding::new(
-                format!(
-                    "on trial: the installation comes undone at {} unless it is confirmed",
-                    words::time(until)
-                ),
-                "run 'tproxy confirm' to keep it",
-            )),
-            Some(Trial::Over(until)) => notes.push(Finding::new(
-                format!(
-                    "nobody confirmed the installation until {}, so it is being taken back; {} has the details",
-                    words::time(until),
-                    store.path("log").display()
-                ),
-                "if it stays so, run 'tproxy uninstall', or 'tproxy install' to keep it",
-            )),
-            None => {}
+        let mut problems = Vec::new();
+        let on_trial = pending::trial(&store)?;
+        if let Some(on_trial) = on_trial {
+            let what = trial::finding(on_trial, &store.path("log"));
+            if matches!(on_trial, Trial::Abandoned(_)) { problems.push(what) } else { notes.push(what) }
         }
         let (config, compared) = source(state.as_ref());
         let (places, others) = reading::places(&state.as_ref().map(Record::from).unwrap_or_default())?;
@@ -130,7 +116,8 @@ impl Look {
             tools,
             user_unasked: false,
             namesake: None,
-            problems: Vec::new(),
+            on_trial,
+            problems,
             notes,
         })
     }
@@ -140,7 +127,12 @@ impl Look {
     }
 
     /// Puts the report together.
-    fn report(mut self) -> Result<Report, Failure> {
+    fn report(self) -> Result<Report, Failure> {
+        let on_trial = self.on_trial.map(trial::on_trial);
+        Ok(Report { on_trial, ..self.report_of_rules()? })
+    }
+
+    fn report_of_rules(mut self) -> Result<Report, Failure> {
         if let Some(observed) = native::any_table()? {
             if is_installation(&observed.table) {
                 return self.report_of(&observed);
@@ -238,6 +230,9 @@ impl Look {
             ));
         }
         report.notes.extend(self.namesake);
+        report
+            .notes
+            .extend(self.problems.into_iter().filter(|_| matches!(self.on_trial, Some(Trial::Abandoned(_)))));
         Ok(report)
     }
 

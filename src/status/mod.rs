@@ -9,6 +9,7 @@ pub mod model;
 mod own_table;
 mod sequence;
 pub(crate) mod source;
+mod trial;
 mod watch;
 pub mod words;
 

@@ -37,10 +37,21 @@ pub struct Report {
     pub differences: Vec<Difference>,
     /// What takes traffic before our rules see it.
     pub ahead: Vec<Ahead>,
+    /// How an installation stands that has to be confirmed.
+    pub on_trial: Option<OnTrial>,
     /// What else is wrong; each makes the verdict [`Verdict::Differs`].
     pub problems: Vec<Finding>,
     /// What is worth knowing.
     pub notes: Vec<Finding>,
+}
+
+/// An installation that has to be confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnTrial {
+    /// `proving`, `waiting`, `going-back` or `abandoned`.
+    pub state: &'static str,
+    /// The end of its time, in seconds since 1970; none while it is proved.
+    pub until: Option<u64>,
 }
 
 /// In one word.
@@ -328,6 +339,7 @@ impl Report {
             resolvers: None,
             differences: Vec::new(),
             ahead: Vec::new(),
+            on_trial: None,
             problems: Vec::new(),
             notes: Vec::new(),
         }

@@ -4,16 +4,20 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use nix::sys::signal::{SigHandler, Signal, signal};
-use nix::unistd::{ForkResult, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, pipe2, setsid};
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
+use nix::unistd::{
+    ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, getpid, pipe2, setsid,
+};
 
+use super::poll;
 use super::signal::{self as stop, Wait};
 
-/// What the second process says when all is made and it can go on.
-const READY: &[u8] = b"!";
+/// How many bytes the second process says when all is made and it can go on: its PID.
+const READY: usize = size_of::<u32>();
 
 /// Which of the two processes this is.
 #[derive(Debug)]
@@ -26,23 +30,54 @@ pub enum Side {
 
 /// Hears what the other process says, once, or that it ended.
 #[derive(Debug)]
-pub struct Ear(File);
+pub struct Ear {
+    pipe: File,
+    /// The other process.
+    pid: Pid,
+}
 
 impl Ear {
+    /// Whether the other process has ended or said its word.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn has_heard(&self) -> io::Result<bool> {
+        poll::wait(&mut [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)], Some(Instant::now()))
+    }
+
+    /// Asks the other process to end (SIGTERM), if it has not ended.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn ask_to_end(&self) -> io::Result<()> {
+        if !self.has_heard()? {
+            kill(self.pid, Signal::SIGTERM)?;
+        }
+        Ok(())
+    }
+
     /// Waits for it. Empty: the other process ended without a word.
     ///
     /// # Errors
     /// The kernel's, or this process was asked to stop meanwhile.
-    pub fn listen(mut self) -> io::Result<Vec<u8>> {
-        match stop::wait(Some(self.0.as_fd()), Duration::MAX) {
+    pub fn listen(&mut self) -> io::Result<Vec<u8>> {
+        match stop::wait(Some(self.pipe.as_fd()), Duration::MAX) {
             Ok(_) => {}
             Err(Wait::Interrupted(interrupted)) => return Err(io::Error::other(interrupted)),
             Err(Wait::Io(error)) => return Err(error),
         }
         let mut word = Vec::new();
-        self.0.read_to_end(&mut word)?;
+        self.pipe.read_to_end(&mut word)?;
         Ok(word)
     }
+}
+
+/// Whether the first process still listens, from the pipe that the second one has.
+pub fn is_heard(mouth: &impl AsFd) -> bool {
+    // A pipe that nobody reads any more is in error, whatever is asked.
+    let mut fds = [PollFd::new(mouth.as_fd(), PollFlags::empty())];
+    let polled = poll::wait(&mut fds, Some(Instant::now()));
+    !polled.is_ok_and(|ready| ready)
 }
 
 /// Makes the second process. It has a session of its own, reads nothing, writes to `log` alone, is deaf to SIGHUP
@@ -64,8 +99,9 @@ pub fn detach(log: &File, let_go: impl FnOnce()) -> io::Result<Side> {
             drop(mouth);
             nix::sys::wait::waitpid(child, None)?;
             let mut ear = File::from(ear);
-            ear.read_exact(&mut [0; READY.len()]).map_err(|_| io::Error::other("it ended at once"))?;
-            Ok(Side::Here(Ear(ear)))
+            let mut pid = [0; READY];
+            ear.read_exact(&mut pid).map_err(|_| io::Error::other("it ended at once"))?;
+            Ok(Side::Here(Ear { pipe: ear, pid: Pid::from_raw(i32::from_ne_bytes(pid)) }))
         }
         ForkResult::Child => {
             drop(ear);
@@ -74,7 +110,7 @@ pub fn detach(log: &File, let_go: impl FnOnce()) -> io::Result<Side> {
                 std::process::exit(1);
             }
             let_go();
-            if mouth.write_all(READY).is_err() {
+            if mouth.write_all(&getpid().as_raw().to_ne_bytes()).is_err() {
                 std::process::exit(1);
             }
             Ok(Side::There(mouth.into()))

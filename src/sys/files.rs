@@ -248,6 +248,14 @@ impl Entry {
         }
     }
 
+    /// Opens it to look at it.
+    ///
+    /// # Errors
+    /// It is not there, it is no regular file, or somebody else may have written it.
+    pub fn file(&self) -> Result<File, Unread> {
+        self.open(OFlag::O_RDONLY)
+    }
+
     /// Gives it this content, whole or not at all, by way of a file of another name.
     ///
     /// # Errors
@@ -298,13 +306,21 @@ impl Entry {
     /// # Errors
     /// The kernel's: it is a directory with something in it.
     pub fn remove(&self) -> io::Result<()> {
+        self.take().map(drop)
+    }
+
+    /// The same; whether it was there.
+    ///
+    /// # Errors
+    /// As those of [`Entry::remove`].
+    pub fn take(&self) -> io::Result<bool> {
         let gone = match unlinkat(&self.dir.fd, &*self.name, UnlinkatFlags::NoRemoveDir) {
             Err(Errno::EISDIR) => unlinkat(&self.dir.fd, &*self.name, UnlinkatFlags::RemoveDir),
             done => done,
         };
         match gone {
-            Err(Errno::ENOENT) => Ok(()),
-            done => Ok(done?),
+            Err(Errno::ENOENT) => Ok(false),
+            done => Ok(done.map(|()| true)?),
         }
     }
 

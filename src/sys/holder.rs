@@ -87,6 +87,15 @@ pub fn process_command(pid: u32, name: Option<&str>) -> Option<String> {
     Some(command(pid) + &parent.unwrap_or_default())
 }
 
+/// Whether a process of our PID namespace runs no code until it is told to continue, or has ended. One that a debugger
+/// holds goes on at any time.
+pub fn is_stopped(pid: u32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Its name is in parentheses, which may be in the name too.
+    let state = text.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    matches!(state, Some('T' | 'Z' | 'X'))
+}
+
 /// Reads lines such as `3: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF`; `->` in the second column marks those who
 /// wait (`lock_get_status` in the kernel's `fs/locks.c`).
 fn pid_of(locks: &str, device: u64, inode: u64) -> Option<u32> {
@@ -147,6 +156,20 @@ mod tests {
         assert!(!ours.command.is_empty() && !ours.command.contains('\0'));
         assert_eq!(Holder { pid: 7, command: "iptables -w".into() }.to_string(), "process 7 (iptables -w)");
         assert_eq!(Holder { pid: 7, command: String::new() }.to_string(), "whoever process 7 left it to");
+    }
+
+    #[test]
+    fn who_is_stopped_is_told() {
+        use nix::sys::signal::{Signal, kill};
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+        assert!(!is_stopped(child.id()));
+        kill(pid, Signal::SIGSTOP).unwrap();
+        nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WUNTRACED)).unwrap();
+        assert!(is_stopped(child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!is_stopped(child.id()));
     }
 
     #[test]

@@ -143,6 +143,32 @@ fn wait_for(path: &Path, file: &File, deadline: Option<Instant>) -> Result<(), L
     }
 }
 
+/// Locks an open file until this process, and every other one that it leaves the open file to, has ended or closed it.
+/// `false`: another process has the lock.
+///
+/// # Errors
+/// The kernel's.
+pub fn keep(file: &File) -> io::Result<bool> {
+    match flock(file, libc::LOCK_EX | libc::LOCK_NB) {
+        Ok(()) => Ok(true),
+        Err(Errno::EWOULDBLOCK) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether a process has locked this file by [`keep`], in whatever mount or PID namespace it is. Two that ask at once
+/// do not take each other for it.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_kept(file: &File) -> io::Result<bool> {
+    match flock(file, libc::LOCK_SH | libc::LOCK_NB) {
+        Ok(()) => flock(file, libc::LOCK_UN).map(|()| false).map_err(Into::into),
+        Err(Errno::EWOULDBLOCK) => Ok(true),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
 fn flock(file: &File, operation: libc::c_int) -> Result<(), Errno> {
     // SAFETY: the descriptor is open, and the call touches no memory.
     Errno::result(unsafe { libc::flock(file.as_raw_fd(), operation) }).map(drop)

@@ -6,6 +6,7 @@ pub mod alive;
 pub mod bus;
 pub mod detach;
 pub mod files;
+pub mod first;
 pub mod lock;
 pub mod memory;
 pub mod moment;
@@ -24,6 +25,6 @@ pub mod xtables;
 mod holder;
 mod poll;
 
-pub use holder::{process_command, socket_holder};
+pub use holder::{is_stopped, process_command, socket_holder};
 
 pub(crate) use crate::text::escape;

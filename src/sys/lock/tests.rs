@@ -194,3 +194,19 @@ fn unlocking_that_fails_is_no_panic() {
     assert_eq!(flock(&refused, libc::LOCK_UN), Err(Errno::EBADF));
     drop(Locked(Some(refused)));
 }
+
+#[test]
+fn a_file_is_kept_for_as_long_as_anybody_has_it() {
+    let dir = Dir::new("kept");
+    let file = dir.entry().keep(false).unwrap();
+    let look = || is_kept(&File::open(dir.lock()).unwrap()).unwrap();
+    assert!(!look());
+    assert!(keep(&file).unwrap());
+    assert!(look());
+    assert!(!keep(&dir.entry().keep(false).unwrap()).unwrap());
+    let heir = file.try_clone().unwrap();
+    drop(file);
+    assert!(look());
+    drop(heir);
+    assert!(!look());
+}

@@ -19,3 +19,4 @@ mod proof;
 mod ssh;
 mod traffic;
 mod trial;
+mod way_back;

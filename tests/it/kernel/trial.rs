@@ -16,13 +16,13 @@ use crate::support::tracer::{Then, trace};
 use crate::support::wrappers::{Fault, Wrappers, is_running};
 use crate::support::{Backend, Family, Lab, Variant, firewall};
 
-const FIRST: &[&str] = &["--redirect-dns"];
+pub(super) const FIRST: &[&str] = &["--redirect-dns"];
 const SECOND: &[&str] =
     &["--redirect-all-dns-traffic", "--exclude-inbound-ports", "22", "--ip-family-mode", "ipv4"];
-const RUN: &str = "/run/tproxy";
+pub(super) const RUN: &str = "/run/tproxy";
 
 /// Longer than any of these tests takes; nobody waits for it.
-const LONG: &[&str] = &["--confirm", "600s"];
+pub(super) const LONG: &[&str] = &["--confirm", "600s"];
 
 pub(super) fn file(kind: &str) -> Option<PathBuf> {
     let entries = std::fs::read_dir(RUN).ok()?;
@@ -82,7 +82,7 @@ pub(super) fn say(says: &serde_json::Value, heard: bool) {
 }
 
 /// Until it is there.
-fn wait_for_the_installation() {
+pub(super) fn wait_for_the_installation() {
     let installed = || {
         let state = file("json").and_then(|path| std::fs::read_to_string(path).ok());
         state.is_some_and(|state| state.contains("captureAll: true") && state.contains("\"installed\""))
@@ -98,7 +98,7 @@ pub(super) fn waiter(lab: &Lab) -> u32 {
 }
 
 /// The same beside the one that installed.
-fn waiter_beside(lab: &Lab, installer: Option<u32>) -> u32 {
+pub(super) fn waiter_beside(lab: &Lab, installer: Option<u32>) -> u32 {
     let network = |process: &Path| std::fs::metadata(process.join("ns/net")).ok().map(|file| file.ino());
     let here = network(Path::new("/proc/thread-self"));
     let program = lab.program_path().as_os_str().as_encoded_bytes();
@@ -115,7 +115,7 @@ fn waiter_beside(lab: &Lab, installer: Option<u32>) -> u32 {
 }
 
 /// What waits has written so far.
-fn log() -> String {
+pub(super) fn log() -> String {
     file("log").and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default()
 }
 
@@ -128,7 +128,7 @@ fn their_rules(variant: Variant) {
     }
 }
 
-fn on_trial(lab: &Lab, backend: Backend, more: &[&str]) -> Program {
+pub(super) fn on_trial(lab: &Lab, backend: Backend, more: &[&str]) -> Program {
     lab.installing(backend, &[SECOND, more].concat())
 }
 
