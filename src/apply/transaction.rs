@@ -214,9 +214,9 @@ impl Session {
         loop {
             let scene = now.as_ref().unwrap_or(scene);
             let open = OpenConnections::before(scene, goal);
-            let tried = self.commit_all(scene.steps(goal), goal, journal);
+            let committed = self.commit_all(scene.steps(goal), goal, journal);
             open.after();
-            let Err(refused) = tried else {
+            let Err(refused) = committed else {
                 flows.forget();
                 return Ok(());
             };
