@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use tproxy::cli::{self, Stop};
 use tproxy::exit::{Exit, Failure};
-use tproxy::sys::secure;
+use tproxy::sys::{memory, secure};
 
 #[global_allocator]
-static HEAP: tproxy::sys::memory::Heap = tproxy::sys::memory::Heap::new();
+static HEAP: memory::Heap = memory::Heap::new();
 
 fn main() -> ExitCode {
+    memory::prepare();
     // Before anything is read that the starter chose.
     if secure::has_borrowed_rights() {
         let failure = Failure::new(

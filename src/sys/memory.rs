@@ -3,7 +3,9 @@
 #![allow(unsafe_code, reason = "an allocator hands out raw memory")]
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::cell::{Cell, UnsafeCell};
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use dlmalloc::{Allocator, Dlmalloc};
@@ -56,8 +58,54 @@ unsafe impl GlobalAlloc for Heap {
     }
 }
 
-/// Pages of the kernel.
+/// Takes what the standard library takes only once it is needed, and ends the process where it gets none: room for the
+/// ends of a thread's own variables. Called before anything is changed, in the main thread.
+pub fn prepare() {
+    thread_local! {
+        static FIRST: Ending = const { Ending(Cell::new(false)) };
+    }
+    FIRST.with(|first| first.0.set(true));
+}
+
+/// A variable of a thread that has something to do at its end.
+struct Ending(Cell<bool>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+/// Pages of the kernel, and where it gives none, of a reserve.
+///
+/// Rust ends a process at once that gets no memory, also in the middle of a change. What a run needs until the host is
+/// as wanted or as before is a small part of this, so that it gets there.
 struct Pages;
+
+/// How many bytes the reserve has. They take no memory until they are used.
+const RESERVE: usize = 4 * 1024 * 1024;
+
+#[repr(C, align(4096))]
+struct Reserve(UnsafeCell<[u8; RESERVE]>);
+
+// SAFETY: each byte is handed out once, by a counter that only grows.
+unsafe impl Sync for Reserve {}
+
+static RESERVED: Reserve = Reserve(UnsafeCell::new([0; RESERVE]));
+/// How much of it is handed out. It is never given back: the allocator keeps what it once got.
+static USED: AtomicUsize = AtomicUsize::new(0);
+
+fn from_the_reserve(size: usize) -> Option<*mut u8> {
+    let fits = |used: usize| used.checked_add(size.next_multiple_of(4096)).filter(|used| *used <= RESERVE);
+    let used = USED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+    // SAFETY: it lies within the reserve.
+    Some(unsafe { RESERVED.0.get().cast::<u8>().add(used) })
+}
+
+fn is_reserved(memory: *mut u8) -> bool {
+    let first = RESERVED.0.get().addr();
+    (first..first + RESERVE).contains(&memory.addr())
+}
 
 /// Up to this many bytes are asked for together with the memory behind them: one call is cheaper than a fault for
 /// each page, and a small piece is used to its end.
@@ -71,10 +119,16 @@ unsafe impl Allocator for Pages {
         // SAFETY: a new mapping touches nothing that is there.
         let memory =
             unsafe { libc::mmap(null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
-        if memory == libc::MAP_FAILED { (null_mut(), 0, 0) } else { (memory.cast(), size, 0) }
+        if memory != libc::MAP_FAILED {
+            return (memory.cast(), size, 0);
+        }
+        from_the_reserve(size).map_or((null_mut(), 0, 0), |memory| (memory, size, 0))
     }
 
     fn remap(&self, memory: *mut u8, old: usize, new: usize, can_move: bool) -> *mut u8 {
+        if is_reserved(memory) {
+            return null_mut();
+        }
         let flags = if can_move { libc::MREMAP_MAYMOVE } else { 0 };
         // SAFETY: a piece that `alloc` gave, and of which the caller is the only user.
         let memory = unsafe { libc::mremap(memory.cast(), old, new, flags) };
@@ -82,11 +136,17 @@ unsafe impl Allocator for Pages {
     }
 
     fn free_part(&self, memory: *mut u8, old: usize, new: usize) -> bool {
+        if is_reserved(memory) {
+            return false;
+        }
         // SAFETY: as above; nobody uses what is behind `new` any more.
         unsafe { libc::munmap(memory.add(new).cast(), old - new) == 0 }
     }
 
     fn free(&self, memory: *mut u8, size: usize) -> bool {
+        if is_reserved(memory) {
+            return false;
+        }
         // SAFETY: as above; nobody uses it any more.
         unsafe { libc::munmap(memory.cast(), size) == 0 }
     }
@@ -175,6 +235,20 @@ mod tests {
     fn steps() -> impl Strategy<Value = Vec<(u8, usize, u32)>> {
         let size = prop_oneof![8 => 1_usize..300, 3 => 300_usize..70_000, 1 => 70_000_usize..1_500_000];
         prop::collection::vec((any::<u8>(), size, 0_u32..13), 1..200)
+    }
+
+    #[test]
+    fn the_reserve_is_handed_out_once_and_stays() {
+        let first = from_the_reserve(10).expect("a page");
+        let second = from_the_reserve(5_000).expect("two pages");
+        assert_eq!(second.addr() - first.addr(), 4096);
+        assert!(is_reserved(first) && is_reserved(second) && !is_reserved(null_mut()));
+        assert!(!Pages.free(first, 4096) && !Pages.free_part(second, 8192, 4096));
+        assert!(Pages.remap(second, 8192, 4096, true).is_null());
+        // Nothing else in this process takes of it: the heap of the tests is another one.
+        assert_eq!(from_the_reserve(RESERVE), None);
+        assert!(from_the_reserve(RESERVE - 3 * 4096).is_some());
+        assert_eq!(from_the_reserve(1), None);
     }
 
     proptest! {
