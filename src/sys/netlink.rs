@@ -75,11 +75,19 @@ pub fn nft_chain_names(family: Family) -> io::Result<Vec<(String, String)>> {
 /// # Errors
 /// As those of [`nft_table_names`].
 pub fn nft_rules_mention(family: Family, table: &str, bytes: &[u8]) -> io::Result<bool> {
+    Ok(nft_rules_mentioning(family, table, bytes)? > 0)
+}
+
+/// How many rules of it have them.
+///
+/// # Errors
+/// As those of [`nft_table_names`].
+pub fn nft_rules_mentioning(family: Family, table: &str, bytes: &[u8]) -> io::Result<usize> {
     let holds = |message: &Message<'_>| {
         let mentioned = || message.payload.windows(bytes.len()).any(|window| window == bytes);
         (message::is_rule_of(message, family, table) && mentioned()).then_some(())
     };
-    Ok(!list(&message::list_rules_of(family, table), holds)?.is_empty())
+    Ok(list(&message::list_rules_of(family, table), holds)?.len())
 }
 
 /// The names of the `nf_tables` tables of the family `ip` or `ip6` that have a rule with an expression such as the

@@ -77,6 +77,8 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// All it wrote there until it ended.
     pub stderr: Vec<u8>,
+    /// Whether it did not read its whole input.
+    pub unread: bool,
 }
 
 impl Output {

@@ -180,10 +180,15 @@ impl Commit {
             command.env.push(("XTABLES_LOCKFILE".into(), NAMESPACE_LOCK.into()));
             output = run::run(&command).map_err(|source| self.failed(source))?;
         }
-        if output.success() {
+        if output.success() && !output.unread {
             return Ok(());
         }
         let refusal = Refusal::read(&String::from_utf8_lossy(&output.stderr), self.script());
+        if output.success() {
+            // It takes an input that it cannot read for one that has ended.
+            let ending = format!("{} before it had read its input", output.ending());
+            return Err(CommitError::Broken { program: self.command.program.clone(), ending, refusal });
+        }
         let (program, ending) = (self.command.program.clone(), output.ending());
         if refusal.is_busy() {
             return Err(CommitError::Busy { holder: self.holder(), words: refusal.words });

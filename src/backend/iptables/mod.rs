@@ -16,4 +16,5 @@ pub mod syntax;
 pub mod tools;
 pub mod transition;
 pub mod typed;
+mod whole;
 pub mod written;

@@ -15,6 +15,7 @@ use super::piecewise;
 use super::refusal::Refusal;
 use super::save::{Saved, incompatible};
 use super::tools::{Programs, Tools, Variant};
+use super::whole;
 
 /// How long a save program may take.
 pub(super) const SAVE_DEADLINE: Duration = Duration::from_secs(10);
@@ -277,6 +278,7 @@ fn read(
     if !left_out.is_empty() {
         saved.tables.extend(piecewise::read(programs, family, &left_out, effort)?.tables);
     }
+    whole::check(programs, (variant, family), &text, &saved)?;
     Ok(saved)
 }
 
@@ -298,7 +300,11 @@ fn has_tables(variant: Variant, family: Family, tables: &[&str]) -> Result<bool,
             let names = netlink::nft_table_names(family).map_err(|error| not_listed("tables", &error))?;
             Ok(names.iter().any(|name| tables.contains(&name.as_str())))
         }
-        Variant::Legacy => Ok(legacy::names(family).iter().any(|name| tables.contains(&name.as_str()))),
+        Variant::Legacy => {
+            let names = legacy::names(family)
+                .map_err(|error| Failure::new(Exit::Failed, error.to_string()).passing(true))?;
+            Ok(names.iter().any(|name| tables.contains(&name.as_str())))
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! One child from its start to its end.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -51,6 +51,8 @@ pub(super) struct Started<'a> {
     command: &'a Command,
     deadline: Option<Instant>,
     running: Running,
+    /// Where the child reads from, to see how much of it is left.
+    stdin: File,
     /// Ready once the child has ended; `None`: it has to be asked.
     ended: Option<OwnedFd>,
 }
@@ -109,19 +111,22 @@ impl<'a> Held<'a> {
 fn start_with(command: &Command, stdin: File, watch: Watch) -> Result<Started<'_>, RunError> {
     keep_children_waitable();
     let deadline = poll::deadline(command.deadline);
+    // The position in it is the child's, too.
+    let ours = stdin.try_clone().map_err(io_error(command, "cannot hold its input"))?;
     let running = Running::start(command, stdin)?;
     let ended = running.watch(watch).map_err(io_error(command, "cannot watch it"))?;
-    Ok(Started { command, deadline, running, ended })
+    Ok(Started { command, deadline, running, stdin: ours, ended })
 }
 
 impl Started<'_> {
     pub(super) fn finish(self) -> Result<Output, RunError> {
-        let Self { command, deadline, mut running, ended } = self;
+        let Self { command, deadline, mut running, stdin, ended } = self;
         if running.capture(ended.as_ref(), deadline).map_err(io_error(command, "cannot read its output"))? {
             let status = running.reap().map_err(io_error(command, "cannot learn how it ended"))?;
             let mut output = std::mem::take(&mut running.output);
             output.code = status.code();
             output.signal = status.signal();
+            output.unread = is_left(stdin, command.stdin.len());
             return Ok(output);
         }
         running.kill();
@@ -314,6 +319,14 @@ impl Drop for Running {
             self.kill();
             let _ = self.reap();
         }
+    }
+}
+
+/// Whether anything is left of what a child was to read: of a file that long, or in a pipe.
+fn is_left(mut stdin: File, length: usize) -> bool {
+    match stdin.stream_position() {
+        Ok(position) => position < length as u64,
+        Err(_) => waiting(&stdin).is_ok_and(|left| left > 0),
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Legacy(Vec<LegacyTable>);
 /// # Errors
 /// The kernel's; a table that makes no sense.
 pub fn read(family: Family) -> io::Result<Legacy> {
-    let names = names(family);
+    let names = names(family)?;
     read_tables(family, names.iter().filter(|name| Table::ALL.iter().any(|table| table.name() == **name)))
 }
 
@@ -30,7 +30,7 @@ pub fn read(family: Family) -> io::Result<Legacy> {
 /// # Errors
 /// As those of [`read`].
 pub fn read_all(family: Family) -> io::Result<Legacy> {
-    read_tables(family, names(family).iter())
+    read_tables(family, names(family)?.iter())
 }
 
 fn read_tables<'a>(family: Family, names: impl Iterator<Item = &'a String>) -> io::Result<Legacy> {
@@ -43,13 +43,21 @@ fn read_tables<'a>(family: Family, names: impl Iterator<Item = &'a String>) -> i
 }
 
 /// The tables that there are here.
-pub fn names(family: Family) -> Vec<String> {
+///
+/// # Errors
+/// The list is there and cannot be read. That says nothing of the tables, so they do not count as gone.
+pub fn names(family: Family) -> io::Result<Vec<String>> {
+    // This thread's, as sockets are.
     let path = match family {
         Family::V4 => "/proc/thread-self/net/ip_tables_names",
         Family::V6 => "/proc/thread-self/net/ip6_tables_names",
     };
-    // This thread's, as sockets are. Not there, or not readable in a user namespace without the right: no such tables to be seen.
-    std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+    match std::fs::read_to_string(path) {
+        Ok(names) => Ok(names.lines().map(str::to_owned).collect()),
+        // Not there, or not readable in a user namespace without the right: no such tables to be seen.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EACCES)) => Ok(Vec::new()),
+        Err(error) => Err(io::Error::new(error.kind(), format!("{path} cannot be read: {error}"))),
+    }
 }
 
 impl Legacy {

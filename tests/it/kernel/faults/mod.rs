@@ -12,6 +12,7 @@ mod records;
 mod refusals;
 mod rooms;
 mod scarce;
+mod silent;
 mod sweep;
 mod switch;
 mod tools;
