@@ -101,7 +101,12 @@ impl Store {
         let place = match Dir::open(Path::new(DIRECTORY)) {
             Ok(dir) => Place::Ours(dir),
             Err(NoDir::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Place::Missing,
-            Err(NoDir::Io { source, .. }) if is_lacking(&source) => Place::Closed(cannot_be("read", &source)),
+            // What is there belongs to root, who is refused that by no host for good.
+            Err(NoDir::Io { source, .. })
+                if is_lacking(&source) && source.raw_os_error() != Some(Errno::EPERM as i32) =>
+            {
+                Place::Closed(cannot_be("read", &source))
+            }
             Err(error @ NoDir::Io { .. }) => return Err(Failure::new(Exit::Failed, error.to_string())),
             Err(NoDir::Foreign(why)) => Place::Closed(distrust(why)),
         };
@@ -319,7 +324,7 @@ impl Store {
     }
 
     fn forget_if_empty(&mut self) {
-        if self.usable && !self.entry(RECORD).is_some_and(|record| record.exists()) {
+        if self.usable && self.entry(RECORD).is_none_or(|record| record.is_missing()) {
             self.remove();
         }
     }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::pending::{LOG, PENDING, UNFINISHED as UNFINISHED_PENDING};
 use super::store::{LOCK, RECORD, Store, UNFINISHED};
 use crate::sys::alive::{self, Alive};
-use crate::sys::files::{Dir, Entry};
+use crate::sys::files::Dir;
 use crate::sys::lock::FileLock;
 
 /// How many namespaces are looked at in one run.
@@ -98,12 +98,12 @@ fn remove_if_gone(dir: &Dir, id: &str, cookie: u64, alive: &Alive) -> bool {
     }
     let told = [RECORD, PENDING, LOG].map(entry);
     // What only a killed run left can go wherever nobody is at it.
-    if known.is_none() && told.iter().any(Entry::exists) {
+    if known.is_none() && told.iter().any(|entry| !entry.is_missing()) {
         return false;
     }
     let Ok(lock) = FileLock::acquire(&entry(LOCK), Duration::ZERO) else { return false };
     // It may have been made since.
-    if known.is_none() && told.iter().any(Entry::exists) {
+    if known.is_none() && told.iter().any(|entry| !entry.is_missing()) {
         return false;
     }
     let unfinished = [UNFINISHED, UNFINISHED_PENDING].map(entry);

@@ -173,7 +173,13 @@ impl Dir {
             Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
                 Err(NoDir::Io { path: path.to_owned(), source })
             }
-            _ => Self::open(path),
+            made => {
+                let opened = Self::open(path);
+                if opened.is_err() && made.is_ok() {
+                    let _ = fs::remove_dir(path);
+                }
+                opened
+            }
         }
     }
 
@@ -218,9 +224,9 @@ impl Entry {
         self.dir.path.join(&self.name)
     }
 
-    /// Whether anything has this name.
-    pub fn exists(&self) -> bool {
-        self.stat().is_ok()
+    /// Whether nothing has this name. Where that cannot be learned, something may.
+    pub fn is_missing(&self) -> bool {
+        matches!(self.stat(), Err(Errno::ENOENT))
     }
 
     /// Whether this open file has this name now.
