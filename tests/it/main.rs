@@ -5,6 +5,7 @@ mod demo;
 mod differential;
 mod envoy;
 mod firewalld;
+mod injection;
 mod kernel;
 mod laws;
 mod legacy;

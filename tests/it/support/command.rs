@@ -82,6 +82,14 @@ impl Program {
         command
     }
 
+    /// The same as a command that is started in another way.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(self.command.get_program());
+        command.env_clear().args(self.command.get_args());
+        command.envs(self.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command
+    }
+
     /// Runs it to its end.
     pub fn run(self) -> Run {
         self.start().finish()

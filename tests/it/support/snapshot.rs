@@ -13,7 +13,7 @@ use super::lab;
 use super::ruleset::{OWN_CHAINS, Ruleset, assert_same};
 
 /// What a machine looks like.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Snapshot {
     rules: BTreeMap<String, Ruleset>,
     native: Vec<String>,
@@ -50,6 +50,11 @@ impl Snapshot {
     /// One table's, one family's view of it.
     pub fn rules(&self, variant: Variant, family: Family) -> &Ruleset {
         &self.rules[&firewall::tool(variant, family, "")]
+    }
+
+    /// Whether both have the same rules, of iptables and of our own table, as programs print them.
+    pub fn says_the_same_rules(&self, other: &Self) -> bool {
+        (&self.rules, &self.own_table) == (&other.rules, &other.own_table)
     }
 
     /// Without counters, and without what tells a rule from its equal.
