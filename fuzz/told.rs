@@ -78,6 +78,7 @@ fn read(observed: &Observed) {
         ipv6: Ipv6Support::Available,
         resolvers: Vec::new(),
         docker_dns: false,
+        translated: tproxy::host::Translated::default(),
     };
     let wanted = infer(&observed.table).wanted(host, &observed.table);
     for wanted in [Wanted::New(wanted), Wanted::Former(observed.clone())] {

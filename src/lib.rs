@@ -23,6 +23,7 @@ pub mod host;
 pub mod passing;
 pub mod plan;
 pub mod present;
+pub mod rules;
 pub mod sidecar;
 pub mod status;
 pub mod stdout;

@@ -17,6 +17,7 @@ static PLAN: LazyLock<Plan> = LazyLock::new(|| {
         ipv6: Ipv6Support::Available,
         resolvers: Vec::new(),
         docker_dns: false,
+        translated: tproxy::host::Translated::default(),
     };
     build(&Config::default(), &facts)
 });

@@ -48,6 +48,7 @@ fuzz_target!(|input: Input| {
         ipv6: if input.ipv6 { Ipv6Support::Available } else { Ipv6Support::Unavailable("fuzz".into()) },
         resolvers: input.resolvers.iter().map(|&addr| Resolver { addr, zone: None }).collect(),
         docker_dns: input.docker,
+        translated: tproxy::host::Translated::default(),
     };
     let plan = build(&resolved.config, &facts);
     for table in plan.families.iter().flat_map(|family| &family.tables) {

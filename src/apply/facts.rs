@@ -49,6 +49,7 @@ impl Read {
             ipv6: interfaces.ipv6_support(),
             resolvers: self.resolvers,
             docker_dns: false,
+            translated: crate::host::Translated::default(),
         }
     }
 }

@@ -28,7 +28,7 @@ use super::store::{Phase, State, Store};
 use super::transaction::{Refused, Session};
 use super::undo::Undo;
 use super::warnings::Warnings;
-use super::{persist, refused, show, ssh, stop, sweep};
+use super::{owners, persist, refused, show, ssh, stop, sweep, translated};
 
 /// How long another run of ours is waited for, beyond the wait for the xtables lock.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -67,6 +67,8 @@ struct Install<'a> {
     undo: Undo,
     /// What of that may be other now.
     journal: Journal,
+    /// What keeps the sidecar from running.
+    instead: Option<String>,
 }
 
 impl<'a> Install<'a> {
@@ -99,6 +101,8 @@ impl<'a> Install<'a> {
         let Some((backend, why)) = session.choose(&scene, both) else { return Err(tools::none_found()) };
         show::choice(backend, why, config.backend);
         facts.docker_dns = scene.has_docker_dns(backend);
+        let (translated, translating) = translated::find(config, &facts, &scene.iptables, backend);
+        facts.translated = translated;
         if let Backend::Iptables(variant) = backend {
             facts::check_ipv6_tools(&mut facts, variant, session.tools.of(variant));
         }
@@ -129,10 +133,16 @@ impl<'a> Install<'a> {
             unattributed,
             undo,
             journal: Journal::default(),
+            instead: None,
         };
         run.check_ipv6()?;
+        if let Some(warning) = translated::warning(&translating) {
+            run.warnings.warn(warning, None);
+        }
         ssh::warn(config);
         run.warn_of_guests();
+        run.instead = owners::warn_of_strangers(config, &run.facts, &mut run.warnings);
+        owners::warn_of_own_resolvers(config, &run.facts, &mut run.warnings);
         run.apply(scene, old.as_ref())
     }
 
@@ -303,7 +313,8 @@ impl<'a> Install<'a> {
                     } else {
                         let (backends, rules) = (before.installed(), before.own_rules());
                         let unattributed = self.unattributed.clone();
-                        Receipt { action: Action::Install, changed: false, backends, rules, unattributed }
+                        let action = Action::Install;
+                        Receipt { action, changed: false, backends, rules, unattributed, instead: None }
                     };
                     prove::show(&there, report.as_ref(), format);
                     return Err(failure);
@@ -380,6 +391,12 @@ impl<'a> Install<'a> {
         self.degraded = Degraded::new(&self.request.config);
         self.facts.ipv6 = self.interfaces.ipv6_support();
         self.facts.docker_dns = scene.has_docker_dns(self.backend);
+        let config = &self.request.config;
+        let (translated, translating) = translated::find(config, &self.facts, &scene.iptables, self.backend);
+        self.facts.translated = translated;
+        if let Some(warning) = translated::warning(&translating) {
+            self.warnings.warn(warning, None);
+        }
         self.check_ipv6()
     }
 
@@ -427,6 +444,7 @@ impl<'a> Install<'a> {
             backends: vec![self.backend],
             rules: goal.rules(),
             unattributed: self.unattributed.clone(),
+            instead: self.instead.clone(),
         }
     }
 }

@@ -24,7 +24,7 @@ use super::request::{Format, InstallRequest, UninstallRequest};
 use super::scene::{Goal, Scene};
 use super::store::Store;
 use super::transaction::Session;
-use super::{facts, stop};
+use super::{facts, stop, translated};
 
 /// `install --dry-run`: the rules as kumactl prints them. Needs no root: what only root can see is assumed, and
 /// said. Changes nothing at all.
@@ -70,6 +70,7 @@ fn look_around(request: &InstallRequest, facts: &mut HostFacts) -> Result<Backen
     let (backend, why) = session.choose(&scene, both).ok_or("no iptables was found")?;
     choice(backend, why, config.backend);
     facts.docker_dns = scene.has_docker_dns(backend);
+    facts.translated = translated::find(config, facts, &scene.iptables, backend).0;
     if let Backend::Iptables(variant) = backend {
         facts::check_ipv6_tools(facts, variant, session.tools.of(variant));
     }
@@ -117,6 +118,7 @@ pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
     };
     choice(backend, why, config.backend);
     facts.docker_dns = scene.has_docker_dns(backend);
+    facts.translated = translated::find(config, &facts, &scene.iptables, backend).0;
     if let Backend::Iptables(variant) = backend {
         facts::check_ipv6_tools(&mut facts, variant, session.tools.of(variant));
     }

@@ -94,7 +94,8 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     }
     let (backends, rules, unattributed) =
         (scene.installed(), scene.own_rules(), stop::unattributed(&scene.iptables));
-    let receipt = Receipt { action: Action::Uninstall, changed, backends, rules, unattributed };
+    let receipt =
+        Receipt { action: Action::Uninstall, changed, backends, rules, unattributed, instead: None };
     show::receipt(&receipt, request.format);
     Ok(())
 }

@@ -1,7 +1,10 @@
 //! What a plan needs to know of the host, as data.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
+
+use crate::plan::Family;
 
 /// What a plan needs to know of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +20,17 @@ pub struct HostFacts {
     /// Whether the IPv4 nat table has Docker's chain `DOCKER_OUTPUT`, which leads questions to 127.0.0.11:53 to
     /// Docker's embedded DNS server.
     pub docker_dns: bool,
+    /// Whose DNS questions somebody else's address translation leads to another server than was asked.
+    pub translated: Translated,
+}
+
+/// Address translation of somebody else that DNS questions meet, such as kube-proxy's for a service's address.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Translated {
+    /// The families in which there is one.
+    pub families: BTreeSet<Family>,
+    /// Whether it stands in a chain that our rules would share, so that it sees nothing of what they decide first.
+    pub in_our_chain: bool,
 }
 
 /// Whether IPv6 rules make sense on this host.

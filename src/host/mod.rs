@@ -4,6 +4,7 @@ mod facts;
 mod guests;
 mod listeners;
 mod net;
+pub mod owners;
 mod resolv_conf;
 mod ssh;
 mod uid_map;
@@ -13,7 +14,7 @@ use std::path::Path;
 
 use crate::exit::{Exit, Failure};
 use crate::sys::files;
-pub use facts::{HostFacts, Ipv6Support, Resolver};
+pub use facts::{HostFacts, Ipv6Support, Resolver, Translated};
 pub use guests::{Guests, guests};
 pub use listeners::listeners;
 pub use net::{Interfaces, PASSTHROUGH, interfaces, is_up, listening_tcp_ports, own_addresses};

@@ -87,6 +87,11 @@ impl<'a> Scope<'a> {
         self.family == Family::V4 && self.facts.docker_dns
     }
 
+    /// Whether somebody else translates the address of this family's DNS questions.
+    pub fn translated(&self) -> bool {
+        self.facts.translated.families.contains(&self.family)
+    }
+
     /// The loopback address that applications use.
     pub fn localhost(&self) -> Cidr {
         host(match self.family {

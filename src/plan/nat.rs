@@ -160,7 +160,17 @@ fn dns_rules(scope: &Scope) -> Vec<PlacedRule> {
     }
     // Also behind Docker's chain, which returns questions to other servers: without it they would come back to
     // the sidecar by the redirection below.
-    rules.push(head(own_question(), Target::Return, "return early for DNS traffic from kuma-dp"));
+    // But what returns here does not meet the rules of others behind ours either. Where those lead questions to the
+    // server that answers, ours are about everybody else's questions alone.
+    let leave_to_others = scope.translated() && scope.facts.translated.in_our_chain;
+    if !leave_to_others {
+        rules.push(head(own_question(), Target::Return, "return early for DNS traffic from kuma-dp"));
+    }
+    let others_alone = |matches: &mut Vec<Match>| {
+        if leave_to_others {
+            matches.push(Match::Owner { uids: uid.into(), negated: true });
+        }
+    };
 
     // An inserted jump to our chain would take the question first, so this rule then has to be inserted too.
     let beside_jump =
@@ -179,11 +189,14 @@ fn dns_rules(scope: &Scope) -> Vec<PlacedRule> {
         let why =
             format!("redirect all DNS requests to the kuma-dp DNS proxy (listening on port {})", dns.port);
         rules.extend(link_local::questions(scope));
-        rules.push(head(question.to_vec(), to_sidecar, why));
+        let mut matches = question.to_vec();
+        others_alone(&mut matches);
+        rules.push(head(matches, to_sidecar, why));
     } else {
         for addr in scope.resolvers() {
             let mut matches = vec![Match::Destination { net: bare(addr), negated: false }];
             matches.extend(question.clone());
+            others_alone(&mut matches);
             let why = format!(
                 "redirect DNS requests to {addr} to the kuma-dp DNS proxy (listening on port {})",
                 dns.port

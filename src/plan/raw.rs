@@ -1,6 +1,8 @@
 //! Conntrack zones. The sidecar's own DNS questions and the redirected ones of applications can have the same
 //! addresses and ports; in separate zones they cannot be taken for one another. Zone 1 is between sidecar and
-//! resolver, zone 2 between application and sidecar.
+//! resolver, zone 2 between application and sidecar. Where somebody else translates the address of a resolver, its
+//! answers carry another one than was asked, by which no rule could know them: there the sidecar's own flows stay in
+//! the zone that has no number, which keeps them apart as well.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -34,7 +36,9 @@ pub(super) fn table(scope: &Scope) -> Option<TablePlan> {
 fn prerouting(scope: &Scope) -> Vec<PlacedRule> {
     let answer = [Match::Protocol(Protocol::Udp), Match::SourcePort(DNS)];
     let mut rules = Vec::new();
-    if scope.config.redirect.dns.capture_all {
+    if scope.translated() {
+        // An answer comes from another address than was asked. What is in no zone is known again all the same.
+    } else if scope.config.redirect.dns.capture_all {
         let why = "assign connection tracking zone 1 to all DNS responses";
         rules.push(tail(answer.to_vec(), SIDECAR, why));
     } else {
@@ -63,12 +67,18 @@ fn output(scope: &Scope) -> Vec<PlacedRule> {
     let uid = scope.facts.sidecar_uid;
     let udp = Match::Protocol(Protocol::Udp);
     let sidecar = Match::Owner { uids: uid.into(), negated: false };
+    let own_question = vec![udp.clone(), Match::DestinationPort(DNS), sidecar.clone()];
+    let translated = scope.translated();
     let mut rules = vec![
-        tail(
-            vec![udp.clone(), Match::DestinationPort(DNS), sidecar.clone()],
-            SIDECAR,
-            format!("assign connection tracking zone 1 to DNS traffic from the kuma-dp user (UID {uid})"),
-        ),
+        if translated {
+            let why =
+                format!("skip connection tracking zones for DNS traffic from the kuma-dp user (UID {uid})");
+            tail(own_question, Target::Return, why)
+        } else {
+            let why =
+                format!("assign connection tracking zone 1 to DNS traffic from the kuma-dp user (UID {uid})");
+            tail(own_question, SIDECAR, why)
+        },
         tail(
             vec![udp.clone(), Match::SourcePort(scope.config.redirect.dns.port), sidecar],
             APPLICATION,
@@ -84,7 +94,7 @@ fn output(scope: &Scope) -> Vec<PlacedRule> {
     if scope.config.redirect.dns.capture_all {
         let why = "assign connection tracking zone 2 to all DNS requests";
         rules.push(tail(vec![udp.clone(), Match::DestinationPort(DNS)], APPLICATION, why));
-        if scope.docker_dns() {
+        if scope.docker_dns() && !translated {
             rules.push(from_local_server(Ipv4Addr::new(127, 0, 0, 11).into()));
         }
     } else {
@@ -92,7 +102,7 @@ fn output(scope: &Scope) -> Vec<PlacedRule> {
             let to_server = Match::Destination { net: bare(addr), negated: false };
             let why = format!("assign connection tracking zone 2 to DNS requests destined for {addr}");
             rules.push(tail(vec![to_server, udp.clone(), Match::DestinationPort(DNS)], APPLICATION, why));
-            if addr.is_loopback() {
+            if addr.is_loopback() && !translated {
                 rules.push(from_local_server(addr));
             }
         }

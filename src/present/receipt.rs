@@ -29,6 +29,8 @@ pub struct Receipt {
     pub rules: RuleCounts,
     /// Rules that stay because nobody knows whose they are.
     pub unattributed: Vec<String>,
+    /// What keeps the sidecar from running, if anything does: stands in place of "you can now run kuma-dp".
+    pub instead: Option<String>,
 }
 
 /// How many rules there are.
@@ -61,10 +63,11 @@ impl Receipt {
         let native = self.rules.native.map(|count| format!("{count} nftables rules"));
         let rules = shared.into_iter().chain(native).collect::<Vec<_>>().join(" and ");
         let text = match (self.action, self.changed) {
-            (Action::Install, true) => format!(
-                "transparent proxy setup completed successfully: {rules}. You can now run kuma-dp \
-                 with the transparent-proxy feature enabled\n"
-            ),
+            (Action::Install, true) => {
+                let next = self.instead.as_deref();
+                let next = next.unwrap_or("You can now run kuma-dp with the transparent-proxy feature enabled");
+                format!("transparent proxy setup completed successfully: {rules}. {next}\n")
+            }
             (Action::Install, false) => format!(
                 "transparent proxy setup completed successfully: all {rules} were there already, \
                  nothing was written\n"

@@ -137,7 +137,7 @@ fn ports(text: &mut String, report: &Report) {
         }
     }
     for listening in &report.listeners {
-        if let Some(warning) = warning(listening) {
+        if let Some(warning) = warning(listening, report.sidecar.as_ref().map(|sidecar| sidecar.uid)) {
             paragraph(text, "  ", "    ", &warning);
         }
     }
@@ -170,14 +170,17 @@ fn short(who: &Who) -> &'static str {
     }
 }
 
-fn warning(listening: &Listening) -> Option<String> {
+fn warning(listening: &Listening, sidecar: Option<u32>) -> Option<String> {
     let Listening { name, port, family, who } = listening;
     match who {
         Who::Other { uid, process } => {
             let process = process.as_ref().map_or(String::new(), |process| format!(", {}", escape(process)));
+            let sidecar = sidecar
+                .map_or_else(|| "the user that the rules are for".to_owned(), |uid| format!("UID {uid}"));
             Some(format!(
-                "{family} port {port} ({name}) is taken by user {uid}{process}: stop that program, or install with \
-                 another port for the sidecar"
+                "{family} port {port} ({name}) is taken by UID {uid}{process}, whose own traffic is redirected: what it \
+                 passes on comes back to it without end. If that is the sidecar, run it as {sidecar}, or install with \
+                 --kuma-dp-user {uid}; else stop that program, or install with another port for the sidecar"
             ))
         }
         Who::Elsewhere(address) => Some(format!(

@@ -87,6 +87,7 @@ mod tests {
             ipv6: Ipv6Support::Unavailable("not asked".into()),
             resolvers: Vec::new(),
             docker_dns: false,
+            translated: crate::host::Translated::default(),
         };
         let wanted = Wanted::plan(&family_plan(&Config::default(), &facts, Family::V4), true);
         let situation = Situation::new([(PLACE, Saved::parse(saved))].into(), &BTreeMap::new());

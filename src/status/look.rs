@@ -12,6 +12,8 @@ use crate::apply::guests;
 use crate::apply::look::Record;
 use crate::apply::pending::{self, Trial};
 use crate::apply::store::{Phase, State, Store};
+use crate::apply::translated;
+use crate::backend::Backend;
 use crate::backend::iptables::infer::{self, Inferred};
 use crate::backend::iptables::observe::Observation;
 use crate::backend::iptables::situation::{Place, Recorded, Situation};
@@ -175,6 +177,9 @@ impl Look {
         let current = self.current_resolvers();
         let mut facts = self.facts(variant, &inferred, &rules, current.as_ref().map(|c| c.as_deref()))?;
         facts.docker_dns = situation.has_docker_dns(variant);
+        let native = self.ruleset();
+        let backend = Backend::Iptables(variant);
+        facts.translated = translated::in_ruleset(&self.config, &facts, &situation, backend, &native).0;
         let plan = self.plan(&facts);
         let wanted = self.wanted(&plan, variant);
         let changes = situation.changes(&wanted);
@@ -192,9 +197,9 @@ impl Look {
         report.sidecar = Some(sidecar(facts.sidecar_uid));
         report.ports = self.ports(&rules);
         report.listeners = listeners(report.ports, &planned, facts.sidecar_uid);
-        let native = self.ruleset();
         report.ahead = ahead::of_ours(&situation, variant, &native, &Ours::of(&self.config, &facts));
         self.say_what_is_elsewhere(&native, &report.ahead, |_| Some(ahead::IPTABLES));
+        self.say_who_bypasses(facts.sidecar_uid, report.ports);
         self.say_more(&situation, variant);
         self.say_what_is_unread(&unreadable, Some(variant));
         report.problems = self.problems;
@@ -308,6 +313,7 @@ impl Look {
             ipv6: interfaces.ipv6_support(),
             resolvers: resolvers.into_iter().map(|addr| Resolver { addr, zone: None }).collect(),
             docker_dns: false,
+            translated: crate::host::Translated::default(),
         };
         if facts.ipv6 == Ipv6Support::Available && self.tools.of(variant).v6.is_none() {
             facts.ipv6 = Ipv6Support::Unavailable(format!("no ip6tables of the {variant} variant was found"));
@@ -464,6 +470,20 @@ impl Look {
     fn say_who_are_guests(&mut self, families: &[Family]) {
         let said = guests::findings(&self.config, families);
         self.notes.extend(said.into_iter().map(|(what, cure)| Finding::new(what, cure)));
+    }
+
+    /// Others who are taken for the sidecar, because they run as its user.
+    fn say_who_bypasses(&mut self, sidecar: u32, ports: Ports) {
+        let ports: Vec<u16> = [ports.outbound, ports.inbound, ports.dns].into_iter().flatten().collect();
+        for (process, port) in host::owners::bystanders(sidecar, &ports) {
+            self.notes.push(Finding::new(
+                format!(
+                    "{process} runs as the sidecar's user (UID {sidecar}) and listens on TCP port {port}: nothing that it \
+                     sends is redirected"
+                ),
+                "run it as another user, unless it belongs to the sidecar",
+            ));
+        }
     }
 
     fn say_if_unfinished(&mut self) {

@@ -257,6 +257,7 @@ mod tests {
             ipv6: Ipv6Support::Available,
             resolvers: servers.into(),
             docker_dns: false,
+            translated: crate::host::Translated::default(),
         };
         let config = config::resolve(&layers).expect("valid").config;
         lower::table(&plan::build(&config, &facts), true)

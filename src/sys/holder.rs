@@ -67,6 +67,29 @@ pub fn socket_holder(inode: u32) -> Option<Holder> {
     Some(process(pid))
 }
 
+/// The user as which a process sends, which can be another one than made its sockets: many make them as root first
+/// (the fourth number behind `Uid:`, `proc_pid_status(5)`).
+pub fn user_of(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_ascii_whitespace().nth(3)?.parse().ok()
+}
+
+/// A process and those that started it, from itself to the first one of all.
+pub fn ancestry(pid: u32) -> Vec<u32> {
+    let parent = |pid: u32| -> Option<u32> {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
+    };
+    let mut all = vec![pid];
+    while let Some(next) =
+        all.last().and_then(|pid| parent(*pid)).filter(|pid| *pid > 0 && !all.contains(pid))
+    {
+        all.push(next);
+    }
+    all
+}
+
 /// A process that is known by its number.
 pub(super) fn process(pid: u32) -> Holder {
     Holder { pid, command: command(pid) }

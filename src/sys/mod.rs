@@ -25,6 +25,6 @@ pub mod xtables;
 mod holder;
 mod poll;
 
-pub use holder::{is_stopped, process_command, socket_holder};
+pub use holder::{ancestry, is_stopped, process_command, socket_holder, user_of};
 
 pub(crate) use crate::text::escape;

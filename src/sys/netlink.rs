@@ -9,6 +9,7 @@ pub mod link;
 mod message;
 pub mod names;
 pub mod nftables;
+pub mod route;
 pub mod routing;
 pub mod rules;
 pub mod ruleset;

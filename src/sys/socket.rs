@@ -164,11 +164,16 @@ pub fn readable(fds: &[&dyn AsFd], deadline: Option<Instant>) -> io::Result<Vec<
 }
 
 /// Sends a datagram by an interface, without binding the socket to it: what netfilter makes of the datagram may
-/// still leave by another one. The source address is the interface's.
+/// still leave by another one. Its source is `source`, which is an address of this host.
 ///
 /// # Errors
 /// The kernel's.
-pub fn send_by(udp: &UdpSocket, bytes: &[u8], to: SocketAddr, interface: u32) -> io::Result<usize> {
+pub fn send_by(
+    udp: &UdpSocket,
+    bytes: &[u8],
+    to: SocketAddr,
+    (interface, source): (u32, IpAddr),
+) -> io::Result<usize> {
     let any = std::io::IoSlice::new(bytes);
     let to = SockaddrStorage::from(to);
     let fd = udp.as_raw_fd();
@@ -176,14 +181,28 @@ pub fn send_by(udp: &UdpSocket, bytes: &[u8], to: SocketAddr, interface: u32) ->
     let size = if udp.local_addr()?.is_ipv4() {
         let by = libc::in_pktinfo {
             ipi_ifindex: i32::try_from(interface).unwrap_or_default(),
-            ipi_spec_dst: libc::in_addr { s_addr: 0 },
+            ipi_spec_dst: libc::in_addr { s_addr: four(source) },
             ipi_addr: libc::in_addr { s_addr: 0 },
         };
         sendmsg(fd, &[any], &[ControlMessage::Ipv4PacketInfo(&by)], none, Some(&to))
     } else {
         let by =
-            libc::in6_pktinfo { ipi6_ifindex: interface, ipi6_addr: libc::in6_addr { s6_addr: [0; 16] } };
+            libc::in6_pktinfo { ipi6_ifindex: interface, ipi6_addr: libc::in6_addr { s6_addr: six(source) } };
         sendmsg(fd, &[any], &[ControlMessage::Ipv6PacketInfo(&by)], none, Some(&to))
     };
     Ok(size?)
+}
+
+fn four(addr: IpAddr) -> u32 {
+    match addr {
+        IpAddr::V4(four) => u32::from_ne_bytes(four.octets()),
+        IpAddr::V6(_) => 0,
+    }
+}
+
+fn six(addr: IpAddr) -> [u8; 16] {
+    match addr {
+        IpAddr::V4(_) => [0; 16],
+        IpAddr::V6(six) => six.octets(),
+    }
 }

@@ -23,10 +23,14 @@ pub enum Id {
     Dns,
     /// The sidecar's DNS question.
     DnsSidecar,
+    /// A question that a DNS server on this host asks others.
+    Resolver,
     /// The source address of what the sidecar passes on.
     Passthrough,
     /// What the configuration leaves alone.
     Exclusion,
+    /// Rules of others that no probe meets.
+    Rules,
 }
 
 impl Id {
@@ -40,8 +44,10 @@ impl Id {
             Self::Localhost => "localhost",
             Self::Dns => "dns",
             Self::DnsSidecar => "dns-sidecar",
+            Self::Resolver => "resolver",
             Self::Passthrough => "passthrough",
             Self::Exclusion => "exclusion",
+            Self::Rules => "rules",
         }
     }
 }
@@ -80,6 +86,8 @@ pub enum Probe {
         to: SocketAddr,
         /// How.
         way: Way,
+        /// From which of this host's addresses; `None`: from the temporary interface's, or whichever the route gives.
+        from: Option<IpAddr>,
     },
     /// A TCP connection from outside.
     Arrive {
@@ -94,6 +102,8 @@ pub enum Probe {
         uid: u32,
         /// Where to.
         to: SocketAddr,
+        /// From which of this host's addresses, as above.
+        from: Option<IpAddr>,
     },
     /// A datagram of one user, and then one of the other from the same address and port.
     Again {
@@ -167,6 +177,20 @@ pub enum Reached {
         port: u16,
         /// For datagrams, whether the answer came back; `None` if there was none.
         answered: Option<bool>,
+    },
+    /// Here, by a rule of somebody else's that changes its destination; and whether the answer came back.
+    LedOn {
+        /// Where.
+        to: SocketAddr,
+        /// It did.
+        answered: bool,
+    },
+    /// It was not sent: it would come to this port, which somebody else has, and go round without end.
+    Held {
+        /// Which port.
+        port: u16,
+        /// Whose it is.
+        uid: u32,
     },
     /// It would go there, by a rule that changes its destination, and was kept from it.
     Astray(SocketAddr),

@@ -9,11 +9,19 @@ use super::lab::link_of;
 use super::probe::{BRIEFLY, Field, lock, named, unspecified};
 use crate::config::values::Protocol;
 use crate::plan::Family;
-use crate::sys::netlink::{conntrack, sockets};
+use crate::sys::netlink::{conntrack, route, sockets};
 use crate::sys::{socket, user};
 
+const ELSEWHERE: &str = "this host's routing rules lead it elsewhere than to the temporary interface";
+
 impl Field<'_> {
-    pub(super) fn connect(&self, uid: u32, to: SocketAddr, way: Way) -> io::Result<Reached> {
+    pub(super) fn connect(
+        &self,
+        uid: u32,
+        to: SocketAddr,
+        way: Way,
+        from: Option<IpAddr>,
+    ) -> io::Result<Reached> {
         let place = self.place(to);
         let _alone = self.alone(&place)?;
         let listen = |device| socket::listen_on(socket::tcp(to.ip())?, to, device);
@@ -32,12 +40,22 @@ impl Field<'_> {
                 let fd = self.begin(uid, to, Some(&self.lab()?.device), None)?;
                 self.meet_bound(fd, to, &listener)
             }
-            Way::Route => self.connect_freely(uid, to, &listener),
+            Way::Route => self.connect_freely(uid, to, from, &listener),
         }
     }
 
-    fn connect_freely(&self, uid: u32, to: SocketAddr, listener: &TcpListener) -> io::Result<Reached> {
-        let scout = self.begin(uid, to, Some(&self.lab()?.device), None)?;
+    fn connect_freely(
+        &self,
+        uid: u32,
+        to: SocketAddr,
+        from: Option<IpAddr>,
+        listener: &TcpListener,
+    ) -> io::Result<Reached> {
+        if let Some(from) = from {
+            // Else one that is not redirected would seem to get lost.
+            self.lab()?.reach(from)?;
+        }
+        let scout = self.begin(uid, to, Some(&self.lab()?.device), from)?;
         match self.meet_bound(scout, to, listener)? {
             Reached::Tracked { .. } => {}
             // It has been seen what becomes of it, and a real one might leave.
@@ -48,7 +66,10 @@ impl Field<'_> {
         if let Some(why) = self.leaves(&users, to)? {
             return Ok(Reached::Unknown(why));
         }
-        let fd = self.begin(uid, to, None, None)?;
+        if from.is_some() && !self.is_led_out_from(uid, to.ip(), from)? {
+            return Ok(Reached::Unknown(ELSEWHERE.to_owned()));
+        }
+        let fd = self.begin(uid, to, None, from)?;
         self.meet(fd, to, Some(listener))
     }
 
@@ -59,8 +80,7 @@ impl Field<'_> {
         }
         for user in users {
             if !self.is_led_out(*user, to)? {
-                let why = "this host's routing rules lead it elsewhere than to the temporary interface";
-                return Ok(Some(why.to_owned()));
+                return Ok(Some(ELSEWHERE.to_owned()));
             }
         }
         if users.contains(&self.sidecar) {
@@ -92,6 +112,12 @@ impl Field<'_> {
             udp.local_addr()
         })??;
         Ok(self.lab()?.ends.values().flatten().any(|ends| ends.here == local.ip()))
+    }
+
+    /// The same of packets with a source address of their own, by which routing rules may go.
+    fn is_led_out_from(&self, uid: u32, to: IpAddr, from: Option<IpAddr>) -> io::Result<bool> {
+        let way = route::way(to, from, uid)?;
+        Ok(way.is_some_and(|way| Some(way.interface) == self.lab.map(|lab| lab.index)))
     }
 
     pub(super) fn arrive(&self, from: IpAddr, to: SocketAddr) -> io::Result<Reached> {
@@ -174,6 +200,8 @@ impl Field<'_> {
             Some(flow) if !self.is_here(flow.answers_from.ip()) => {
                 return Ok(Reached::Astray(flow.answers_from));
             }
+            // Connection tracking forgets a connection that is refused at once; here nobody refuses it.
+            None if was_refused(&scout)? => return Ok(Reached::Refused),
             // Where no route leads to, IPv6 loses a packet before connection tracking knows of it. Only where it knows
             // of none, nothing leads anywhere else.
             None if to.is_ipv6() && self.is_tracked(uid, to)? => return Ok(Reached::Nowhere),
@@ -307,6 +335,11 @@ impl Field<'_> {
         let line = self.token.read_line(&String::from_utf8_lossy(&text));
         Ok(line.map(|(channel, original)| Reached::Port(channel, original)))
     }
+}
+
+/// Whether somebody refused a connection that was begun.
+fn was_refused(fd: &OwnedFd) -> io::Result<bool> {
+    Ok(TcpStream::from(fd.try_clone()?).take_error()?.is_some())
 }
 
 /// Whether whoever is at the other end of a connection, that does not block, has let go of it. What it said is lost.

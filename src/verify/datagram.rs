@@ -1,8 +1,9 @@
 //! Probes over UDP.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::check::{Method, Reached};
@@ -14,6 +15,9 @@ use crate::sys::{socket, user};
 
 /// What the other end of a datagram answers.
 const ECHO: &[u8] = b"seen";
+
+/// Docker's DNS server.
+const DOCKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
 /// How a datagram gets on its way.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,22 +43,29 @@ struct Asker {
 }
 
 impl Field<'_> {
-    pub(super) fn datagram(&self, uid: u32, to: SocketAddr) -> io::Result<Reached> {
+    pub(super) fn datagram(&self, uid: u32, to: SocketAddr, from: Option<IpAddr>) -> io::Result<Reached> {
         let place = self.place(to);
         let _alone = self.alone(&place)?;
         let server = self.server(to)?;
-        self.ask_freely(uid, to, server.as_ref()).map(|(reached, _)| reached)
+        let from = from.filter(|_| self.tie(to) == Tie::Device);
+        if let Some(from) = from {
+            self.lab()?.reach(from)?;
+        }
+        self.ask_freely(uid, to, from, server.as_ref()).map(|(reached, _)| reached)
     }
 
     pub(super) fn again(&self, first: u32, then: u32, to: SocketAddr) -> io::Result<Reached> {
         let place = self.place(to);
         let _alone = self.alone(&place)?;
         let server = self.server(to)?;
-        let (_, port) = self.ask_freely(first, to, server.as_ref())?;
+        let (_, port) = self.ask_freely(first, to, None, server.as_ref())?;
         self.tokens.forget(port);
         let tie = self.tie(to);
-        let asker = self.asker(then, to.ip(), port, tie)?;
+        let asker = self.asker(then, to.ip(), (None, port), tie)?;
         let reached = self.ask(&asker, to, server.as_ref())?;
+        if let (Reached::Astray(away), true) = (&reached, self.follows()) {
+            return self.follow(&asker, to, *away);
+        }
         // Where no rule gives an answer a zone it is in the one without a number. An answer made on this host was
         // tracked before it could come from anywhere.
         let answered = reached == (Reached::Destination { answered: true });
@@ -63,6 +74,35 @@ impl Field<'_> {
             return Ok(Reached::Apart);
         }
         Ok(reached)
+    }
+
+    /// Who the sidecar's question meets that somebody's rule leads on: bound to the temporary interface, it comes to
+    /// the other end, whoever it is for, so there is somebody there for this once. What counts is the way back. Not
+    /// while other probes are under way: whatever is led there too would be refused, and forgotten at once by
+    /// connection tracking, which then could not tell that it was led there.
+    fn follow(&self, asker: &Asker, to: SocketAddr, away: SocketAddr) -> io::Result<Reached> {
+        let lab = self.lab()?;
+        let place = self.place(away);
+        let _alone = self.alone(&place)?;
+        let invited = lab.invite(&[away.ip()].into(), self.patience.budget());
+        if let Some(Err(why)) = invited.get(&away.ip()) {
+            return Ok(Reached::Unknown(format!(
+                "another rule leads it on to {away}, where nobody can be put: {why}"
+            )));
+        }
+        let server = lab.outside.run(|| socket::udp_at(socket::udp(away.ip())?, away))??;
+        asker.udp.send_to(&self.token.question(), to)?;
+        let reached = self.await_answer(asker, to, Some(&server), None, self.patience.until())?;
+        let answered = reached == Some(Reached::Destination { answered: true });
+        // As above: an answer that begins a flow of its own is dropped where only answers are let in.
+        if answered && conntrack::flow(Protocol::Udp, away, asker.source, 0)?.is_some() {
+            return Ok(Reached::Apart);
+        }
+        Ok(Reached::LedOn { to: away, answered })
+    }
+
+    fn follows(&self) -> bool {
+        self.following.load(Ordering::Relaxed)
     }
 
     /// How a question to a server has to be sent to stay on this host.
@@ -89,25 +129,38 @@ impl Field<'_> {
     }
 
     /// Who a user's datagram meets, and from which port it was sent.
-    fn ask_freely(&self, uid: u32, to: SocketAddr, server: Option<&UdpSocket>) -> io::Result<(Reached, u16)> {
+    fn ask_freely(
+        &self,
+        uid: u32,
+        to: SocketAddr,
+        from: Option<IpAddr>,
+        server: Option<&UdpSocket>,
+    ) -> io::Result<(Reached, u16)> {
         let tie = self.tie(to);
-        let asker = self.fresh_asker(uid, to, tie)?;
+        let asker = self.fresh_asker(uid, to, from, tie)?;
         let reached = self.ask(&asker, to, server)?;
+        if let Reached::Astray(away) = reached
+            && uid == self.sidecar
+            && self.follows()
+        {
+            let reached = self.follow(&asker, to, away)?;
+            return Ok((reached, asker.source.port()));
+        }
         // The sidecar's own is to leave, and what is bound did that, or did not.
         let redirected = tie == Tie::Device && matches!(reached, Reached::Tracked { .. });
         if !redirected || uid == self.sidecar {
             return Ok((reached, asker.source.port()));
         }
-        let asker = self.fresh_asker(uid, to, Tie::Free)?;
+        let asker = self.fresh_asker(uid, to, from, Tie::Free)?;
         Ok((self.ask(&asker, to, server)?, asker.source.port()))
     }
 
     /// One whose port has no flow to there yet, of anybody's: what follows an old flow says nothing of today's rules.
-    fn fresh_asker(&self, uid: u32, to: SocketAddr, tie: Tie) -> io::Result<Asker> {
+    fn fresh_asker(&self, uid: u32, to: SocketAddr, from: Option<IpAddr>, tie: Tie) -> io::Result<Asker> {
         // Whoever has one keeps it, so that the kernel does not give it again.
         let mut stale = Vec::new();
         while stale.len() < TRIES {
-            let asker = self.asker(uid, to.ip(), 0, tie)?;
+            let asker = self.asker(uid, to.ip(), (from, 0), tie)?;
             if !had_before(asker.source, to)? {
                 return Ok(asker);
             }
@@ -117,15 +170,23 @@ impl Field<'_> {
         Err(io::Error::new(io::ErrorKind::WouldBlock, why))
     }
 
-    fn asker(&self, uid: u32, to: IpAddr, port: u16, tie: Tie) -> io::Result<Asker> {
+    fn asker(
+        &self,
+        uid: u32,
+        to: IpAddr,
+        (from, port): (Option<IpAddr>, u16),
+        tie: Tie,
+    ) -> io::Result<Asker> {
         let fd = user::run_as(uid, || socket::udp(to))??;
         match tie {
             Tie::Device => socket::bind_to_device(&fd, &self.lab()?.device)?,
             Tie::Loopback => socket::bind_to_device(&fd, self.loopback)?,
             Tie::Free => socket::stay_near(&fd, to)?,
         }
-        let udp = socket::udp_at(fd, SocketAddr::new(unspecified(to), port))?;
-        let ip = if tie == Tie::Loopback {
+        let udp = socket::udp_at(fd, SocketAddr::new(from.unwrap_or(unspecified(to)), port))?;
+        let ip = if let Some(from) = from {
+            from
+        } else if tie == Tie::Loopback {
             // What is asked at an address of this host is asked from it.
             if to.is_loopback() { localhost(to) } else { to }
         } else {
@@ -140,8 +201,12 @@ impl Field<'_> {
     fn ask(&self, asker: &Asker, to: SocketAddr, server: Option<&UdpSocket>) -> io::Result<Reached> {
         let question = self.token.question();
         self.began(Protocol::Udp, asker.source, to);
+        // A real server of this host might pass on to others what is meant for the sidecar. Who it is that gets it,
+        // connection tracking tells by a message that nobody takes up.
+        let real = asker.tie == Tie::Loopback && server.is_none();
         match asker.tie {
-            Tie::Free => socket::send_by(&asker.udp, &question, to, self.lab()?.index)?,
+            Tie::Loopback if real => asker.udp.send_to(&self.token.silence(), to)?,
+            Tie::Free => socket::send_by(&asker.udp, &question, to, (self.lab()?.index, asker.source.ip()))?,
             Tie::Device | Tie::Loopback => asker.udp.send_to(&question, to)?,
         };
         let led = self.led(asker, to)?;
@@ -150,6 +215,12 @@ impl Field<'_> {
             if asker.tie == Tie::Device || matches!(reached, Reached::Astray(_)) {
                 return Ok(reached);
             }
+        }
+        if real {
+            // Docker's server passes on every question that it does not know, and drops what is none.
+            let none = led.is_some_and(|from| from.port() == self.dns_port) || to.ip() == DOCKER;
+            let message = if none { question.to_vec() } else { self.token.question_to_server() };
+            asker.udp.send_to(&message, to)?;
         }
         let counted = led.is_some() && self.method == Method::Counters;
         let until = if counted { self.patience.at_most(BRIEFLY) } else { self.patience.until() };

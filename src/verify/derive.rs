@@ -1,6 +1,6 @@
 //! From configuration and host to checks: one for everything that the configuration promises. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::check::{Check, Goal, Id, Probe, Way};
@@ -10,11 +10,15 @@ use super::ground::{
 use crate::config::Config;
 use crate::config::values::{Port, Protocol};
 use crate::host::HostFacts;
+use crate::host::owners::OwnResolver;
 use crate::plan::{Family, is_link_local};
 use crate::sidecar::Channel;
 use crate::sidecar::forward::passthrough;
 
 pub(super) const DNS: u16 = 53;
+
+/// So many source addresses of a family are tried. Most hosts have less than five.
+const SOURCES: usize = 24;
 
 /// What checks are made from.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +33,12 @@ pub struct Sources<'a> {
     pub taken: &'a Taken,
     /// An ordinary application's user; without one, why there is none.
     pub app: Result<u32, &'a str>,
+    /// Source addresses that this host's routes use, of both families.
+    pub departing: &'a BTreeSet<IpAddr>,
+    /// DNS servers on this host that ask others whose questions are redirected.
+    pub own_resolvers: &'a [OwnResolver],
+    /// The source address of an application's questions to DNS servers that are not on this host.
+    pub asked_from: &'a BTreeMap<IpAddr, IpAddr>,
 }
 
 /// The checks of one family, in the order in which they are shown. `ends` are the family's addresses, or why there
@@ -48,6 +58,7 @@ pub fn checks(sources: Sources, family: Family, ends: Result<Ends, &str>, dice: 
     deriving.sidecar();
     deriving.localhost();
     deriving.dns();
+    deriving.own_resolvers();
     deriving.passthrough();
     deriving.outbound_exclusions();
     deriving.user_exclusions();
@@ -114,8 +125,26 @@ impl Deriving<'_> {
         ports.retain(|port| *port != DNS || !dns);
         for port in ports {
             let to = SocketAddr::new(self.ends.far, port);
-            let probe = self.as_app(|uid| Probe::Connect { uid, to, way });
+            let probe = self.as_app(|uid| Probe::Connect { uid, to, way, from: None });
             self.add(Id::Outbound, format!("app to {to}"), probe, goal, expected.clone());
+        }
+        if outbound.enabled {
+            self.outbound_from_each_source(&expected);
+        }
+    }
+
+    /// What a firewall does to answers may depend on the address that they go to, and the temporary interface's is
+    /// nobody's.
+    fn outbound_from_each_source(&mut self, expected: &str) {
+        let port = self.ports.outbound(self.dice);
+        let family = self.family;
+        let own = self.sources.departing.iter().copied().filter(|from| family.holds((*from).into()));
+        let own: Vec<IpAddr> = own.take(SOURCES).collect();
+        for from in own {
+            let to = SocketAddr::new(self.ends.far, port);
+            let probe = self.as_app(|uid| Probe::Connect { uid, to, way: Way::Route, from: Some(from) });
+            let target = format!("app as {from} to {to}");
+            self.add(Id::Outbound, target, probe, Goal::Port(Channel::Outbound), expected.to_owned());
         }
     }
 
@@ -125,13 +154,13 @@ impl Deriving<'_> {
         let expected = "is not redirected, because the address is link-local";
         if self.family == Family::V6 && redirect.outbound.enabled {
             let to = SocketAddr::new(link_local(self.dice).into(), self.ports.outbound(self.dice));
-            let probe = self.as_app(|uid| Probe::Connect { uid, to, way: Way::Device });
+            let probe = self.as_app(|uid| Probe::Connect { uid, to, way: Way::Device, from: None });
             let target = format!("app to a link-local address ({to})");
             self.add(Id::Exclusion, target, probe, Goal::Past, expected.to_owned());
         }
         if self.family == Family::V6 && redirect.dns.enabled && redirect.dns.capture_all {
             let to = SocketAddr::new(link_local(self.dice).into(), DNS);
-            let probe = self.as_app(|uid| Probe::Datagram { uid, to });
+            let probe = self.as_app(|uid| Probe::Datagram { uid, to, from: None });
             let target = format!("app to a link-local DNS server ({})", to.ip());
             self.add(Id::Exclusion, target, probe, Goal::Past, expected.to_owned());
         }
@@ -161,12 +190,12 @@ impl Deriving<'_> {
         let config = self.sources.config;
         let uid = self.sources.facts.sidecar_uid;
         let to = SocketAddr::new(self.ends.far, self.ports.outbound(self.dice));
-        let probe = Probe::Connect { uid, to, way: Way::Device };
+        let probe = Probe::Connect { uid, to, way: Way::Device, from: None };
         let expected = "is not redirected: the sidecar's own traffic leaves".to_owned();
         self.add(Id::Sidecar, format!("sidecar to {to}"), probe, Goal::Past, expected);
 
         let to = SocketAddr::new(self.ends.here, self.ports.any(self.dice));
-        let mut probe = Probe::Connect { uid, to, way: Way::Loopback };
+        let mut probe = Probe::Connect { uid, to, way: Way::Loopback, from: None };
         let (goal, expected) = if !config.redirect.outbound.enabled {
             (Goal::Past, "is not redirected, because outbound redirection is off".to_owned())
         } else if is_excluded(config, uid, Protocol::Tcp, to.port()) {
@@ -189,7 +218,7 @@ impl Deriving<'_> {
             to
         };
         let expected = "is not redirected";
-        let probe = self.as_app(|uid| Probe::Connect { uid, to, way: Way::Loopback });
+        let probe = self.as_app(|uid| Probe::Connect { uid, to, way: Way::Loopback, from: None });
         self.add(Id::Localhost, format!("app to {to}"), probe, Goal::Past, expected.to_owned());
 
         // Loopback has more addresses, and this host's others are reached over it.
@@ -198,7 +227,7 @@ impl Deriving<'_> {
             let to = SocketAddr::new(addr, self.ports.any(self.dice));
             let probe = match &self.missing {
                 Some(why) if !addr.is_loopback() => Probe::Nothing(why.clone()),
-                _ => self.as_app(|uid| Probe::Connect { uid, to, way: Way::Loopback }),
+                _ => self.as_app(|uid| Probe::Connect { uid, to, way: Way::Loopback, from: None }),
             };
             let own = if addr.is_loopback() { "" } else { "own address " };
             self.add(Id::Localhost, format!("app to {own}{to}"), probe, Goal::Past, expected.to_owned());
@@ -220,9 +249,11 @@ impl Deriving<'_> {
             // Its packets are bound to another interface than loopback, which would take a probe off this host.
             let unbound = (is_link_local(server) && self.sources.taken.addresses.contains(&server))
                 .then(|| format!("{server} is this host's own address, on a link where no probe is sent"));
-            let probe = match &unbound {
-                Some(why) => Probe::Nothing(why.clone()),
-                None => self.as_app(|uid| Probe::Datagram { uid, to }),
+            let probe = if let Some(why) = &unbound {
+                Probe::Nothing(why.clone())
+            } else {
+                let from = self.sources.asked_from.get(&server).copied();
+                self.as_app(|uid| Probe::Datagram { uid, to, from })
             };
             self.add(Id::Dns, format!("app to DNS server {server}"), probe, goal, expected);
 
@@ -232,7 +263,7 @@ impl Deriving<'_> {
                 Ok(first) if !dns.skip_conntrack_zone_split => {
                     (Probe::Again { first, then, to }, ", also right after an app's from the same port")
                 }
-                _ => (Probe::Datagram { uid: then, to }, ""),
+                _ => (Probe::Datagram { uid: then, to, from: None }, ""),
             };
             let expected = format!("is not redirected: the sidecar's own question leaves{after}");
             let target = format!("sidecar to DNS server {server}");
@@ -248,6 +279,21 @@ impl Deriving<'_> {
         }
         if servers && config.redirect.outbound.enabled {
             self.past_port(DNS, "app over TCP to DNS port 53");
+        }
+    }
+
+    /// What a DNS server on this host asks others may not come back to it.
+    fn own_resolvers(&mut self) {
+        for resolver in self.sources.own_resolvers {
+            let family = self.family;
+            let upstream = resolver.others.iter().copied().find(|addr| family.holds((*addr).into()));
+            let upstream = if resolver.others.is_empty() { Some(self.ends.far) } else { upstream };
+            let Some(upstream) = upstream else { continue };
+            let to = SocketAddr::new(upstream, DNS);
+            let probe = Probe::Datagram { uid: resolver.uid, to, from: None };
+            let target = format!("DNS server on this host ({}) to DNS server {upstream}", resolver.name());
+            let expected = "is not redirected: this host's own DNS server asks others itself".to_owned();
+            self.add(Id::Resolver, target, probe, Goal::Past, expected);
         }
     }
 

@@ -16,7 +16,7 @@ impl Deriving<'_> {
     /// An application's connection to a port that is left alone.
     pub(super) fn past_port(&mut self, port: u16, target: &str) {
         let to = SocketAddr::new(self.ends.far, port);
-        let probe = self.as_app(|uid| Probe::Connect { uid, to, way: Way::Device });
+        let probe = self.as_app(|uid| Probe::Connect { uid, to, way: Way::Device, from: None });
         self.exclusion(target.to_owned(), probe);
     }
 
@@ -44,7 +44,7 @@ impl Deriving<'_> {
                 Some(addr) => {
                     let to = SocketAddr::new(addr, self.ports.outbound(self.dice));
                     let way = if addr.is_loopback() { Way::Loopback } else { Way::Device };
-                    self.as_app(|uid| Probe::Connect { uid, to, way })
+                    self.as_app(|uid| Probe::Connect { uid, to, way, from: None })
                 }
                 None => no_member(&net),
             };
@@ -80,13 +80,17 @@ impl Deriving<'_> {
             protocol,
             question.then(|| self.redirected_servers()).and_then(|all| all.first().copied()),
         ) {
-            (Protocol::Udp, Some(server)) => Probe::Datagram { uid, to: SocketAddr::new(server, DNS) },
-            (Protocol::Udp, None) => {
-                Probe::Datagram { uid, to: SocketAddr::new(self.ends.far, within(range, self.dice)) }
+            (Protocol::Udp, Some(server)) => {
+                Probe::Datagram { uid, to: SocketAddr::new(server, DNS), from: None }
             }
+            (Protocol::Udp, None) => Probe::Datagram {
+                uid,
+                to: SocketAddr::new(self.ends.far, within(range, self.dice)),
+                from: None,
+            },
             (Protocol::Tcp, _) => {
                 let port = self.included(range).unwrap_or_else(|| within(range, self.dice));
-                Probe::Connect { uid, to: SocketAddr::new(self.ends.far, port), way: Way::Device }
+                Probe::Connect { uid, to: SocketAddr::new(self.ends.far, port), way: Way::Device, from: None }
             }
         };
         self.exclusion(format!("UID {uid} over {protocol} to port {range}"), probe);

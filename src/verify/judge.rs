@@ -55,14 +55,20 @@ impl Bench<'_> {
 
     fn evidence(&self, reached: &Reached) -> Option<Evidence> {
         match reached {
-            Reached::Port(..) | Reached::Dns { .. } | Reached::Destination { .. } | Reached::Apart => {
-                Some(Evidence::Listener)
-            }
+            Reached::Port(..)
+            | Reached::Dns { .. }
+            | Reached::Destination { .. }
+            | Reached::LedOn { .. }
+            | Reached::Apart => Some(Evidence::Listener),
             // The connection came about, and not with the sidecar: tproxy has its ports, and they were not reached.
             Reached::Somebody if self.method == Method::Listeners => Some(Evidence::Listener),
             // Or the sidecar has them, and no redirection there is known.
             Reached::Tracked { .. } | Reached::Astray(_) | Reached::Somebody => Some(Evidence::Conntrack),
-            Reached::Refused | Reached::Nowhere | Reached::Unsent(_) | Reached::Unknown(_) => None,
+            Reached::Refused
+            | Reached::Nowhere
+            | Reached::Held { .. }
+            | Reached::Unsent(_)
+            | Reached::Unknown(_) => None,
         }
     }
 
@@ -94,6 +100,7 @@ impl Bench<'_> {
         };
         match (check.goal, reached) {
             (_, Reached::Unknown(why)) => (Status::NotTested, why.clone(), None),
+            (_, Reached::Held { port, uid }) => self.of_a_stranger(*port, *uid),
             (Goal::Port(channel), Reached::Port(at, original)) if *at == channel => {
                 match (original, destination(&check.probe)) {
                     (Some(told), Some(sent)) if *told == sent => pass("it did"),
@@ -121,17 +128,24 @@ impl Bench<'_> {
             },
             (Goal::Dns, Reached::Dns { answered: true }) => pass("it did"),
             (Goal::Dns, Reached::Dns { answered: false })
-            | (Goal::Past, Reached::Destination { answered: false }) => lost(),
+            | (Goal::Past, Reached::Destination { answered: false } | Reached::LedOn { answered: false, .. }) => lost(),
             (Goal::Past, Reached::Tracked { port, answered }) if self.is_led_on(check, *port) => {
                 match answered {
                     Some(false) => lost(),
                     Some(true) => pass(
                         "it did not come to the sidecar: another rule leads it on, and the answer came back",
                     ),
-                    None => pass(
-                        "it did not come to the sidecar: another rule leads it on; whether the answer comes back was not seen",
+                    None => (
+                        Status::NotTested,
+                        "it did not come to the sidecar: another rule leads it on to a server that gave no answer to \
+                         what is no question, so whether answers come back was not seen"
+                            .to_owned(),
+                        None,
                     ),
                 }
+            }
+            (Goal::Past, Reached::LedOn { to, answered: true }) => {
+                pass(&format!("another rule leads it on to {to}, and the answer came back"))
             }
             (Goal::Past, Reached::Destination { answered: true }) => pass("it arrived where it was sent"),
             (Goal::Past, Reached::Apart) => apart(),
@@ -147,7 +161,29 @@ impl Bench<'_> {
     }
 
     fn failed(&self, check: &Check, reached: &Reached, wanted: Option<u16>) -> Verdict {
-        (Status::Fail, self.happened(check, reached, wanted), Some(advice(check, reached)))
+        let advice = match (check.id, &check.probe) {
+            (Id::Resolver, Probe::Datagram { uid, .. }) => {
+                let cause = "it asks the sidecar, which asks it: questions go round without end";
+                let cure = format!("{} --exclude-outbound-ports-for-uids udp:53:{uid}", self.install);
+                (cause.to_owned(), Next::Run(cure))
+            }
+            _ => advice(check, reached),
+        };
+        (Status::Fail, self.happened(check, reached, wanted), Some(advice))
+    }
+
+    /// A port of the sidecar's that somebody else has, whose own traffic is redirected.
+    fn of_a_stranger(&self, port: u16, uid: u32) -> Verdict {
+        let sidecar = self.sidecar;
+        let happened = format!(
+            "was not sent: UID {uid} has port {port} and not the sidecar's UID {sidecar}, and what UID {uid} passes on \
+             comes back to it without end"
+        );
+        let cause = format!(
+            "if that is the sidecar: run it as UID {sidecar}, or install with --kuma-dp-user {uid}; else another \
+             program took the port"
+        );
+        (Status::Fail, happened, Some((cause, listeners(port))))
     }
 
     fn happened(&self, check: &Check, reached: &Reached, wanted: Option<u16>) -> String {
@@ -158,6 +194,8 @@ impl Bench<'_> {
             }
             Reached::Tracked { port, .. } => format!("was redirected to {}", self.name(*port)),
             Reached::Astray(to) => format!("would have gone to {to} instead, and was kept on this host"),
+            Reached::LedOn { to, .. } => format!("another rule led it on to {to}"),
+            Reached::Held { port, uid } => format!("was not sent: UID {uid} has port {port}"),
             Reached::Destination { .. } | Reached::Apart => "went straight to where it was sent".to_owned(),
             Reached::Somebody => "was taken by a program that is not the sidecar".to_owned(),
             Reached::Refused => match wanted {
@@ -194,12 +232,11 @@ impl Bench<'_> {
         }
     }
 
-    /// Whether a DNS server on this host is behind another port, as Docker's is.
+    /// Whether a DNS server is behind another port of this host, as Docker's is.
     fn is_led_on(&self, check: &Check, port: u16) -> bool {
-        let (Probe::Datagram { to, .. } | Probe::Again { to, .. }) = &check.probe else { return false };
         let redirect = &self.config.redirect;
         let own = [redirect.outbound.port, redirect.inbound.port, redirect.dns.port];
-        check.id == Id::DnsSidecar && to.ip().is_loopback() && own.iter().all(|own| own.get() != port)
+        check.id == Id::DnsSidecar && own.iter().all(|own| own.get() != port)
     }
 
     /// Who listens on a port.
@@ -261,10 +298,12 @@ fn answered_too(held: Verdict, answered: Option<bool>) -> Verdict {
 
 pub(super) const LOST: &str = "arrived there, but its answer got lost";
 
+/// As above, of an answer.
+pub(super) const LOST_BY_FIREWALL: &str = "a firewall drops the answer, perhaps because it is tracked apart from the \
+    question: rules for conntrack zones are missing or somebody else's";
+
 fn lost() -> Verdict {
-    let cause = "a firewall drops the answer, perhaps because it is tracked apart from the question: rules for \
-                 conntrack zones are missing or somebody else's";
-    fail(LOST.to_owned(), cause, Next::Install)
+    fail(LOST.to_owned(), LOST_BY_FIREWALL, Next::Install)
 }
 
 fn apart() -> Verdict {
@@ -323,5 +362,6 @@ fn advice(check: &Check, reached: &Reached) -> (String, Next) {
     (cause.to_owned(), next)
 }
 
-const FIREWALL: &str = "a firewall is in the way: a rule, or the policy, of INPUT or OUTPUT drops or rejects it; \
+/// Where nothing else is known.
+pub(super) const FIREWALL: &str = "a firewall is in the way: a rule, or the policy, of INPUT or OUTPUT drops or rejects it; \
     it has to let the sidecar's ports and user through";

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -47,12 +48,16 @@ pub struct Field<'a> {
     pub token: Token,
     /// The sidecar's user.
     pub sidecar: u32,
+    /// The sidecar's DNS port.
+    pub dns_port: u16,
     /// The sidecar of our own.
     pub tokens: &'a Tokens,
     /// How it is seen where they arrive.
     pub method: Method,
     /// Whether all rules are known to be as wanted, with nothing ahead of them.
     pub sound: bool,
+    /// Whether what the sidecar asks is followed to where another rule leads it.
+    pub following: AtomicBool,
     /// How long is waited.
     pub patience: &'a Patience<'a>,
     /// One probe at a time to the same destination: each has a listener there.
@@ -67,9 +72,9 @@ impl Field<'_> {
     /// Sends a probe.
     pub fn send(&self, probe: &Probe) -> Reached {
         let sent = match probe {
-            Probe::Connect { uid, to, way } => self.connect(*uid, *to, *way),
+            Probe::Connect { uid, to, way, from } => self.connect(*uid, *to, *way, *from),
             Probe::Arrive { from, to } => self.arrive(*from, *to),
-            Probe::Datagram { uid, to } => self.datagram(*uid, *to),
+            Probe::Datagram { uid, to, from } => self.datagram(*uid, *to, *from),
             Probe::Again { first, then, to } => self.again(*first, *then, *to),
             Probe::Passthrough { uid, source, to } => self.pass_on(*uid, *source, *to),
             Probe::Guest { interface, protocol, to } => self.visit(interface, *protocol, *to),

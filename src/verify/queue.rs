@@ -35,6 +35,11 @@ impl<'a> Patience<'a> {
         Self { budget, method, lost: AtomicUsize::new(0) }
     }
 
+    /// The time of the run.
+    pub fn budget(&self) -> &Budget {
+        self.budget
+    }
+
     /// Whether so many probes got lost that it is no accident any more.
     fn is_hopeless(&self) -> bool {
         self.lost.load(Ordering::Relaxed) >= LOST

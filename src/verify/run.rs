@@ -2,32 +2,42 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_nametoindex;
 
-use super::budget::{Budget, Stage};
-use super::check::{Check, Goal, Id, Method, Outcome, Probe, Report, Status, Way};
+use super::budget::{Budget, NO_TIME, Stage};
+use super::check::{Check, Goal, Id, Method, Outcome, Probe, Reached, Report, Status, Way};
 use super::derive::{self, Sources};
+use super::flows::{ProbeRoad, Road, Stand};
 use super::ground::{self, Dice, Ends, Taken};
 use super::guests;
-use super::judge::Bench;
+use super::judge::{Bench, Holders};
 use super::lab::Lab;
 use super::loopback;
+use super::others::{self, Asked};
 use super::probe::Field;
 use super::queue::{self, Patience};
+use super::routes;
+use super::routing;
 use super::rules::{self, Look};
 use super::settle;
 use super::stand_in;
 use super::witness;
+use crate::apply::owners;
+use crate::backend::nftables::lower::{NAT_FIRST, NAT_LAST};
 use crate::config::values::IpFamilyMode;
 use crate::config::{Config, Written, install_command};
 use crate::exit::{Exit, Failure};
+use crate::host::owners::OwnResolver;
 use crate::host::{self, HostFacts, Ipv6Support};
 use crate::plan::Family;
 use crate::sidecar::Sidecar;
 use crate::sidecar::token::{Token, Tokens};
-use crate::sys::user;
+use crate::status::ahead::IPTABLES;
+use crate::sys::{netlink, user};
 
 /// What it takes to make a pair of interfaces, and to be other users.
 const CAPABILITIES: &str = "run it as root of the host or of the container whose traffic is redirected, with the \
@@ -51,9 +61,16 @@ pub fn run(
         _ => vec![Family::V4],
     };
     let in_use = in_use();
+    let roads = Roads::find(config, facts, &families);
+    // Before there are any of our own.
+    let tied = if config.redirect.outbound.enabled {
+        routing::tied(&families, facts.sidecar_uid, &facts.loopback)
+    } else {
+        BTreeSet::new()
+    };
     if !host::is_up(&facts.loopback) {
         let down = Err(loopback::is_down(&facts.loopback));
-        let checks = checks(config, facts, &in_use, &families, &down, &mut dice);
+        let checks = checks(config, facts, &in_use, &roads, &families, &down, &mut dice);
         let outcomes = checks.into_iter().map(|check| loopback::judge(check, &facts.loopback)).collect();
         return Ok(Report { method: Method::Listeners, outcomes });
     }
@@ -63,7 +80,7 @@ pub fn run(
     });
     let wanted: BTreeMap<Family, Result<Ends, String>> = wanted.collect();
     let lab = Lab::make(ground::TEMPORARY, wanted, &mut dice, budget).and_then(Lab::without_passage);
-    let mut checks = checks(config, facts, &in_use, &families, &lab, &mut dice);
+    let mut checks = checks(config, facts, &in_use, &roads, &families, &lab, &mut dice);
     if let Ok(lab) = &lab {
         invite(lab, &mut checks, &in_use, budget);
     }
@@ -73,7 +90,7 @@ pub fn run(
         Taken { networks: in_use.networks.iter().copied().chain(used).collect(), ..in_use.clone() };
     let guests = guests::make(config, &and_ours, &families, &mut checks, &mut dice, budget);
 
-    let holders = stand_in::holders(config, &families);
+    let holders = stand_in::holders(config, &families, facts.sidecar_uid);
     let listening = if holders.is_empty() {
         stand_in::listen(config, facts.sidecar_uid, &families, lab.as_ref().ok(), &guests)?
     } else {
@@ -96,15 +113,17 @@ pub fn run(
         own: &in_use.addresses,
         token,
         sidecar: facts.sidecar_uid,
+        dns_port: config.redirect.dns.port.get(),
         tokens: &tokens,
         method,
         sound: before.as_ref().is_some_and(Look::is_sound),
+        following: AtomicBool::new(false),
         patience: &patience,
         busy: Mutex::default(),
         flows: Mutex::default(),
         unfinished: Mutex::default(),
     };
-    let reached = queue::send_all(&patience, &checks, |check| field.send(&check.probe));
+    let reached = send_all(config, facts, &holders, &field, &checks);
     let flows = field.flows.into_inner().unwrap_or_default();
     let unfinished = field.unfinished.into_inner().unwrap_or_default();
     drop(sidecar);
@@ -112,11 +131,12 @@ pub fn run(
     let labs = || lab.iter().chain(guests.values());
     settle::wait(unfinished, labs(), budget);
     let addresses = settle::addresses(labs());
+    let probes = lab.as_ref().map(|lab| probing(lab, roads.app.unwrap_or_default())).unwrap_or_default();
     let is_missing = lab.is_err();
     drop((lab, guests));
     settle::forget(&flows, &addresses, budget);
 
-    for complaint in after.iter().flat_map(Look::complaints) {
+    for complaint in after.iter().flat_map(Look::complaints).chain(tied) {
         tracing::warn!("{complaint}");
     }
     let native = after.as_ref().is_some_and(Look::is_native);
@@ -131,7 +151,13 @@ pub fn run(
         }
         bench.explain_all(&mut outcomes, |id, family| after.about(id, family));
     }
-    let report = Report { method, outcomes };
+    routing::explain(&mut outcomes, &facts.loopback);
+    outcomes.extend(beyond_probes(config, facts, roads, &families, probes, native, budget));
+    concluded(Report { method, outcomes }, is_missing)
+}
+
+/// The report, unless nothing at all was proved. `is_missing`: there was no place for probes to go to.
+fn concluded(report: Report, is_missing: bool) -> Result<Report, Failure> {
     // Traffic that stays on loopback proves nothing about redirection.
     let proved = |outcome: &Outcome| outcome.status == Status::Pass && outcome.check.id != Id::Localhost;
     if report.failed() || report.outcomes.iter().any(proved) {
@@ -141,6 +167,93 @@ pub fn run(
     let why = untested.map(|outcome| outcome.happened).unwrap_or_default();
     let nothing = Failure::new(Exit::Host, format!("nothing can be tested here: {why}"));
     Err(if is_missing { nothing.hint(CAPABILITIES) } else { nothing })
+}
+
+/// Sends the probes of all checks.
+fn send_all(
+    config: &Config,
+    facts: &HostFacts,
+    holders: &Holders,
+    field: &Field<'_>,
+    checks: &[Check],
+) -> Vec<Reached> {
+    // Of what would come to somebody else's port nothing is sent: it would go round without end.
+    let send = |check: &Check| {
+        stand_in::held_by_a_stranger(config, facts.sidecar_uid, holders, check)
+            .unwrap_or_else(|| field.send(&check.probe))
+    };
+    let mut reached = queue::send_all(field.patience, checks, send);
+    field.following.store(true, Ordering::Relaxed);
+    for (check, reached) in checks.iter().zip(&mut reached) {
+        let led_on = check.id == Id::DnsSidecar && matches!(reached, Reached::Astray(_));
+        if led_on && field.patience.has_time() {
+            *reached = field.send(&check.probe);
+        }
+    }
+    reached
+}
+
+/// The roads that probes take.
+fn probing(lab: &Lab, app: u32) -> BTreeMap<Family, ProbeRoad> {
+    let road = |(family, ends): (&Family, &Result<Ends, String>)| {
+        let Ends { here, there, far } = *ends.as_ref().ok()?;
+        let road = Road { address: here, interface: lab.device.clone(), index: lab.index };
+        Some((*family, ProbeRoad { road, far, there, app }))
+    };
+    lab.ends.iter().filter_map(road).collect()
+}
+
+/// What rules of others, and interfaces, do to what is promised where no probe goes.
+fn beyond_probes(
+    config: &Config,
+    facts: &HostFacts,
+    roads: Roads,
+    families: &[Family],
+    probes: BTreeMap<Family, ProbeRoad>,
+    native: bool,
+    budget: &Budget,
+) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    if config.redirect.inbound.enabled {
+        for &family in families {
+            let bare = routes::without_address(family, &roads.departures, &roads.arrivals);
+            outcomes.extend(bare.iter().map(|interface| others::without_address(family, interface)));
+        }
+    }
+    let redirect = &config.redirect;
+    let place = |first: bool| if first { NAT_FIRST } else { NAT_LAST };
+    let stand = if native {
+        let (outbound, inbound) = (&redirect.outbound, &redirect.inbound);
+        Stand {
+            outbound: place(outbound.insert_redirect_instead_of_append),
+            inbound: place(inbound.insert_redirect_instead_of_append),
+            dns: NAT_FIRST,
+        }
+    } else {
+        Stand { outbound: IPTABLES, inbound: IPTABLES, dns: IPTABLES }
+    };
+    let by_marks = |family: &Family| !netlink::rules::is_local_table_first(*family).unwrap_or(true);
+    let asked = Asked {
+        config: config.clone(),
+        sidecar: facts.sidecar_uid,
+        loopback: (facts.loopback.clone(), if_nametoindex(facts.loopback.as_str()).unwrap_or(1)),
+        own: roads.arrivals.iter().map(|road| road.address).collect(),
+        stand,
+        departures: roads.departures,
+        arrivals: roads.arrivals.into_iter().filter(|road| !routes::is_scoped(road.address)).collect(),
+        servers: roads.servers.into_iter().collect(),
+        probes,
+        families: families.to_vec(),
+        by_marks: families.iter().copied().filter(by_marks).collect(),
+    };
+    let read =
+        budget.within(Stage::Explaining, move || others::read().map(|chains| others::judge(&asked, &chains)));
+    match read {
+        Some(Ok(found)) => outcomes.extend(found),
+        Some(Err(error)) => outcomes.push(others::unread(&error.to_string())),
+        None => outcomes.push(others::unread(NO_TIME)),
+    }
+    outcomes
 }
 
 /// Looks at the rules. `None`: that cannot be done, or not in time.
@@ -156,6 +269,54 @@ fn look(config: &Config, budget: &Budget, stage: Stage) -> Option<Look> {
             tracing::warn!("there was no time left to look at the rules for causes; 'tproxy status' does");
             None
         }
+    }
+}
+
+fn exists(uid: u32) -> bool {
+    user::is_mapped(uid).unwrap_or(true)
+}
+
+/// Who sends from where. Found out before there is a temporary interface, whose routes would be among the host's.
+struct Roads {
+    /// An ordinary application's user.
+    app: Option<u32>,
+    /// DNS servers of the host, where questions to any are captured.
+    resolvers: Vec<IpAddr>,
+    /// Source addresses and interfaces that routes use.
+    departures: Vec<Road>,
+    /// The source addresses alone.
+    departing: BTreeSet<IpAddr>,
+    /// How an application's questions leave, by server.
+    servers: BTreeMap<IpAddr, Road>,
+    /// The source address of an application's questions, by server.
+    asked_from: BTreeMap<IpAddr, IpAddr>,
+    /// At which addresses this host is asked.
+    arrivals: BTreeSet<Road>,
+    /// DNS servers on this host that ask others whose questions are redirected.
+    own_resolvers: Vec<OwnResolver>,
+}
+
+impl Roads {
+    fn find(config: &Config, facts: &HostFacts, families: &[Family]) -> Self {
+        let dns = &config.redirect.dns;
+        let resolvers: Vec<IpAddr> = if dns.enabled && dns.capture_all {
+            let known = host::resolvers(&dns.resolv_config_path).map(|(known, _)| known).unwrap_or_default();
+            known.into_iter().map(|resolver| resolver.addr).collect()
+        } else {
+            Vec::new()
+        };
+        let app = ground::app_uid(config, facts.sidecar_uid, exists);
+        let users = [app.unwrap_or_default(), facts.sidecar_uid, 0];
+        let departures: Vec<Road> =
+            families.iter().flat_map(|&family| routes::departures(family, &users, &facts.loopback)).collect();
+        let departing = departures.iter().map(|road| road.address).collect();
+        let all = facts.resolvers.iter().map(|resolver| resolver.addr).chain(resolvers.iter().copied());
+        let road = |server| Some((server, routes::road(server, app.unwrap_or_default())?));
+        let servers: BTreeMap<IpAddr, Road> = all.filter_map(road).collect();
+        let asked_from = servers.iter().map(|(server, road)| (*server, road.address)).collect();
+        let arrivals = routes::arrivals();
+        let own_resolvers = owners::own_resolvers(config, facts);
+        Self { app, resolvers, departures, departing, servers, asked_from, arrivals, own_resolvers }
     }
 }
 
@@ -179,21 +340,14 @@ fn checks(
     config: &Config,
     facts: &HostFacts,
     taken: &Taken,
+    roads: &Roads,
     families: &[Family],
     lab: &Result<Lab, String>,
     dice: &mut Dice,
 ) -> Vec<Check> {
-    let dns = &config.redirect.dns;
-    let resolvers: Vec<IpAddr> = if dns.enabled && dns.capture_all {
-        let known = host::resolvers(&dns.resolv_config_path).map(|(known, _)| known).unwrap_or_default();
-        known.into_iter().map(|resolver| resolver.addr).collect()
-    } else {
-        Vec::new()
-    };
-    let exists = |uid| user::is_mapped(uid).unwrap_or(true);
-    let app = ground::app_uid(config, facts.sidecar_uid, exists)
-        .ok_or("there is no user here but the sidecar's and excluded ones");
-    let sources = Sources { config, facts, resolvers: &resolvers, taken, app };
+    let app = roads.app.ok_or("there is no user here but the sidecar's and excluded ones");
+    let Roads { resolvers, departing, asked_from, own_resolvers, .. } = roads;
+    let sources = Sources { config, facts, resolvers, taken, app, departing, own_resolvers, asked_from };
     let of_family = |&family: &Family| {
         let ends = match lab {
             Ok(lab) => match lab.ends.get(&family) {

@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::check::{Check, Goal, Probe, Reached};
 use super::derive;
 use super::judge::Holders;
 use super::lab::Lab;
 use crate::config::Config;
 use crate::config::values::Protocol;
 use crate::exit::{Exit, Failure};
+use crate::host::owners;
 use crate::plan::Family;
 use crate::sidecar::{Channel, Port};
 use crate::sys::netlink::sockets;
 
 /// Users who have the sidecar's ports. A socket of IPv6 may take IPv4 as well.
-pub fn holders(config: &Config, families: &[Family]) -> Holders {
+pub fn holders(config: &Config, families: &[Family], sidecar: u32) -> Holders {
     let mut holders = Holders::new();
     let wanted = derive::sidecar_ports(config);
     for of in Family::BOTH {
@@ -25,13 +27,38 @@ pub fn holders(config: &Config, families: &[Family]) -> Holders {
                 if !wanted.iter().any(|(of, port)| *of == protocol && port.get() == socket.port) {
                     continue;
                 }
+                let uid = if socket.uid == sidecar { sidecar } else { owners::sends_as(&socket).0 };
                 for &family in families.iter().filter(|family| **family == of || socket.both_families) {
-                    holders.entry((family, socket.port)).or_default().push(socket.uid);
+                    holders.entry((family, socket.port)).or_default().push(uid);
                 }
             }
         }
     }
     holders
+}
+
+/// What becomes of a probe that would come to a port of the sidecar's which somebody else has, whose own traffic is
+/// redirected.
+pub fn held_by_a_stranger(
+    config: &Config,
+    sidecar: u32,
+    holders: &Holders,
+    check: &Check,
+) -> Option<Reached> {
+    let redirect = &config.redirect;
+    let (port, protocol) = match check.goal {
+        Goal::Port(Channel::Outbound) => (redirect.outbound.port.get(), Protocol::Tcp),
+        Goal::Port(Channel::Inbound) => (redirect.inbound.port.get(), Protocol::Tcp),
+        Goal::Dns => (redirect.dns.port.get(), Protocol::Udp),
+        Goal::Past => return None,
+    };
+    if matches!(check.probe, Probe::Nothing(_)) {
+        return None;
+    }
+    let users = holders.get(&(check.family, port))?;
+    let uid = *users.first()?;
+    let is_stranger = |uid: &u32| !owners::is_let_through(config, sidecar, *uid, protocol);
+    users.iter().all(is_stranger).then_some(Reached::Held { port, uid })
 }
 
 /// Listens in the sidecar's place; `None` if somebody does already. Nobody else can get through to these: they are on

@@ -254,6 +254,7 @@ mod tests {
             ipv6: Ipv6Support::Available,
             resolvers: vec![],
             docker_dns: false,
+            translated: crate::host::Translated::default(),
         };
         crate::plan::build(&Config::default(), &facts)
     }

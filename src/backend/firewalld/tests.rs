@@ -30,6 +30,7 @@ fn facts() -> HostFacts {
             .map(|addr| Resolver { addr: addr.parse().unwrap(), zone: None })
             .into(),
         docker_dns: false,
+        translated: crate::host::Translated::default(),
     }
 }
 

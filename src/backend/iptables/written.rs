@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use crate::config::Config;
-use crate::host::{HostFacts, Ipv6Support, Resolver};
+use crate::host::{HostFacts, Ipv6Support, Resolver, Translated};
 use crate::plan::{ChainRef, Family, Match, family_plan};
 
 use super::decode::Canonical;
@@ -28,18 +28,22 @@ impl Written {
 
 /// What installations write without comments into the shared chains of a family: `writers` are their configurations
 /// with the sidecar's UID. Which DNS servers the host had is not on record, so it is taken from the rules; where
-/// Docker's was, there are rules beside it, and where not, none.
+/// Docker's was, there are rules beside it, and where not, none; so it is where somebody translated their addresses.
 pub fn rules(recorded: &[RecordedRule], writers: &[(Config, u32)], family: Family) -> Written {
     let resolvers = resolvers(recorded);
     let mut written = HashSet::new();
     for (config, sidecar_uid) in writers {
-        for docker_dns in [false, true] {
+        let translated = Translated { families: [family].into(), in_our_chain: true };
+        let both = [Translated::default(), translated];
+        let hosts = [false, true].into_iter().flat_map(|docker| both.clone().map(|other| (docker, other)));
+        for (docker_dns, translated) in hosts {
             let facts = HostFacts {
                 sidecar_uid: *sidecar_uid,
                 loopback: String::new(),
                 ipv6: Ipv6Support::Available,
                 resolvers: resolvers.clone(),
                 docker_dns,
+                translated,
             };
             for table in family_plan(config, &facts, family).tables {
                 for (chain, rules) in table.chains {

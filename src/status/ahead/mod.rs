@@ -15,7 +15,7 @@ use crate::backend::iptables::tools::Variant;
 use crate::config::Config;
 use crate::host::HostFacts;
 use crate::plan::Family;
-use crate::sys::netlink::ruleset::Ruleset;
+use crate::sys::netlink::ruleset::{ChainType, HookedChain, Ruleset};
 
 use super::model::Ahead;
 pub use exempt::exempted;
@@ -167,6 +167,26 @@ pub fn of_own_table(
             found.extend(native::ahead(native, family, traffic, ours, stand));
         }
     }
+    found
+}
+
+/// Rules of others that lead DNS questions to another server than was asked, wherever they stand. Docker's are left
+/// out: what they need, a plan knows by itself.
+pub fn translating_dns(situation: &Situation, native: &Ruleset, family: Family, ours: &Ours) -> Vec<Ahead> {
+    if !Traffic::Dns.is_ours(ours) {
+        return Vec::new();
+    }
+    let mut found = rules::translating_dns(situation, family, ours);
+    let nat = |chain: &&HookedChain| chain.kind == ChainType::Nat;
+    let native = Ruleset {
+        hooked: native.hooked.iter().filter(nat).cloned().collect(),
+        others: Vec::new(),
+        rules: native.rules.clone(),
+    };
+    let compat = situation.saved((Variant::Nft, family)).is_none();
+    let stand = Stand { priority: i32::MAX, own_table: true, compat };
+    found.extend(native::ahead(&native, family, Traffic::Dns, ours, stand));
+    found.retain(|ahead| ahead.whose != "Docker");
     found
 }
 

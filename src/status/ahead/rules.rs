@@ -84,6 +84,14 @@ pub fn legacy(situation: &Situation, family: Family, traffic: Traffic, ours: &Ou
     search.run(situation, (Variant::Legacy, family), None, fix)
 }
 
+/// Rules in any place of the nat table that translate the destination of our DNS questions.
+pub fn translating_dns(situation: &Situation, family: Family, ours: &Ours) -> Vec<Ahead> {
+    let decide = &["DNAT", "REDIRECT", "NETMAP"];
+    let search = Search { table: Table::Nat, decide, return_decides: false, traffic: Traffic::Dns, ours };
+    let places = Variant::BOTH.into_iter().map(|variant| (variant, family));
+    places.flat_map(|place| search.run(situation, place, None, "")).collect()
+}
+
 /// Before which rule of the chain ours is reached by this traffic.
 fn our_place(situation: &Situation, place: Place, traffic: Traffic) -> Option<usize> {
     let own = situation.ownership().find(|(of, _)| *of == place)?.1;

@@ -5,6 +5,7 @@ use std::io;
 use std::net::IpAddr;
 
 use crate::apply;
+use crate::backend::Backend;
 use crate::backend::iptables::situation::Situation;
 use crate::backend::iptables::tools::Variant;
 use crate::backend::nftables::decode::Observed;
@@ -96,7 +97,10 @@ impl Look {
             self.config = Config { iptables_executables, ..inferred.config.clone() };
         }
         let current = self.current_resolvers();
-        let facts = self.facts_for(uid, &situation, servers, current.as_ref(), &installed)?;
+        let mut facts = self.facts_for(uid, &situation, servers, current.as_ref(), &installed)?;
+        let native = self.ruleset();
+        facts.translated =
+            apply::translated::in_ruleset(&self.config, &facts, &situation, Backend::Nftables, &native).0;
         let plan = self.plan(&facts);
         let planned: Vec<Family> = plan.families.iter().map(|plan| plan.family).collect();
         let mut wanted = lower::table(&plan, !self.config.comments.disabled);
@@ -114,7 +118,6 @@ impl Look {
         });
         report.sidecar = Some(sidecar(uid));
         report.listeners = listeners(report.ports, &installed, uid);
-        let native = self.ruleset();
         let ours = Ours {
             sidecar: uid,
             outbound: report.ports.outbound.is_some(),
@@ -135,6 +138,7 @@ impl Look {
             let at_hook = Traffic::ALL.into_iter().filter(|traffic| traffic.hook() == hook);
             at_hook.filter_map(priority).max()
         });
+        self.say_who_bypasses(uid, report.ports);
         self.say_more_of(observed, &situation);
         self.say_what_is_unread(&unread, None);
         report.problems = self.problems;
@@ -167,6 +171,7 @@ impl Look {
             ipv6: interfaces.ipv6_support(),
             resolvers: resolvers.into_iter().map(|addr| Resolver { addr, zone: None }).collect(),
             docker_dns: docker || situation.has_docker_dns(Variant::Legacy),
+            translated: crate::host::Translated::default(),
         };
         self.judge_ipv6(&interfaces, &mut facts, installed.contains(&Family::V6));
         Ok(facts)

@@ -53,7 +53,14 @@ fn hits(rules: impl Iterator<Item = TypedRule>) -> Hits {
 
 /// Who listens on the sidecar's ports.
 pub fn listeners(ports: Ports, families: &[Family], sidecar: u32) -> Vec<Listening> {
-    listen::listening(ports, families, Some(sidecar), sockets().as_deref(), |inode| {
+    let wanted = [ports.outbound, ports.inbound, ports.dns];
+    let mut sockets = sockets();
+    for socket in sockets.iter_mut().flatten().filter(|socket| wanted.contains(&Some(socket.port))) {
+        if socket.uid != sidecar {
+            socket.uid = host::owners::sender(socket.uid, socket.inode);
+        }
+    }
+    listen::listening(ports, families, Some(sidecar), sockets.as_deref(), |inode| {
         crate::sys::socket_holder(inode).map(|holder| holder.to_string())
     })
 }

@@ -70,6 +70,40 @@ pub fn connections(family: Family) -> io::Result<Vec<(IpAddr, IpAddr)>> {
     Ok(found)
 }
 
+/// A TCP socket that is tied to one interface (`SO_BINDTODEVICE`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// The interface's number.
+    pub interface: u32,
+    /// Where it is connected to, or wants to.
+    pub to: IpAddr,
+    /// The user who made it.
+    pub uid: u32,
+    /// Its number, by which `/proc/PID/fd` names it.
+    pub inode: u32,
+}
+
+/// TCP connections of a family, begun or open, whose socket is tied to an interface.
+///
+/// # Errors
+/// The kernel's; [`io::ErrorKind::Unsupported`] where it cannot tell.
+pub fn bound(family: Family) -> io::Result<Vec<Bound>> {
+    const ESTABLISHED: u8 = 1;
+    const SYN_SENT: u8 = 2;
+    let mut found = Vec::new();
+    dump(family, 6, 1 << ESTABLISHED | 1 << SYN_SENT, |message| found.extend(read_bound(message)))?;
+    Ok(found)
+}
+
+fn read_bound(message: &Message<'_>) -> Option<Bound> {
+    /// Behind family, state and timers (4), the two ports (4) and the addresses (32).
+    const INTERFACE: usize = 40;
+    let (_, to) = ends(message)?;
+    let bytes = message.payload;
+    let interface = u32_at(bytes, INTERFACE).filter(|interface| *interface != 0)?;
+    Some(Bound { interface, to, uid: u32_at(bytes, UID)?, inode: u32_at(bytes, INODE)? })
+}
+
 pub(super) fn dump(
     family: Family,
     protocol: u8,
@@ -180,6 +214,24 @@ mod tests {
         drop(accepted);
         drop(fd);
         assert_eq!(among(), Some(0));
+    }
+
+    #[test]
+    fn sockets_that_are_tied_to_an_interface_are_told() {
+        crate::sys::netns::testing::apart(|| {
+            super::super::link::bring_up("lo").unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let to = listener.local_addr().unwrap();
+            let free = crate::sys::socket::tcp(to.ip()).unwrap();
+            crate::sys::socket::begin_connect(&free, to).unwrap();
+            let Ok(none) = bound(Family::V4) else { return };
+            assert_eq!(none, []);
+            let tied = crate::sys::socket::tcp(to.ip()).unwrap();
+            crate::sys::socket::bind_to_device(&tied, "lo").unwrap();
+            crate::sys::socket::begin_connect(&tied, to).unwrap();
+            let one = bound(Family::V4).unwrap();
+            assert_eq!(one.iter().map(|one| (one.interface, one.to)).collect::<Vec<_>>(), [(1, to.ip())]);
+        });
     }
 
     #[test]

@@ -66,6 +66,7 @@ fn every_question_and_answer_gets_its_zone() {
             ipv6: Ipv6Support::Available,
             resolvers: servers.iter().map(resolver).collect(),
             docker_dns,
+            translated: tproxy::host::Translated::default(),
         };
         let plan = build(&config, &facts);
         let table = lower::table(&plan, true);

@@ -5,7 +5,8 @@ use std::fmt::Display;
 use proptest::prelude::*;
 use tproxy::config::Config;
 use tproxy::config::values::{IpFamilyMode, Port, UidExclusion};
-use tproxy::host::{HostFacts, Ipv6Support, Resolver};
+use tproxy::host::{HostFacts, Ipv6Support, Resolver, Translated};
+use tproxy::plan::Family;
 
 fn port() -> impl Strategy<Value = Port> {
     (1..=u16::MAX).prop_map(|number| Port::try_from(number).expect("not 0"))
@@ -124,8 +125,10 @@ pub fn facts() -> impl Strategy<Value = HostFacts> {
     let resolvers: &[&str] =
         &["10.96.0.10", "127.0.0.53", "127.0.0.1", "fe80::53", "fd00::53", "::1", "127.0.0.11"];
     let resolvers = prop::sample::subsequence(resolvers, 0..=resolvers.len());
-    (any::<bool>(), any::<bool>(), prop_oneof![Just(0), Just(5678), any::<u32>()], resolvers).prop_map(
-        |(six, docker_dns, sidecar_uid, resolvers)| HostFacts {
+    let translated = prop::sample::subsequence(Family::BOTH.to_vec(), 0..=2);
+    let users = prop_oneof![Just(0), Just(5678), any::<u32>()];
+    (any::<bool>(), any::<bool>(), users, resolvers, translated).prop_map(
+        |(six, docker_dns, sidecar_uid, resolvers, families)| HostFacts {
             sidecar_uid: sidecar_uid.min(u32::MAX - 1),
             loopback: "lo".into(),
             ipv6: if six { Ipv6Support::Available } else { Ipv6Support::Unavailable("no address".into()) },
@@ -134,6 +137,7 @@ pub fn facts() -> impl Strategy<Value = HostFacts> {
                 .map(|addr| Resolver { addr: parsed(addr), zone: None })
                 .collect(),
             docker_dns,
+            translated: Translated { families: families.into_iter().collect(), in_our_chain: false },
         },
     )
 }

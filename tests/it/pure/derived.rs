@@ -32,7 +32,16 @@ fn ends(family: Family) -> Ends {
 fn derive(config: &Config, facts: &HostFacts, family: Family, seed: u64) -> Vec<Check> {
     let resolvers: Vec<IpAddr> = facts.resolvers.iter().map(|resolver| resolver.addr).collect();
     let taken = Taken { ports: [22, 80].into(), ..Taken::default() };
-    let sources = Sources { config, facts, resolvers: &resolvers, taken: &taken, app: Ok(APP) };
+    let sources = Sources {
+        config,
+        facts,
+        resolvers: &resolvers,
+        taken: &taken,
+        app: Ok(APP),
+        departing: &BTreeSet::new(),
+        own_resolvers: &[],
+        asked_from: &BTreeMap::new(),
+    };
     checks(sources, family, Ok(ends(family)), &mut Dice::new(seed))
 }
 
@@ -45,6 +54,7 @@ fn facts(resolvers: &[&str]) -> HostFacts {
         ipv6: Ipv6Support::Available,
         resolvers: resolvers.collect(),
         docker_dns: false,
+        translated: tproxy::host::Translated::default(),
     }
 }
 
@@ -182,9 +192,9 @@ fn is_meant(check: &Check, config: &Config, facts: &HostFacts, family: Family) -
     let (out, into) = (&config.redirect.outbound, &config.redirect.inbound);
     let ends = ends(family);
     let sent = match &check.probe {
-        Probe::Connect { uid, to, .. } | Probe::Datagram { uid, to } | Probe::Passthrough { uid, to, .. } => {
-            Some((*uid, *to))
-        }
+        Probe::Connect { uid, to, .. }
+        | Probe::Datagram { uid, to, .. }
+        | Probe::Passthrough { uid, to, .. } => Some((*uid, *to)),
         Probe::Again { then, to, .. } => Some((*then, *to)),
         Probe::Arrive { to, .. } | Probe::Guest { to, .. } => Some((0, *to)),
         Probe::Nothing(_) => None,
@@ -200,7 +210,7 @@ fn is_meant(check: &Check, config: &Config, facts: &HostFacts, family: Family) -
             prop_assert_eq!(check.goal, if dns { Goal::Dns } else { Goal::Port(Channel::Outbound) });
             is_of_a_guest(probe, words.trim_start_matches("guest on "), ends.far)?;
         }
-        (Id::Outbound, Probe::Connect { uid, to, way }) => {
+        (Id::Outbound, Probe::Connect { uid, to, way, .. }) => {
             prop_assert_eq!((*uid, to.ip()), (APP, ends.far));
             prop_assert_eq!(check.goal, if out.enabled { Goal::Port(Channel::Outbound) } else { Goal::Past });
             prop_assert_eq!(*way == Way::Route, out.enabled, "what is not to be redirected is bound");
@@ -215,12 +225,12 @@ fn is_meant(check: &Check, config: &Config, facts: &HostFacts, family: Family) -
             let excluded = into.exclude_ports_for_ips.iter().any(|net| net.net().contains(&ends.there));
             prop_assert!(into.enabled && excluded);
         }
-        (Id::Sidecar, Probe::Connect { uid, to, way }) => {
+        (Id::Sidecar, Probe::Connect { uid, to, way, .. }) => {
             prop_assert_eq!((*uid, to.ip(), *way), (facts.sidecar_uid, ends.far, Way::Device));
             prop_assert!(goes_out(config, to.port()), "an app's would be redirected");
             prop_assert_eq!(check.goal, Goal::Past);
         }
-        (Id::Own, Probe::Connect { uid, to, way }) => {
+        (Id::Own, Probe::Connect { uid, to, way, .. }) => {
             prop_assert_eq!((*uid, to.ip(), *way), (facts.sidecar_uid, ends.here, Way::Loopback));
             let excluded = out.exclude_ports_for_uids.iter().any(|exclusion| {
                 (exclusion.uids.first..=exclusion.uids.last).contains(uid)
@@ -233,7 +243,7 @@ fn is_meant(check: &Check, config: &Config, facts: &HostFacts, family: Family) -
             let arrives = out.enabled && !excluded;
             prop_assert_eq!(check.goal, if arrives { Goal::Port(Channel::Inbound) } else { Goal::Past });
         }
-        (Id::Localhost, Probe::Connect { uid, to, way }) => {
+        (Id::Localhost, Probe::Connect { uid, to, way, .. }) => {
             prop_assert_eq!((*uid, *way), (APP, Way::Loopback));
             prop_assert!(to.ip().is_loopback() || to.ip() == ends.here, "{}", to);
             prop_assert_eq!(check.goal, Goal::Past);
@@ -247,7 +257,7 @@ fn is_meant(check: &Check, config: &Config, facts: &HostFacts, family: Family) -
             prop_assert!(!config.redirect.dns.capture_all);
             prop_assert_eq!(why, &format!("resolv.conf lists no {family} DNS server"));
         }
-        (Id::Dns, Probe::Datagram { uid, to }) => {
+        (Id::Dns, Probe::Datagram { uid, to, .. }) => {
             let excluded = out.exclude_ports_for_ips.iter().any(|net| net.net().contains(&to.ip()));
             let goal = if excluded || is_link_local(to.ip()) { Goal::Past } else { Goal::Dns };
             prop_assert_eq!((*uid, to.port(), to.ip().to_string(), check.goal), (APP, 53, words, goal));
@@ -257,7 +267,7 @@ fn is_meant(check: &Check, config: &Config, facts: &HostFacts, family: Family) -
             prop_assert_eq!((*first, *then, to.port(), check.goal), (APP, facts.sidecar_uid, 53, Goal::Past));
             prop_assert_eq!(to.ip().to_string(), words);
         }
-        (Id::DnsSidecar, Probe::Datagram { uid, to }) => {
+        (Id::DnsSidecar, Probe::Datagram { uid, to, .. }) => {
             prop_assert!(config.redirect.dns.skip_conntrack_zone_split);
             prop_assert_eq!((*uid, to.port(), check.goal), (facts.sidecar_uid, 53, Goal::Past));
             prop_assert_eq!(to.ip().to_string(), words);
@@ -319,10 +329,10 @@ fn is_left_alone(check: &Check, config: &Config, family: Family) -> Result<(), T
                 prop_assert!(!comes_in(config, to.port()));
             }
         }
-        (Id::Exclusion, Probe::Datagram { uid, to }) if words == "app to a link-local DNS server" => {
+        (Id::Exclusion, Probe::Datagram { uid, to, .. }) if words == "app to a link-local DNS server" => {
             prop_assert!(is_link_local(to.ip()) && (*uid, to.port()) == (APP, 53), "{}", to);
         }
-        (Id::Exclusion, Probe::Connect { uid, to, .. } | Probe::Datagram { uid, to }) => {
+        (Id::Exclusion, Probe::Connect { uid, to, .. } | Probe::Datagram { uid, to, .. }) => {
             let udp = matches!(check.probe, Probe::Datagram { .. });
             let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
             let is_it = out.exclude_ports_for_uids.iter().any(|exclusion| {
@@ -395,7 +405,7 @@ proptest! {
     fn what_cannot_be_sent_says_why(config in configs::config(), facts in configs::facts(), seed in any::<u64>()) {
         let taken = Taken::default();
         let resolvers: Vec<IpAddr> = facts.resolvers.iter().map(|resolver| resolver.addr).collect();
-        let sources = Sources { config: &config, facts: &facts, resolvers: &resolvers, taken: &taken, app: Ok(APP) };
+        let sources = Sources { config: &config, facts: &facts, resolvers: &resolvers, taken: &taken, app: Ok(APP), departing: &BTreeSet::new(), own_resolvers: &[], asked_from: &BTreeMap::new() };
         for check in checks(sources, Family::V4, Err("no cable"), &mut Dice::new(seed)) {
             match &check.probe {
                 Probe::Nothing(why) => prop_assert!(!why.is_empty()),
@@ -491,7 +501,16 @@ fn a_network_without_a_usable_address_is_said_not_to_be_tested() {
     config.redirect.inbound.exclude_ports_for_ips = vec!["127.0.0.0/8".parse().expect("a network")];
     let facts = facts(&[]);
     let taken = Taken { addresses: vec![Ipv4Addr::new(10, 77, 0, 1).into()], ..Taken::default() };
-    let sources = Sources { config: &config, facts: &facts, resolvers: &[], taken: &taken, app: Ok(APP) };
+    let sources = Sources {
+        config: &config,
+        facts: &facts,
+        resolvers: &[],
+        taken: &taken,
+        app: Ok(APP),
+        departing: &BTreeSet::new(),
+        own_resolvers: &[],
+        asked_from: &BTreeMap::new(),
+    };
     let checks = checks(sources, Family::V4, Ok(ends(Family::V4)), &mut Dice::new(1));
     let exclusions: Vec<_> = checks.iter().filter(|check| check.id == Id::Exclusion).collect();
     assert_eq!(exclusions.len(), 2);

@@ -21,6 +21,7 @@ pub fn facts(config: &str) -> HostFacts {
         ipv6: Ipv6Support::Available,
         resolvers: vec![resolver("10.96.0.10"), resolver("127.0.0.53"), resolver("fd00::53")],
         docker_dns: config.contains("# host: Docker's DNS"),
+        translated: tproxy::host::Translated::default(),
     }
 }
 

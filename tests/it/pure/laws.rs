@@ -169,6 +169,7 @@ fn the_way_back_does_not_depend_on_others_rules() {
         ipv6: tproxy::host::Ipv6Support::Available,
         resolvers: vec![],
         docker_dns: false,
+        translated: tproxy::host::Translated::default(),
     };
     let theirs = "-p udp --dport 1 -j ACCEPT";
     let mut kernel = kernel(&[&format!("*raw\n-A OUTPUT {theirs}\n-A OUTPUT {theirs}\nCOMMIT\n")]);
@@ -201,6 +202,7 @@ fn rules_without_comments_are_unclaimed_until_recorded_or_adopted() {
         ipv6: tproxy::host::Ipv6Support::Available,
         resolvers: vec![],
         docker_dns: false,
+        translated: tproxy::host::Translated::default(),
     };
     let mut kernel = kernel(&["*mangle\n-A PREROUTING -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n"]);
     let wish = wish(&config, &facts, &kernel, &[]);

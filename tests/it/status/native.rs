@@ -37,6 +37,7 @@ fn install(lab: &Lab, wanted: &str) -> [String; 2] {
         ipv6: Ipv6Support::Available,
         resolvers: servers.into(),
         docker_dns: false,
+        translated: tproxy::host::Translated::default(),
     };
     let table = lower::table(&plan::build(&config, &facts), !config.comments.disabled);
     firewall::nft(&text::replace(&table));

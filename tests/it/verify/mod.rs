@@ -9,6 +9,8 @@ mod install;
 mod native;
 mod next;
 mod odd;
+mod others;
+mod owners;
 mod quiet;
 mod routed;
 mod said;

@@ -27,7 +27,7 @@ fn next(lab: &Lab, backend: Backend, flags: &[&str]) -> String {
     let said: Said = verify(lab, flags);
     let failed = said.with_status("fail");
     assert!(failed.contains(&"ipv4 outbound".to_owned()), "{:#}", said.json);
-    let next = said.one("ipv4", "outbound")["next"].as_str().expect("a command").to_owned();
+    let next = said.all("ipv4", "outbound")[0]["next"].as_str().expect("a command").to_owned();
     said.run.says(&format!("hint: {next}"));
     next
 }

@@ -51,6 +51,15 @@ impl Said {
         kinds
     }
 
+    /// The checks of a family with this id, of which there is one at least.
+    #[track_caller]
+    pub fn all(&self, family: &str, id: &str) -> Vec<&Value> {
+        let all: Vec<_> =
+            self.checks().filter(|check| check["family"] == family && check["id"] == id).collect();
+        assert!(!all.is_empty(), "{:#}", self.json);
+        all
+    }
+
     /// The only check of a family with this id.
     #[track_caller]
     pub fn one(&self, family: &str, id: &str) -> &Value {

@@ -76,6 +76,11 @@ impl Legacy {
         self.0.iter().any(|table| table.translates_in("DOCKER_OUTPUT"))
     }
 
+    /// Whether a table's chain drops what no rule decides about.
+    pub fn drops(&self, table: &str, chain: &str) -> bool {
+        self.0.iter().any(|of| of.name() == table && of.drops(chain))
+    }
+
     /// What a save program would print of them, with what rules counted or without.
     pub fn saved(&self, counted: bool) -> Saved {
         Saved { tables: self.0.iter().map(|table| table.saved(counted)).collect() }

@@ -35,6 +35,8 @@ struct Chain {
     rules: Vec<usize>,
     /// Where a jump to it goes.
     start: usize,
+    /// Where its policy or its return is.
+    end: usize,
 }
 
 impl LegacyTable {
@@ -59,7 +61,7 @@ impl LegacyTable {
             at = next;
         }
         for chain in &mut chains {
-            chain.rules.pop()?;
+            chain.end = chain.rules.pop()?;
         }
         Some(Self { family, name: name.to_owned(), bytes, chains })
     }
@@ -75,6 +77,20 @@ impl LegacyTable {
         let tagged = |entry: Entry<'_>| entry.comment().is_some_and(|comment| is_owner_tag(&comment));
         OwnChain::ALL.iter().any(|chain| self.translates_in(chain.name()))
             || self.chains.iter().flat_map(|chain| &chain.rules).filter_map(|at| self.entry(*at)).any(tagged)
+    }
+
+    /// Whether a chain that a hook calls drops what no rule decides about. A verdict is one of netfilter's, less one
+    /// and negative.
+    pub fn drops(&self, chain: &str) -> bool {
+        const DROP: [u8; 4] = (-1i32).to_ne_bytes();
+        let chain = self.chains.iter().find(|of| of.builtin && of.name == chain);
+        let policy = chain.and_then(|chain| self.entry(chain.end));
+        policy.is_some_and(|entry| entry.target().name.is_empty() && entry.target().data.starts_with(&DROP))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The table as a save program would print it, with what rules counted or without. Of matches and targets that
@@ -103,7 +119,7 @@ impl LegacyTable {
 
 impl Chain {
     fn new(name: &str, builtin: bool, start: usize) -> Self {
-        Self { name: name.to_owned(), builtin, rules: Vec::new(), start }
+        Self { name: name.to_owned(), builtin, rules: Vec::new(), start, end: start }
     }
 }
 

@@ -1,0 +1,213 @@
+//! Programs by whose sockets the redirection stands or falls: who has the sidecar's ports, and DNS servers on this host
+//! whose own questions are redirected too.
+
+use std::io;
+use std::net::IpAddr;
+
+use crate::config::Config;
+use crate::config::values::Protocol;
+use crate::plan::Family;
+use crate::sys::netlink::sockets::Waiting;
+use crate::sys::{ancestry, socket_holder, user_of};
+
+use super::HostFacts;
+use super::listeners::listeners;
+
+/// The port of DNS servers.
+const DNS: u16 = 53;
+
+const ROOT: u32 = 0;
+
+/// As whom what a socket's process sends is seen, and which process that is, where it can be found out. Many programs
+/// make their sockets as root and then become somebody else: rules go by the user at the time when a socket is made,
+/// and those for what they send are made later.
+pub fn sends_as(socket: &Waiting) -> (u32, Option<String>) {
+    let holder = socket_holder(socket.inode);
+    let now = holder.as_ref().filter(|_| socket.uid == ROOT).and_then(|holder| user_of(holder.pid));
+    (now.unwrap_or(socket.uid), holder.map(|holder| holder.to_string()))
+}
+
+/// As whom the process sends that has a socket which a user made.
+pub fn sender(uid: u32, inode: u32) -> u32 {
+    let now = || user_of(socket_holder(inode)?.pid);
+    if uid == ROOT { now().unwrap_or(uid) } else { uid }
+}
+
+/// Somebody who has a port of the sidecar's, and whose own traffic is redirected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stranger {
+    /// Over which protocol.
+    pub protocol: Protocol,
+    /// The port.
+    pub port: u16,
+    /// Whose.
+    pub uid: u32,
+    /// Which process, where it can be found out.
+    pub process: Option<String>,
+}
+
+/// Whether a user's traffic is let through to wherever the sidecar would pass it on.
+pub fn is_let_through(config: &Config, sidecar: u32, uid: u32, protocol: Protocol) -> bool {
+    let all = |exclusion: &crate::config::values::UidExclusion| {
+        let covers = |port: u16| {
+            exclusion.ports.iter().any(|range| (range.first.get()..=range.last.get()).contains(&port))
+        };
+        let whole = match protocol {
+            Protocol::Udp => covers(DNS),
+            Protocol::Tcp => {
+                exclusion.ports.iter().any(|range| range.first.get() == 1 && range.last.get() == u16::MAX)
+            }
+        };
+        (exclusion.uids.first..=exclusion.uids.last).contains(&uid)
+            && exclusion.protocols.contains(&protocol)
+            && whole
+    };
+    uid == sidecar || config.redirect.outbound.exclude_ports_for_uids.iter().any(all)
+}
+
+/// Everybody who has one of the sidecar's ports in place of the sidecar, each user once for a port. What they pass on
+/// would come back to them without end.
+///
+/// # Errors
+/// The kernel does not tell of sockets.
+pub fn strangers(config: &Config, facts: &HostFacts) -> io::Result<Vec<Stranger>> {
+    let redirect = &config.redirect;
+    let mut ports = Vec::new();
+    if redirect.outbound.enabled {
+        ports.push((Protocol::Tcp, redirect.outbound.port.get()));
+    }
+    if redirect.inbound.enabled {
+        ports.push((Protocol::Tcp, redirect.inbound.port.get()));
+    }
+    if redirect.dns.enabled {
+        ports.push((Protocol::Udp, redirect.dns.port.get()));
+    }
+    let mut found: Vec<Stranger> = Vec::new();
+    for (protocol, port) in ports {
+        for family in Family::BOTH {
+            let here: Vec<Waiting> =
+                listeners(protocol, family)?.into_iter().filter(|socket| socket.port == port).collect();
+            // One that shares the port with the sidecar is its former self, or the next one.
+            if here.iter().any(|socket| socket.uid == facts.sidecar_uid) {
+                continue;
+            }
+            for socket in here {
+                let (uid, process) = sends_as(&socket);
+                let known = found
+                    .iter()
+                    .any(|known| (known.protocol, known.port, known.uid) == (protocol, port, uid));
+                if !known && !is_let_through(config, facts.sidecar_uid, uid, protocol) {
+                    found.push(Stranger { protocol, port, uid, process });
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Processes of the sidecar's user that have nothing to do with the sidecar, each with a port at which it listens:
+/// nothing that they send is redirected. The sidecar's own processes are those that have one of its ports, those that
+/// started them and run as its user, and those that any of these started. Without a sidecar nothing is known.
+pub fn bystanders(sidecar: u32, ports: &[u16]) -> Vec<(String, u16)> {
+    /// Finding the process of a socket looks through all of them.
+    const MOST: usize = 16;
+    let mut own = Vec::new();
+    let mut others: Vec<(u16, u32)> = Vec::new();
+    for family in Family::BOTH {
+        let sockets = listeners(Protocol::Tcp, family).unwrap_or_default();
+        for socket in sockets.into_iter().filter(|socket| socket.uid == sidecar) {
+            if ports.contains(&socket.port) {
+                own.extend(socket_holder(socket.inode).map(|holder| holder.pid));
+            } else {
+                others.push((socket.port, socket.inode));
+            }
+        }
+    }
+    if own.is_empty() {
+        return Vec::new();
+    }
+    let is_its = |pid: &u32| *pid != 1 && user_of(*pid) == Some(sidecar);
+    let family: Vec<u32> =
+        own.iter().flat_map(|pid| ancestry(*pid)).filter(|pid| own.contains(pid) || is_its(pid)).collect();
+    let mut found: Vec<(String, u16)> = Vec::new();
+    let mut named = Vec::new();
+    for (port, inode) in others.into_iter().take(MOST) {
+        let Some(holder) = socket_holder(inode) else { continue };
+        let related = ancestry(holder.pid).iter().any(|pid| family.contains(pid));
+        if !related && !named.contains(&holder.pid) {
+            named.push(holder.pid);
+            found.push((holder.to_string(), port));
+        }
+    }
+    found
+}
+
+/// A DNS server on this host that the host's programs ask, and whose own questions are redirected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnResolver {
+    /// Where it is asked.
+    pub server: IpAddr,
+    /// As whom it asks others.
+    pub uid: u32,
+    /// Which process it is, where it can be found out.
+    pub process: Option<String>,
+    /// The servers to which questions of its are redirected; empty where questions to every server are.
+    pub others: Vec<IpAddr>,
+}
+
+/// DNS servers of this host among `servers`, which the host's programs ask, that may ask others whose questions are
+/// redirected as everybody's: to the sidecar, which asks them again. `own` are this host's addresses.
+///
+/// # Errors
+/// The kernel does not tell of sockets.
+pub fn own_resolvers(
+    config: &Config,
+    facts: &HostFacts,
+    servers: &[IpAddr],
+    own: &[IpAddr],
+) -> io::Result<Vec<OwnResolver>> {
+    let dns = &config.redirect.dns;
+    if !dns.enabled {
+        return Ok(Vec::new());
+    }
+    let is_here = |addr: &IpAddr| addr.is_loopback() || own.contains(addr);
+    let others: Vec<IpAddr> = servers.iter().copied().filter(|addr| !is_here(addr)).collect();
+    if !dns.capture_all && others.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut found: Vec<OwnResolver> = Vec::new();
+    let mut sockets = Vec::new();
+    for family in Family::BOTH {
+        sockets.extend(listeners(Protocol::Udp, family)?.into_iter().filter(|socket| socket.port == DNS));
+    }
+    for &server in servers.iter().filter(|addr| is_here(addr)) {
+        let takes = |socket: &&Waiting| {
+            let any = socket.address.is_unspecified()
+                && (socket.address.is_ipv4() == server.is_ipv4() || socket.both_families);
+            any || socket.address == server
+        };
+        let Some(socket) = sockets.iter().find(takes) else { continue };
+        let (uid, process) = sends_as(socket);
+        let others = if dns.capture_all { Vec::new() } else { others.clone() };
+        let known = found.iter().any(|known| known.uid == uid);
+        if !known && !is_let_through(config, facts.sidecar_uid, uid, Protocol::Udp) {
+            found.push(OwnResolver { server, uid, process, others });
+        }
+    }
+    Ok(found)
+}
+
+impl OwnResolver {
+    /// What an installation has to leave alone for it.
+    pub fn cure(&self) -> String {
+        format!("--exclude-outbound-ports-for-uids udp:53:{}", self.uid)
+    }
+
+    /// Who it is.
+    pub fn name(&self) -> String {
+        match &self.process {
+            Some(process) => format!("{process}, UID {}", self.uid),
+            None => format!("a program of UID {}", self.uid),
+        }
+    }
+}

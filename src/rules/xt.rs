@@ -1,0 +1,183 @@
+//! What matches and targets of iptables ask for and do, from the bytes in which the kernel keeps them.
+//!
+//! Layouts are those of the kernel's `include/uapi/linux/netfilter/xt_*.h`. Any bytes are read.
+
+use super::model::{Action, Field, Span, Test};
+
+const LOCAL_TYPE_BITS: u32 = 12;
+
+/// What a match asks for; nothing where it lets everything pass.
+pub fn matched(name: &str, revision: u32, info: &[u8]) -> Vec<Test> {
+    let known = match name {
+        "comment" => Some(Vec::new()),
+        "tcp" => ports(info, 8..11, 11),
+        "udp" => ports(info, 0..0, 8),
+        "multiport" => multiport(info),
+        "owner" => owner(info),
+        "addrtype" if revision == 1 => address_types(info),
+        "conntrack" => state(info, 146, 148, 150),
+        "state" => native32(info, 0).map(|mask| vec![bits(Field::State, mask.into(), false)]),
+        "mark" => mark(info),
+        _ => None,
+    };
+    known.unwrap_or_else(|| vec![Test::Opaque { specific: is_specific(name) }])
+}
+
+/// Whether a match is about addresses, interfaces, users or marks.
+pub fn is_specific(name: &str) -> bool {
+    let about = [
+        "set",
+        "iprange",
+        "mac",
+        "physdev",
+        "owner",
+        "mark",
+        "connmark",
+        "cgroup",
+        "addrtype",
+        "realm",
+        "devgroup",
+        "conntrack",
+        "multiport",
+        "tcp",
+        "udp",
+    ];
+    about.contains(&name)
+}
+
+/// What a target does.
+pub fn target(name: &str, info: &[u8]) -> Action {
+    match name {
+        "DNAT" | "REDIRECT" | "NETMAP" | "TPROXY" => Action::Translate,
+        "REJECT" | "DROP" => Action::Drop,
+        "ACCEPT" | "SNAT" | "MASQUERADE" => Action::Accept,
+        "RETURN" => Action::Return,
+        "NOTRACK" => Action::Untrack,
+        // Flags, of which the first is XT_CT_NOTRACK, and the zone.
+        "CT" => match (native16(info, 0), native16(info, 2)) {
+            (Some(flags), _) if flags & 1 != 0 => Action::Untrack,
+            (_, Some(zone)) if zone != 0 => Action::Zone(zone),
+            _ => Action::Continue,
+        },
+        "MARK" => Action::Mark,
+        _ => Action::Continue,
+    }
+}
+
+/// A test for one of several bits.
+pub fn bits(field: Field, mask: u128, negated: bool) -> Test {
+    Test::Bits { field, mask, negated }
+}
+
+/// A test for some numbers.
+pub fn within(field: Field, spans: Vec<Span>, negated: bool) -> Test {
+    Test::In { field, spans, negated }
+}
+
+/// First and last source port, first and last destination port; further conditions; and what is inverted.
+fn ports(info: &[u8], more: std::ops::Range<usize>, inverted: usize) -> Option<Vec<Test>> {
+    let inverted = *info.get(inverted)?;
+    let mut tests = Vec::new();
+    for (field, at, flag) in [(Field::SourcePort, 0, 1), (Field::DestinationPort, 4, 2)] {
+        let (first, last) = (native16(info, at)?, native16(info, at + 2)?);
+        if (first, last) != (0, u16::MAX) {
+            tests.push(within(field, vec![first.into()..=last.into()], inverted & flag != 0));
+        }
+    }
+    if info.get(more)?.iter().any(|byte| *byte != 0) {
+        tests.push(Test::Opaque { specific: false });
+    }
+    Some(tests)
+}
+
+/// Which ports, how many numbers, 15 numbers, 15 flags of which one means that a range begins, and what is inverted.
+fn multiport(info: &[u8]) -> Option<Vec<Test>> {
+    const MOST: usize = 15;
+    let (kind, count) = (*info.first()?, usize::from(*info.get(1)?).min(MOST));
+    let field = match kind {
+        0 => Field::SourcePort,
+        1 => Field::DestinationPort,
+        _ => return None,
+    };
+    let mut spans = Vec::new();
+    let mut at = 0;
+    while at < count {
+        let first = u128::from(native16(info, 2 + 2 * at)?);
+        let mut last = first;
+        if *info.get(2 + 2 * MOST + at)? != 0 && at + 1 < count {
+            at += 1;
+            last = native16(info, 2 + 2 * at)?.into();
+        }
+        spans.push(first..=last);
+        at += 1;
+    }
+    Some(vec![within(field, spans, *info.get(2 + 3 * MOST)? != 0)])
+}
+
+/// First and last user, first and last group, what of it counts, and what of that is inverted.
+fn owner(info: &[u8]) -> Option<Vec<Test>> {
+    let (counts, inverted) = (*info.get(16)?, *info.get(17)?);
+    if counts & !3 != 0 {
+        return None;
+    }
+    let mut tests = Vec::new();
+    for (field, at, flag) in [(Field::User, 0, 1), (Field::Group, 8, 2)] {
+        if counts & flag != 0 {
+            let span = native32(info, at)?.into()..=native32(info, at + 4)?.into();
+            tests.push(within(field, vec![span], inverted & flag != 0));
+        }
+    }
+    Some(tests)
+}
+
+/// Masks of source and destination, one bit for each type; then flags.
+fn address_types(info: &[u8]) -> Option<Vec<Test>> {
+    let flags = native32(info, 4)?;
+    // Of one interface's addresses alone.
+    if flags & !3 != 0 {
+        return None;
+    }
+    let mut tests = Vec::new();
+    for (field, at, inverted) in [(Field::SourceType, 0, 1), (Field::DestinationType, 2, 2)] {
+        let mask = native16(info, at)?;
+        if mask != 0 {
+            let types = (0..LOCAL_TYPE_BITS).filter(|kind| mask & (1 << kind) != 0);
+            let spans = types.map(|kind| u128::from(kind)..=u128::from(kind)).collect();
+            tests.push(within(field, spans, flags & inverted != 0));
+        }
+    }
+    Some(tests)
+}
+
+/// What counts, what of that is inverted, and a mask of states.
+fn state(info: &[u8], counts: usize, inverted: usize, mask: usize) -> Option<Vec<Test>> {
+    const STATE: u16 = 1;
+    /// Behind it the bits for translated connections begin, which are no states.
+    const STATES: u16 = 0x0f;
+    const TRANSLATED: u16 = 0x80;
+    /// `IPS_DST_NAT`
+    const DESTINATION: u128 = 0x20;
+    if native16(info, counts)? & !0x2000 != STATE {
+        return None;
+    }
+    let (mask, negated) = (native16(info, mask)?, native16(info, inverted)? & STATE != 0);
+    match mask {
+        TRANSLATED => Some(vec![bits(Field::Status, DESTINATION, negated)]),
+        states if states & !STATES == 0 => Some(vec![bits(Field::State, states.into(), negated)]),
+        _ => None,
+    }
+}
+
+fn mark(info: &[u8]) -> Option<Vec<Test>> {
+    let (wanted, whole) = (native32(info, 0)?, native32(info, 4)? == u32::MAX);
+    let inverted = *info.get(8)? != 0;
+    whole.then(|| vec![within(Field::Mark, vec![wanted.into()..=wanted.into()], inverted)])
+}
+
+fn native16(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn native32(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
