@@ -34,6 +34,7 @@ use crate::sys::{first, lock, signal, watch};
 use super::install::PATIENCE;
 use super::pending::{LOG, PENDING, Pending, UNFINISHED, is_abandoned, on_the_wall, withdraw};
 use super::request::Format;
+use super::show;
 use super::stop;
 use super::store::{Phase, State, Store};
 use super::transaction::Session;
@@ -415,13 +416,14 @@ pub fn confirm() -> Result<(), Failure> {
         return Err(too_late());
     }
     let _ = store.entry(LOG).map(|log| log.remove());
-    if abandoned {
-        return print(
-            "confirmed: the installation stays; the process that would have taken it back had ended already, so run \
-             'tproxy status' to see whether all of it is there\n",
-        );
-    }
-    print("confirmed: the installation stays\n")
+    // It does, whether anybody hears of it or not.
+    show::tell(if abandoned {
+        "confirmed: the installation stays; the process that would have taken it back had ended already, so run \
+         'tproxy status' to see whether all of it is there\n"
+    } else {
+        "confirmed: the installation stays\n"
+    });
+    Ok(())
 }
 
 /// Another installation must not begin while one waits: it would not know what to go back to. Nor while that one is

@@ -78,14 +78,17 @@ impl Interfaces {
     /// is reached, has IPv6 too; if not, why.
     pub fn ipv6_support(&self) -> Ipv6Support {
         let why = match disabled("all") {
-            Err(_) => "the kernel has no IPv6".to_owned(),
-            Ok(all) if self.addresses.iter().copied().any(tells) => match self.loopback_without_ipv6() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "the kernel has no IPv6".to_owned(),
+            // An address says more than a setting that cannot be read.
+            all if self.addresses.iter().copied().any(tells) => match self.loopback_without_ipv6() {
                 None => return Ipv6Support::Available,
                 // Said of all interfaces, it is so of each.
-                Some(why) => all.map_or(why, |setting| format!("IPv6 is disabled ({setting})")),
+                Some(why) => {
+                    all.ok().flatten().map_or(why, |setting| format!("IPv6 is disabled ({setting})"))
+                }
             },
             Ok(Some(setting)) => format!("IPv6 is disabled ({setting})"),
-            Ok(None) => "no interface has an IPv6 address".to_owned(),
+            Ok(None) | Err(_) => "no interface has an IPv6 address".to_owned(),
         };
         Ipv6Support::Unavailable(why)
     }

@@ -1,6 +1,8 @@
 //! Hands a family's changes to the kernel.
 
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::passing::Passing;
@@ -174,7 +176,9 @@ impl Commit {
 
     fn judge(&self, output: Result<Output, RunError>) -> Result<(), CommitError> {
         let mut output = output.map_err(|source| self.failed(source))?;
-        if self.variant == Variant::Legacy && cannot_open_lock(&output) {
+        // Where it can be opened, only that one call failed, perhaps after a table was committed: to commit all again
+        // would do that twice.
+        if self.variant == Variant::Legacy && cannot_open_lock(&output) && !opens(&xtables_lock()) {
             tracing::info!("the xtables lock cannot be made; the network namespace itself is locked instead");
             let mut command = self.command.clone();
             command.env.push(("XTABLES_LOCKFILE".into(), NAMESPACE_LOCK.into()));
@@ -193,7 +197,7 @@ impl Commit {
         if refusal.is_busy() {
             return Err(CommitError::Busy { holder: self.holder(), words: refusal.words });
         }
-        if output.is_passing() {
+        if output.is_passing() || cannot_open_lock(&output) {
             return Err(CommitError::Broken { program, ending, refusal });
         }
         Err(CommitError::Refused { program, ending, refusal })
@@ -252,6 +256,11 @@ const NAMESPACE_LOCK: &str = "/proc/self/ns/net";
 
 fn cannot_open_lock(output: &Output) -> bool {
     !output.success() && String::from_utf8_lossy(&output.stderr).contains("can't open lock file")
+}
+
+/// Whether the file can be opened, or made, as the legacy programs do.
+fn opens(lock: &Path) -> bool {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(lock).is_ok()
 }
 
 /// Where the legacy programs lock (`XT_LOCK_NAME` in their source).

@@ -185,7 +185,7 @@ fn lists(run: &Run, part: &str) -> bool {
         _ if part.starts_with("nft ip ") || part.starts_with("legacy ip ") => {
             said(&["IPv4", "comment", "zone", "INVALID", "LOG"])
         }
-        _ if part.starts_with("addresses ") => said(&["::6"]),
+        _ if part.starts_with("addresses ") => said(&["::6", "IPv6 traffic is not redirected"]),
         _ if part.contains("direct.xml") => said(&["direct.xml"]),
         _ => said(&["/run/tproxy", "record"]),
     }
