@@ -282,7 +282,15 @@ impl Session {
 
     fn go_back(&self, before: &Goal) -> Result<(), Stuck> {
         let scene = self.look().map_err(Stuck::Blind)?;
-        let Err(refused) = self.bring(&scene, before, &mut Journal::default()) else { return Ok(()) };
+        let reworded = reworded(&scene, before);
+        let Err(refused) = self.bring(&scene, before, &mut Journal::default()) else {
+            for rule in reworded {
+                tracing::warn!(
+                    "its comment had characters that iptables cannot be told; it is back with '?': {rule}"
+                );
+            }
+            return Ok(());
+        };
         let scene = self.look().map_err(|failure| {
             Stuck::Blind(Failure { message: format!("{refused}; {}", failure.message), ..failure })
         })?;
@@ -385,6 +393,17 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Rules that come back, but not to the letter.
+fn reworded(scene: &Scene, before: &Goal) -> Vec<String> {
+    let mut rules = Vec::new();
+    for (place, changes) in scene.steps(before).iptables {
+        let Some(wanted) = before.iptables.get(&place) else { continue };
+        let lines = changes.iter().flat_map(|change| &change.diff).filter(|line| wanted.rewords(line));
+        rules.extend(lines.map(|line| format!("{} {line}", place.1)));
+    }
+    rules
 }
 
 /// A way back that did not reach its end.

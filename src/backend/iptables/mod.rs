@@ -4,6 +4,7 @@ pub mod commit;
 pub mod decode;
 pub mod infer;
 pub mod legacy;
+pub mod lines;
 pub mod observe;
 pub mod owned;
 mod piecewise;

@@ -15,6 +15,7 @@ use crate::plan::{Family, OwnChain, Table};
 use crate::sys::netlink;
 use crate::sys::run::{self, Command};
 
+use super::lines::lines;
 use super::observe::{Effort, SAVE_DEADLINE, not_listed, not_run};
 use super::refusal::Refusal;
 use super::save::Saved;
@@ -119,7 +120,7 @@ fn listed_one_by_one(
                 );
                 return Err(Failure::new(Exit::Host, message).hint(MOVE));
             }
-            for line in String::from_utf8_lossy(&output.stdout).lines() {
+            for line in lines(&String::from_utf8_lossy(&output.stdout)) {
                 text.push_str(&as_saved(line, counters));
             }
         }
@@ -148,7 +149,7 @@ fn chains(table: Table) -> Vec<&'static str> {
 /// A listing names chains, but not the tables that they are in; it has the order in which they were asked for.
 /// `None` unless each of them is there.
 fn sorted_into_tables(listed: &str, wanted: &[(Table, Vec<&str>)], counters: bool) -> Option<String> {
-    let mut lines = listed.lines().peekable();
+    let mut lines = lines(listed).peekable();
     let mut text = String::new();
     for (table, chains) in wanted {
         text.extend(["*", table.name(), "\n"]);

@@ -5,6 +5,9 @@ use std::collections::HashMap;
 
 use crate::plan::{OWNER_TAG, Table};
 
+use super::lines::lines;
+use super::syntax::quoted;
+
 /// What one save program printed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Saved {
@@ -48,7 +51,7 @@ impl Saved {
         let mut saved = Self::default();
         // Chains of the current table by name; there can be tens of thousands.
         let mut index: HashMap<&str, usize> = HashMap::new();
-        for line in text.lines() {
+        for line in lines(text) {
             let line = line.trim_end_matches('\r');
             if let Some(name) = line.strip_prefix('*') {
                 saved.tables.push(SavedTable { name: name.trim().to_owned(), chains: Vec::new() });
@@ -118,6 +121,33 @@ impl SavedRule {
         words.nth(1)
     }
 
+    /// Whether a restore program that is given this text reads the same rule. Not if there is a line break or another
+    /// control character in it, bytes that are no UTF-8, or a comment that is too long.
+    pub fn can_be_said(&self) -> bool {
+        let unsaid = self.args.chars().any(is_unsaid);
+        // Most rules are shorter than the longest comment.
+        !unsaid && (self.args.len() <= MAX_COMMENT || self.comment().is_none_or(|it| it.len() <= MAX_COMMENT))
+    }
+
+    /// Its text for a restore program: as it is, if that can be said. Else with `?` for each character that cannot, and
+    /// with as much of the comment as there may be.
+    pub fn said(&self) -> String {
+        if self.can_be_said() {
+            return self.args.clone();
+        }
+        let clean = self.args.chars().map(|c| if is_unsaid(c) { '?' } else { c }).collect::<String>();
+        let mut is_comment = false;
+        let words = words(&clean).into_iter().map(|mut word| {
+            if is_comment {
+                let end = (0..=MAX_COMMENT).rev().find(|end| word.is_char_boundary(*end));
+                word.truncate(end.unwrap_or_default());
+            }
+            is_comment = word == "--comment";
+            if is_plain(&word) { word } else { quoted(&word) }
+        });
+        words.collect::<Vec<_>>().join(" ")
+    }
+
     /// Whether it jumps or goes to this chain.
     pub fn leads_to(&self, chain: &str) -> bool {
         self.args.contains(chain)
@@ -135,13 +165,27 @@ pub fn is_owner_tag(comment: &str) -> bool {
     comment.strip_prefix(OWNER_TAG).is_some_and(|rest| matches!(rest.chars().next(), None | Some('/')))
 }
 
+/// The longest comment in bytes (`XT_MAX_COMMENT_LEN` less the terminating zero).
+const MAX_COMMENT: usize = 255;
+
+/// Whether a script cannot have it: it would end the line, or it stands for bytes that are not known.
+fn is_unsaid(c: char) -> bool {
+    c.is_control() || c == char::REPLACEMENT_CHARACTER
+}
+
+/// Whether a word is read as one without quotes.
+fn is_plain(word: &str) -> bool {
+    let plain = |c: char| c.is_alphanumeric() || "_-./:,!=+%@*".contains(c);
+    !word.is_empty() && word.chars().all(plain)
+}
+
 /// In place of what a rule asks for beside what is written of it.
 pub const UNREAD: &str = "…";
 
 /// Those of our tables that the program says it cannot print, because somebody put rules into them that only `nft`
 /// can read. What is missing then might be ours.
 pub fn incompatible(text: &str) -> Vec<Table> {
-    let names = text.lines().filter_map(|line| {
+    let names = lines(text).filter_map(|line| {
         let (name, rest) = line.trim_start_matches("# ").strip_prefix("Table `")?.split_once('\'')?;
         rest.starts_with(" is incompatible").then_some(name)
     });

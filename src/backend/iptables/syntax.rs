@@ -115,7 +115,7 @@ fn uid_range(range: UidRange) -> String {
 }
 
 /// In double quotes, with a backslash before each character that `iptables-restore` would read otherwise.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         if matches!(c, '"' | '\\') {

@@ -61,6 +61,16 @@ struct WantedRule {
     args: String,
     key: Key,
     place: Place,
+    /// Whether `args` differ from those that it had, which no script can have.
+    reworded: bool,
+}
+
+impl WantedRule {
+    /// One that was there before.
+    fn of(rule: &SavedRule, place: Place) -> Self {
+        let args = rule.said();
+        Self { reworded: args != rule.args, args, key: Key::of(rule), place }
+    }
 }
 
 /// The rules of ours that one family shall have.
@@ -90,6 +100,7 @@ impl Wanted {
                         Placement::Head => Place::Head,
                         Placement::Tail => Place::Tail,
                     },
+                    reworded: false,
                 });
                 match chain {
                     ChainRef::Own(chain) => {
@@ -112,20 +123,13 @@ impl Wanted {
     pub fn before(saved: &Saved, ownership: &Ownership) -> Self {
         let mut wanted = Self::default();
         for shared in &ownership.shared {
-            wanted.shared.entry((shared.table, shared.chain.clone())).or_default().push(WantedRule {
-                args: shared.rule.args.clone(),
-                key: Key::of(&shared.rule),
-                place: Place::At(shared.index),
-            });
+            let rules = wanted.shared.entry((shared.table, shared.chain.clone())).or_default();
+            rules.push(WantedRule::of(&shared.rule, Place::At(shared.index)));
         }
         for &name in &ownership.chains {
             let chain = saved.table(Table::Nat.name()).and_then(|nat| nat.chain(name.name()));
             let rules = chain.map(|chain| chain.rules.as_slice()).unwrap_or_default();
-            let rules = rules.iter().map(|rule| WantedRule {
-                args: rule.args.clone(),
-                key: Key::of(rule),
-                place: Place::Tail,
-            });
+            let rules = rules.iter().map(|rule| WantedRule::of(rule, Place::Tail));
             wanted.own.insert(name, rules.collect());
         }
         wanted
@@ -164,6 +168,15 @@ impl Wanted {
             Key::Text(_) => None,
         });
         typed.collect()
+    }
+
+    /// Whether a line adds a rule that was there before in words that no script can have.
+    pub fn rewords(&self, line: &DiffLine) -> bool {
+        let shared =
+            self.shared.iter().filter(|((_, chain), _)| *chain == line.chain).flat_map(|(_, rules)| rules);
+        let own =
+            self.own.iter().filter(|(chain, _)| chain.name() == line.chain).flat_map(|(_, rules)| rules);
+        line.added && shared.chain(own).any(|rule| rule.reworded && rule.args == line.args)
     }
 
     /// How many rules that is.
@@ -346,13 +359,15 @@ impl Block {
         wanted: &[WantedRule],
     ) {
         // A rule is named by its words, so that a chain that changed meanwhile is found out. Only where somebody
-        // else's rule of the same words comes first, and would be taken instead, does the number have to do; the
-        // highest first, as long as they are right.
+        // else's rule of the same words comes first, and would be taken instead, or no script can have its words, does
+        // the number have to do; the highest first, as long as they are right.
         let is_ours = |index: usize| present.iter().any(|shared| shared.index == index);
-        let (twins, others): (Vec<&SharedRule>, Vec<&SharedRule>) = present.iter().partition(|shared| {
+        let is_twin = |shared: &SharedRule| {
             (0..shared.index.min(all.len())).any(|at| all[at].args == shared.rule.args && !is_ours(at))
-        });
-        for shared in twins.iter().rev() {
+        };
+        let (numbered, others): (Vec<&SharedRule>, Vec<&SharedRule>) =
+            present.iter().partition(|shared| !shared.rule.can_be_said() || is_twin(shared));
+        for shared in numbered.iter().rev() {
             let _ = writeln!(self.remove, "-D {chain} {}", shared.index + 1);
         }
         for shared in others {

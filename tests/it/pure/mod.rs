@@ -1,5 +1,6 @@
 //! What can be said without a kernel: plans as text, and the laws of transitions on a model of `iptables-restore`.
 
+mod comments;
 pub mod configs;
 mod derived;
 pub mod golden;

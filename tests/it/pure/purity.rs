@@ -18,6 +18,7 @@ const PURE: &[&str] = &[
     "src/backend/iptables/decode.rs",
     "src/backend/iptables/legacy/table.rs",
     "src/backend/iptables/legacy/words.rs",
+    "src/backend/iptables/lines.rs",
     "src/backend/iptables/owned.rs",
     "src/backend/iptables/refusal.rs",
     "src/backend/iptables/render.rs",

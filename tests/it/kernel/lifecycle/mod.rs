@@ -1,6 +1,7 @@
 //! Install over nothing, over itself, over older and foreign things; and away again.
 
 mod adopt;
+mod comments;
 mod intruders;
 mod reinstall;
 mod uninstall;
