@@ -24,7 +24,7 @@ use super::request::{Format, InstallRequest, UninstallRequest};
 use super::scene::{Goal, Scene};
 use super::store::Store;
 use super::transaction::Session;
-use super::{facts, stop, translated};
+use super::{facts, stop, translated, uninstall};
 
 /// `install --dry-run`: the rules as kumactl prints them. Needs no root: what only root can see is assumed, and
 /// said. Changes nothing at all.
@@ -112,7 +112,7 @@ pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
     let config = &request.config;
     let mut facts = facts::collect(config, &host::interfaces()?)?;
     host::check_users(config, facts.sidecar_uid)?;
-    let (scene, session) = look(config, request.adopt, false)?;
+    let (scene, session) = look(find_tools(config)?, config, request.adopt, false)?;
     let Some((backend, why)) = session.choose(&scene, facts::demand_ipv6(request, &facts)) else {
         return Err(tools::none_found());
     };
@@ -136,7 +136,8 @@ pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
 /// `uninstall --dry-run`: what would be removed.
 pub fn uninstall_diff(request: &UninstallRequest) -> Result<(), Failure> {
     stop::unless_root("run it with sudo, because only root can see the rules that it would remove")?;
-    let (scene, session) = look(&request.config, request.adopt, request.force)?;
+    let config = &request.config;
+    let (scene, session) = look(uninstall::find_tools(config)?, config, request.adopt, request.force)?;
     stop::if_owned(&scene)?;
     stop::if_unread(&scene)?;
     stop::if_no_tools(&scene, &session)?;
@@ -145,8 +146,7 @@ pub fn uninstall_diff(request: &UninstallRequest) -> Result<(), Failure> {
     print_diff(&scene, &Goal::default(), request.format)
 }
 
-fn look(config: &Config, adopt: bool, force: bool) -> Result<(Scene, Session), Failure> {
-    let tools = find_tools(config)?;
+fn look(tools: Tools, config: &Config, adopt: bool, force: bool) -> Result<(Scene, Session), Failure> {
     let old = Store::unlocked()?.load()?;
     let mut session = Session::new(tools, config, old.as_ref(), adopt, force);
     Ok((session.first_look()?, session))

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::backend::iptables::tools::Tools;
+use crate::config::{Config, Executables};
 use crate::exit::{Exit, Failure};
 use crate::host;
 use crate::present::{Action, Receipt};
@@ -38,7 +39,7 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     store.must_answer()?;
     drop(persist::backup());
     stop::hold_signals()?;
-    let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())?;
+    let tools = find_tools(config)?;
     store.lock(PATIENCE + Duration::from_secs(config.wait.into()))?;
     sweep::sweep(&store);
     let on_trial = matches!(pending::trial(&store), Ok(Some(_)));
@@ -98,4 +99,20 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
         Receipt { action: Action::Uninstall, changed, backends, rules, unattributed, instead: None };
     show::receipt(&receipt, request.format);
     Ok(())
+}
+
+/// The programs of the configuration, or where those cannot be used, the host's own ones.
+///
+/// # Errors
+/// As those of [`Tools::find`].
+pub(super) fn find_tools(config: &Config) -> Result<Tools, Failure> {
+    let path = std::env::var_os("PATH");
+    let named = &config.iptables_executables;
+    match Tools::find(named, path.as_ref()) {
+        Err(failure) if *named != Executables::default() => {
+            tracing::warn!("{failure}; the host's own programs are used");
+            Tools::find(&Executables::default(), path.as_ref())
+        }
+        found => found,
+    }
 }

@@ -136,19 +136,45 @@ pub fn resolve(matches: &ArgMatches, lines: bool) -> Result<Wanted, Failure> {
             return Err(refusal(&Problems(problems)));
         }
     };
+    Ok(wanted(resolved, diff))
+}
+
+/// The same for a run that removes rules, which must not stay because of a configuration: what is wrong with it is
+/// logged and has its default.
+///
+/// # Errors
+/// What is wrong with `--dry-run`: it decides whether anything is removed.
+pub fn resolve_anyway(matches: &ArgMatches) -> Result<Wanted, Failure> {
+    let (layers, diff, mut problems) = layers(matches);
+    if typed(matches, "dry-run").iter().any(|(_, text)| text != "diff" && switch(text).is_none()) {
+        return Err(refusal(&Problems(problems)));
+    }
+    let (resolved, Problems(further)) = config::resolve_anyway(&layers);
+    problems.extend(further);
+    for problem in problems.iter().take(config::LISTED) {
+        tracing::warn!("{problem}");
+    }
+    Ok(wanted(resolved, diff))
+}
+
+fn wanted(resolved: Resolved, diff: bool) -> Wanted {
     tell(&resolved);
     let dry_run = match (resolved.config.dry_run, diff) {
         (false, _) => DryRun::Off,
         (true, false) => DryRun::Rules,
         (true, true) => DryRun::Diff,
     };
-    Ok(Wanted { resolved, dry_run })
+    Wanted { resolved, dry_run }
 }
 
 /// Logs what a configuration that passed has to say.
 pub fn tell(resolved: &Resolved) {
-    for warning in &resolved.warnings {
+    for warning in resolved.warnings.iter().take(config::LISTED) {
         tracing::warn!("{warning}");
+    }
+    let more = resolved.warnings.len().saturating_sub(config::LISTED);
+    if more > 0 {
+        tracing::warn!("{more} more warnings about the configuration are not printed");
     }
     for note in &resolved.notes {
         tracing::info!("{note}");

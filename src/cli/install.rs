@@ -163,7 +163,7 @@ pub fn install(matches: &ArgMatches) -> Result<(), Failure> {
 
 /// Runs `tproxy uninstall`.
 pub fn uninstall(matches: &ArgMatches) -> Result<(), Failure> {
-    let wanted = flags::resolve(matches, false)?;
+    let wanted = flags::resolve_anyway(matches)?;
     apply::uninstall(&UninstallRequest {
         config: wanted.resolved.config,
         dry_run: wanted.dry_run,

@@ -1,8 +1,9 @@
 //! A configuration file as a tree, and the line on which each part of it stands.
 //!
 //! The YAML library tells positions only for errors. So a line is found by reading the text once more and failing
-//! at the part in question: slow for one that asks about thousands of parts, which nobody needs, and always right.
+//! at the part in question: slow for one that asks about thousands of parts, so who asks limits that, and always right.
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{
@@ -42,12 +43,41 @@ pub struct Malformed {
     pub why: String,
 }
 
-/// Reads a text as one YAML or JSON document; an empty one is `Null`.
+/// How many lists and sections can begin with a bracket or a brace. The YAML library looks at all that are open for
+/// each word, so that a text of many takes time with the square of its size; settings have two dozen.
+const BRACKETS: usize = 256;
+
+/// How many directives can give names to tags. The library compares each with all before it, and no setting has a tag.
+const DIRECTIVES: usize = 16;
+
+/// Why a text is refused before the library sees it.
+fn costly(text: &str) -> Option<Malformed> {
+    let spot = |at: usize| {
+        let (line, begun) =
+            (text[..at].matches('\n').count() + 1, text[..at].rfind('\n').map_or(0, |at| at + 1));
+        Some(Spot { line, column: text[begun..at].chars().count() + 1 })
+    };
+    if let Some((at, _)) = text.match_indices(['[', '{']).nth(BRACKETS) {
+        let why = format!("more than {BRACKETS} of '[' and '{{' in one file");
+        return Some(Malformed { spot: spot(at), why });
+    }
+    let (at, _) = text.match_indices("%TAG").nth(DIRECTIVES)?;
+    Some(Malformed { spot: spot(at), why: format!("more than {DIRECTIVES} of '%TAG' in one file") })
+}
+
+/// Reads a text as one YAML or JSON document; an empty one is `Null`. That takes time and memory in proportion to the
+/// text.
 pub fn parse(text: &str) -> Result<Node, Malformed> {
     if text.trim().is_empty() {
         return Ok(Node::Null);
     }
-    Tree.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
+    if let Some(malformed) = costly(text) {
+        return Err(malformed);
+    }
+    // Without aliases a document has fewer parts than bytes, and its words are no longer than they are in the text, but
+    // for the three bytes of some escapes of two.
+    let room = Cell::new(1000 + 4 * text.len());
+    Tree(&room).deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
         let why = error.to_string();
         let spot = spot(&error);
         if indented_with_tab(text, spot.map(|spot| spot.line)) {
@@ -89,17 +119,29 @@ fn spot(error: &serde_yaml::Error) -> Option<Spot> {
     error.location().map(|place| Spot { line: place.line(), column: place.column() })
 }
 
-struct Tree;
+/// Reads a tree, as long as there is room for it: an alias repeats what it stands for.
+#[derive(Clone, Copy)]
+struct Tree<'a>(&'a Cell<usize>);
 
-impl<'de> DeserializeSeed<'de> for Tree {
+impl Tree<'_> {
+    /// Takes room for a part.
+    fn take<E: serde::de::Error>(self, bytes: usize) -> Result<(), E> {
+        let left = self.0.get().checked_sub(1 + bytes).ok_or_else(|| E::custom("aliases repeat too much"))?;
+        self.0.set(left);
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Tree<'_> {
     type Value = Node;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        self.take(0)?;
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Tree {
+impl<'de> Visitor<'de> for Tree<'_> {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -138,13 +180,14 @@ impl<'de> Visitor<'de> for Tree {
         Ok(Node::Float(value.to_string()))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
+    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Node, E> {
+        self.take(value.len())?;
         Ok(Node::Scalar(value.to_owned()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
         let mut list = Vec::new();
-        while let Some(item) = seq.next_element_seed(Tree)? {
+        while let Some(item) = seq.next_element_seed(self)? {
             list.push(item);
         }
         Ok(Node::List(list))
@@ -156,7 +199,7 @@ impl<'de> Visitor<'de> for Tree {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
         let mut entries = Vec::new();
-        while let Some(key) = map.next_key_seed(Tree)? {
+        while let Some(key) = map.next_key_seed(self)? {
             let key = match key {
                 Node::Scalar(key) | Node::Float(key) => key,
                 Node::Null => String::new(),
@@ -164,7 +207,7 @@ impl<'de> Visitor<'de> for Tree {
                     return Err(A::Error::custom("a key has to be a single word"));
                 }
             };
-            entries.push((key, map.next_value_seed(Tree)?));
+            entries.push((key, map.next_value_seed(self)?));
         }
         Ok(Node::Map(entries))
     }
@@ -343,6 +386,15 @@ wait: 5
             bomb = format!("{bomb}a{n}: &a{n} [{nine}]\n");
         }
         assert!(parse(&bomb).is_err());
+        // One list that is repeated as often as it is long.
+        let squared = format!("a: &a [{}]\nb: [{}]\n", "x, ".repeat(9000), "*a, ".repeat(9000));
+        assert!(parse(&squared).unwrap_err().why.contains("aliases"));
+        assert!(parse("a: &a [1, 2]\nb: *a\nc: *a\n").is_ok());
+        let many = parse(&format!("a:\n{}", "- []\n".repeat(300))).unwrap_err();
+        assert_eq!(
+            (many.spot.map(|spot| spot.line), many.why.as_str()),
+            (Some(258), "more than 256 of '[' and '{' in one file")
+        );
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Config;
@@ -53,7 +54,7 @@ pub struct Item {
     /// Its text.
     pub text: String,
     /// The longer text that it was cut from.
-    pub within: Option<String>,
+    pub within: Option<Arc<str>>,
     /// Where it stands below its setting, if that is a list or a section in a file.
     pub path: Vec<usize>,
 }
@@ -64,7 +65,7 @@ impl Item {
     }
 
     fn cut(whole: &str, separator: char) -> Vec<Self> {
-        let within = whole.contains(separator).then(|| whole.to_owned());
+        let within = whole.contains(separator).then(|| Arc::from(whole));
         let item =
             |part: &str| Self { text: part.trim().to_owned(), within: within.clone(), path: Vec::new() };
         whole.split(separator).map(item).collect()

@@ -1,5 +1,7 @@
 //! One configuration file onto the configuration so far.
 
+use std::collections::BTreeSet;
+
 use super::Executables;
 use super::document::{self, Node};
 use super::field::{Field, Item};
@@ -33,15 +35,16 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// The place of an entry; looked up only while the problems are few.
     fn origin(&self, path: &[usize]) -> Origin {
-        let spot = self.work.locates().then(|| document::spot_of(&self.file.text, path)).flatten();
+        let spot = self.work.spot_of_problem(&self.file.text, path);
         Origin::within(&self.file.name, spot)
     }
 
     fn section(&mut self, prefix: &str, entries: &[(String, Node)], path: &[usize]) {
+        let mut earlier = BTreeSet::new();
         for (index, (key, node)) in entries.iter().enumerate() {
             let path = [path, &[index]].concat();
             let full = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-            if entries[..index].iter().any(|(earlier, _)| earlier.eq_ignore_ascii_case(key)) {
+            if !earlier.insert(key.to_ascii_lowercase()) {
                 let origin = self.origin(&path);
                 self.work.problems.push(format!(
                     "the key {} ({origin}) is there twice; keep one of the two",
@@ -61,8 +64,9 @@ impl Walk<'_> {
                 self.subsection(section, node, &path);
             } else {
                 let origin = self.origin(&path);
-                let meant = suggestion(prefix, key);
-                self.work.problems.push(format!("unknown key {} ({origin}); {meant}", quoted(&full)));
+                let meant = self.work.lists().then(|| format!("; {}", suggestion(prefix, key)));
+                let meant = meant.unwrap_or_default();
+                self.work.problems.push(format!("unknown key {} ({origin}){meant}", quoted(&full)));
             }
         }
     }
@@ -99,13 +103,11 @@ impl Walk<'_> {
             self.work.unsettled.insert(setting.key);
             return;
         };
-        let text = &self.file.text;
-        let name = &self.file.name;
-        let lines = self.work.lines;
-        let here = if self.work.locates() { document::spot_of(text, path) } else { None };
-        self.work.assign(setting, &items, true, |below| {
+        let (text, name) = (&self.file.text, &self.file.name);
+        let here = self.work.spot_of_value(text, path);
+        self.work.assign(setting, &items, true, |work, below| {
             let spot = match below {
-                Some(below) if lines && !below.is_empty() => document::spot_of(text, &[path, below].concat()),
+                Some(below) if !below.is_empty() => work.spot_of_problem(text, &[path, below].concat()),
                 _ => here,
             };
             Origin::within(name, spot)
@@ -157,7 +159,8 @@ impl Walk<'_> {
                 }
                 (None, _) => {
                     let origin = self.origin(&path);
-                    let meant = match nearest(key, Executables::NAMES) {
+                    let near = self.work.lists().then(|| nearest(key, Executables::NAMES)).flatten();
+                    let meant = match near {
                         Some(meant) => format!("did you mean '{}.{meant}'?", setting.key),
                         None => format!("{} may hold {}", setting.key, Executables::NAMES.join(", ")),
                     };

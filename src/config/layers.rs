@@ -2,6 +2,7 @@
 //!
 //! Everything that is wrong is collected; a run that refuses to start says all of it at once.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -9,7 +10,7 @@ use super::origin::{Origin, Sources, invalid_value};
 use super::settings::{self, CHAIN_NAMES, IGNORED_ALTERNATES, PREFIX, SETTINGS, Setting};
 use super::text::{nearest, quoted, switch};
 use super::values::InvalidValue;
-use super::{Config, checks, files};
+use super::{Config, checks, document, files};
 
 /// A configuration file that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,8 +67,16 @@ pub struct Resolved {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(pub Vec<String>);
 
-/// How many problems are listed, and located in their file; the rest is counted.
-const LISTED: usize = 50;
+/// How many problems are listed, located in their file and explained by a suggestion; the rest is counted. Of warnings
+/// as many.
+pub const LISTED: usize = 50;
+
+/// How many bytes of files are read again to find lines: of problems, and of values as many. A file of half of that has
+/// two lines found, and one of any size the first.
+const LOOKED_UP: usize = 512 << 10;
+
+/// The same of values, where their lines were asked for.
+const ASKED_FOR: usize = 32 << 20;
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,22 +103,26 @@ pub fn is_variable(name: &str) -> bool {
 
 /// Puts the layers together and checks the result.
 pub fn resolve(layers: &Layers) -> Result<Resolved, Problems> {
+    let (resolved, problems) = resolve_anyway(layers);
+    if problems.0.is_empty() { Ok(resolved) } else { Err(problems) }
+}
+
+/// The same for a run that nothing may stop: a setting with a problem keeps the value that it had before.
+pub fn resolve_anyway(layers: &Layers) -> (Resolved, Problems) {
     let mut work = run(layers, layers.lines);
     let silent = work.problems.is_empty() && work.warnings.is_empty() && work.notes.is_empty();
     if !silent && !layers.lines {
         work = run(layers, true);
     }
-    if work.problems.is_empty() {
-        let Work { config, sources, warnings, notes, .. } = work;
-        let files = layers.files.iter().map(|file| file.name.clone()).collect();
-        Ok(Resolved { config, sources, warnings, notes, files })
-    } else {
-        Err(Problems(work.problems))
-    }
+    let Work { config, sources, problems, warnings, notes, .. } = work;
+    let files = layers.files.iter().map(|file| file.name.clone()).collect();
+    (Resolved { config, sources, warnings, notes, files }, Problems(problems))
 }
 
 fn run(layers: &Layers, lines: bool) -> Work {
-    let mut work = Work { lines, ..Work::default() };
+    let values = if layers.lines { ASKED_FOR } else { LOOKED_UP };
+    let room = |bytes| Cell::new(Room { bytes, used: false });
+    let mut work = Work { lines, of_problems: room(LOOKED_UP), of_values: room(values), ..Work::default() };
     for file in &layers.files {
         files::apply(&mut work, file);
     }
@@ -133,12 +146,47 @@ pub(super) struct Work {
     pub unsettled: BTreeSet<&'static str>,
     /// Whether to look up lines.
     pub lines: bool,
+    /// How much may be read to find the lines of problems.
+    of_problems: Cell<Room>,
+    /// The same of values.
+    of_values: Cell<Room>,
+}
+
+/// How many bytes may still be read to find lines; a first time is always possible.
+#[derive(Clone, Copy, Default)]
+struct Room {
+    bytes: usize,
+    used: bool,
 }
 
 impl Work {
+    /// Whether another problem would be listed, so that its place and a suggestion are worth looking up.
+    pub fn lists(&self) -> bool {
+        self.problems.len() < LISTED
+    }
+
     /// Whether places in files are still worth looking up.
     pub fn locates(&self) -> bool {
-        self.lines && self.problems.len() < LISTED
+        self.lines && self.lists()
+    }
+
+    /// The line of a problem's place. The text is read up to there for each, so that there is an end to it.
+    pub fn spot_of_problem(&self, text: &str, path: &[usize]) -> Option<document::Spot> {
+        self.locates().then(|| Self::look_up(&self.of_problems, text, path)).flatten()
+    }
+
+    /// The line of a value's place.
+    pub fn spot_of_value(&self, text: &str, path: &[usize]) -> Option<document::Spot> {
+        self.lines.then(|| Self::look_up(&self.of_values, text, path)).flatten()
+    }
+
+    fn look_up(room: &Cell<Room>, text: &str, path: &[usize]) -> Option<document::Spot> {
+        let Room { bytes, used } = room.get();
+        if used && bytes < text.len() {
+            return None;
+        }
+        room.set(Room { bytes: bytes.saturating_sub(text.len()), used: true });
+        document::spot_of(text, path)
     }
 
     /// Reads items into a setting. `origin` tells where an item stands; without one, where the value stands.
@@ -147,22 +195,24 @@ impl Work {
         setting: &'static Setting,
         items: &[super::field::Item],
         yaml: bool,
-        origin: impl Fn(Option<&[usize]>) -> Origin,
+        origin: impl Fn(&Self, Option<&[usize]>) -> Origin,
     ) {
         let wrong = setting.field.set(&mut self.config, items, yaml);
         if wrong.is_empty() {
             let programs = matches!(setting.field, super::field::Field::Programs(_));
             for item in items.iter().filter(|_| programs) {
                 let name = item.text.split(':').next().unwrap_or_default().trim();
-                self.sources.set(format!("{}.{name}", setting.key), origin(Some(&item.path)));
+                let place = origin(self, Some(&item.path));
+                self.sources.set(format!("{}.{name}", setting.key), place);
             }
-            self.sources.set(setting.key, origin(None));
+            let place = origin(self, None);
+            self.sources.set(setting.key, place);
             return;
         }
         self.unsettled.insert(setting.key);
         for (index, why) in wrong {
             let Some(item) = items.get(index) else { continue };
-            let naming = origin(self.locates().then_some(&item.path)).naming(setting.key);
+            let naming = origin(self, Some(&item.path)).naming(setting.key);
             self.problems.push(invalid_value(item, &naming, why));
         }
     }
@@ -180,7 +230,7 @@ impl Work {
             };
             if let Some((name, text)) = found {
                 let items = setting.field.cut_variable(text);
-                self.assign(setting, &items, false, |_| Origin::Variable(name.clone()));
+                self.assign(setting, &items, false, |_, _| Origin::Variable(name.clone()));
             }
         }
         for (name, instead) in IGNORED_ALTERNATES {
@@ -197,10 +247,9 @@ impl Work {
                 self.warnings
                     .push(format!("the variable {name} is not used; the names of the chains are fixed"));
             } else if !known.contains(name) {
-                let meant = match nearest(name, known.iter().map(String::as_str)) {
-                    Some(meant) => format!("; did you mean {meant}?"),
-                    None => String::new(),
-                };
+                let listed = self.warnings.len() < LISTED;
+                let meant = listed.then(|| nearest(name, known.iter().map(String::as_str))).flatten();
+                let meant = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
                 self.warnings.push(format!("the variable {name} is not known and not used{meant}"));
             }
         }
@@ -230,7 +279,7 @@ impl Work {
                 ));
             }
             let items = setting.field.cut_flags(&texts);
-            self.assign(setting, &items, false, |_| Origin::Flag(format!("--{}", last.name)));
+            self.assign(setting, &items, false, |_, _| Origin::Flag(format!("--{}", last.name)));
         }
         let on = |key: &str| {
             let given = flags.iter().rfind(|flag| flag.setting.key == key);

@@ -21,7 +21,7 @@ mod tests;
 
 pub use command::{Written, install_command, is_short};
 pub use document::is_document;
-pub use layers::{File, Flag, Layers, Problems, Resolved, is_variable, resolve};
+pub use layers::{File, Flag, LISTED, Layers, Problems, Resolved, is_variable, resolve, resolve_anyway};
 pub use origin::{DOCUMENT, Origin, Sources};
 pub use schema::{
     Comments, Config, Dns, Executables, Inbound, LogRules, Outbound, Redirect, Retry, VirtualNetworks,

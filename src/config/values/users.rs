@@ -95,7 +95,10 @@ impl FromStr for UidExclusion {
                 "udp" => wanted.push(Protocol::Udp),
                 "*" => wanted.extend([Protocol::Tcp, Protocol::Udp]),
                 other => {
-                    return invalid(format!("'{other}' is not a protocol; expected 'tcp', 'udp' or '*'"));
+                    return invalid(format!(
+                        "{} is not a protocol; expected 'tcp', 'udp' or '*'",
+                        crate::config::text::quoted(other)
+                    ));
                 }
             }
         }

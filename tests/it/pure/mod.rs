@@ -2,6 +2,7 @@
 
 mod comments;
 pub mod configs;
+mod costs;
 mod derived;
 pub mod golden;
 mod inference;

@@ -6,7 +6,7 @@ use crate::support::kumactl::{Kumactl, Version};
 use crate::support::lab::each_backend;
 use crate::support::network::ip;
 use crate::support::snapshot::{Snapshot, loopback};
-use crate::support::{Backend, Variant};
+use crate::support::{Backend, Family, Variant};
 
 each_backend! {
     fn leaves_no_trace(lab, backend) {
@@ -68,5 +68,37 @@ each_backend! {
         assert_eq!(Backend::installed(), Backend::ALL);
         lab.uninstall(backend, &[]).succeeds();
         Snapshot::take().assert_unchanged_since(&before);
+    }
+}
+
+each_backend! {
+    /// A stopped unit must never leave rules behind.
+    fn whatever_is_wrong_with_its_configuration_is_a_warning(lab, backend) {
+        let file = lab.dir().join("wrong.yaml");
+        std::fs::write(&file, "wiat: 3\nkumaDPUser: nobody-here\nwait: x\n").expect("a file in the private /run");
+        let program = "iptables:/gone,iptables-save:/gone,iptables-restore:/gone";
+        let wrong: [(&[&str], &str); 7] = [
+            (&["--config", "/gone.yaml"], "cannot read the configuration file '/gone.yaml'"),
+            (&["--config", &file.to_string_lossy()], "unknown key 'wiat'"),
+            (&["--wait", "x"], "invalid value 'x' for --wait"),
+            (&["--kuma-dp-user", "nobody-here"], ""),
+            (&["--exclude-outbound-ports-for-uids", ""], "invalid value '' for --exclude-outbound-ports-for-uids"),
+            (&["--skip-resolv-conf"], "--skip-resolv-conf was removed"),
+            (&["--iptables-executables", program], "/gone cannot be used"),
+        ];
+        for (flags, warning) in wrong {
+            lab.install(backend, &[]).succeeds();
+            let _ = lab.program().arg("uninstall").args(flags).run().succeeds().says(warning);
+            assert!(!Family::BOTH.into_iter().any(|family| backend.has_ours(family)), "{flags:?}");
+        }
+        lab.install(backend, &[]).succeeds();
+        let variable = lab.program().arg("uninstall").env("KUMA_TRANSPARENT_PROXY_LOG_LEVEL", "9").run();
+        let _ = variable.succeeds().says("invalid value '9' for the variable KUMA_TRANSPARENT_PROXY_LOG_LEVEL");
+        assert!(!Family::BOTH.into_iter().any(|family| backend.has_ours(family)));
+
+        // What decides whether anything is removed is no such thing.
+        lab.install(backend, &[]).succeeds();
+        lab.program().args(["uninstall", "--dry-run=dif"]).run().exits(2);
+        assert!(backend.has_ours(Family::V4));
     }
 }
