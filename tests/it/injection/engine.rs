@@ -62,6 +62,8 @@ pub struct Report {
     pub tried: usize,
     /// Calls that were not made this time.
     pub missed: usize,
+    /// Rules that iptables wrote so that it cannot delete them: [`law::is_by_iptables`].
+    pub by_iptables: usize,
     /// Crashes that changed nothing.
     pub crashes: Vec<String>,
     /// What is broken, and by which injection; and the first of them whole.
@@ -75,13 +77,15 @@ pub fn run(lab: &Lab, scenario: &Scenario) {
     let (choice, seed, began) = (Choice::from_environment(), seed(), Instant::now());
     let report = try_all(lab, scenario, &choice, seed);
     println!(
-        "{}: {} of {} injections in {:.1} s, seed {seed}; {} not reached, {} crashed with nothing changed, {} broke a promise",
+        "{}: {} of {} injections in {:.1} s, seed {seed}; {} not reached, {} crashed with nothing changed, {} left \
+         a rule that iptables cannot delete by its own words, {} broke a promise",
         scenario.name,
         report.tried,
         report.whole,
         began.elapsed().as_secs_f32(),
         report.missed,
         report.crashes.len(),
+        report.by_iptables,
         report.broken.values().map(Vec::len).sum::<usize>(),
     );
     for crash in &report.crashes {
@@ -231,6 +235,12 @@ fn try_one(
         foreign = missing(theirs, &now);
         in_words = now.says_the_same_rules(&marks.in_words);
         text = now.to_string();
+        for part in after.differences(&marks.wanted).iter().filter(|part| part.starts_with("file ")) {
+            for (which, state) in [("wanted", &marks.wanted), ("found", &after)] {
+                let bytes = state.0.get(part).map(|bytes| String::from_utf8_lossy(bytes)).unwrap_or_default();
+                let _ = writeln!(text, "## {which} {part}: {bytes}");
+            }
+        }
     }
     let again = (!is_known).then(|| {
         let run = scenario.command(lab).run();
@@ -257,7 +267,12 @@ fn try_one(
     if !is(&marks.before) || again.is_some() {
         let error = reset(lab, scenario, marks).err();
         let error = error.filter(|error| !(law::remembers_nothing(&outcome.run) && error.contains(LO_ALONE)));
-        broken.extend(error.map(|error| format!("cannot be uninstalled: {error}")));
+        match error {
+            Some(error) if law::is_by_iptables(&seen) && error.contains("does a matching rule exist") => {
+                report.by_iptables += 1;
+            }
+            error => broken.extend(error.map(|error| format!("cannot be uninstalled: {error}"))),
+        }
     }
     for what in broken {
         let kind = kind_of(what.lines().next().unwrap_or_default());

@@ -162,7 +162,7 @@ pub fn every(calls: &Calls) -> Vec<Injection> {
 }
 
 /// So many calls of one number by one role are tried one by one, and so many of all that come after them.
-const MANY: u32 = 20;
+const MANY: u32 = 10;
 
 /// Those that can tell something that others do not:
 /// * Of another program, signals at its steps alone, and of its loader, which ends it the same way whatever call of it

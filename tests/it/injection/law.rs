@@ -86,6 +86,14 @@ pub fn broken(marks: &Marks, goal: Goal, seen: &Seen<'_>) -> Vec<String> {
     broken
 }
 
+/// Where libxtables cannot ask the kernel for the revision of an extension, it writes a rule in the first one. What the
+/// save program prints of it is as wanted, and the restore program does not find it by these words. Only others' rules
+/// would be in danger if it were deleted by its number, so an uninstall is refused, with nothing changed. That is no
+/// promise of this program; how often it happens is told.
+pub fn is_by_iptables(seen: &Seen<'_>) -> bool {
+    seen.in_words && seen.injection.role == Role::Child && matches!(seen.injection.fault, Fault::Error(_))
+}
+
 /// A run that could write no record said what follows from that: a later one does not know that `::6` is ours.
 pub fn remembers_nothing(run: &Run) -> bool {
     run.stderr.contains("an uninstall leaves it")
