@@ -96,6 +96,8 @@ impl Scenario {
         fs::create_dir_all("/etc/firewalld").expect("a private /etc");
         // The program without libraries is what is released, and its first call is one of its own.
         if let Some(program) = std::env::var_os("TPROXY_TEST_STATIC_BINARY") {
+            // In place of the other one, not over it: a mount goes when what it lies on is built anew.
+            must("umount", &[&lab.program_path().to_string_lossy()]);
             must("mount", &["--bind", &program.to_string_lossy(), &lab.program_path().to_string_lossy()]);
         }
         if let Some(body) = self.around {
