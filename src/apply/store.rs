@@ -308,7 +308,11 @@ impl Store {
         self.usable = false;
         // Another run may make either again at once; what is still in use is simply not removed.
         for kind in [UNFINISHED, RECORD] {
-            let _ = self.entry(kind).map(|entry| entry.remove());
+            if let Some(Err(error)) = self.entry(kind).map(|entry| entry.remove())
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!("{} cannot be removed: {error}", self.path(kind).display());
+            }
         }
         if let Some(lock) = self.lock.take() {
             let _ = lock.remove();
