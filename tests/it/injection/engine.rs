@@ -100,8 +100,10 @@ impl Report {
         for (what, injections) in &self.broken {
             let _ = writeln!(text, "{} x {what}", injections.len());
             for injection in injections {
-                let _ =
-                    writeln!(text, "    TPROXY_INJECT={injection} cargo test --test it -- injection::{name}");
+                let _ = writeln!(
+                    text,
+                    "    TPROXY_INJECT={injection} cargo test --test it -- --ignored injection::{name}"
+                );
             }
         }
         text + &self.details

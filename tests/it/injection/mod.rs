@@ -5,12 +5,12 @@
 //! one:
 //!
 //! ```text
-//! cargo test --test it -- injection::                              a tenth; the seed is printed
-//! TPROXY_INJECT_SEED=7 cargo test --test it -- injection::         the tenth of that seed
-//! TPROXY_INJECT=all cargo test --test it -- injection::            the whole
-//! TPROXY_INJECT=every cargo test --test it -- injection::          those that tell nothing new, too
-//! TPROXY_INJECT=1/100 cargo test --test it -- injection::          another part of it
-//! TPROXY_INJECT=program:sendto:3:ENOMEM cargo test --test it -- injection::fresh_nft
+//! cargo test --test it -- --ignored injection::                              a tenth; the seed is printed
+//! TPROXY_INJECT_SEED=7 cargo test --test it -- --ignored injection::         the tenth of that seed
+//! TPROXY_INJECT=all cargo test --test it -- --ignored injection::            the whole
+//! TPROXY_INJECT=every cargo test --test it -- --ignored injection::          those that tell nothing new, too
+//! TPROXY_INJECT=1/100 cargo test --test it -- --ignored injection::          another part of it
+//! TPROXY_INJECT=program:sendto:3:ENOMEM cargo test --test it -- --ignored injection::fresh_nft
 //! ```
 //!
 //! The promises are in [`law`]. What does not count, and why, is in [`fault`].
