@@ -21,7 +21,8 @@ pub enum Exit {
     Host = 3,
     /// Somebody else holds a lock.
     Busy = 4,
-    /// Failed, and so did the way back; the message says what is left.
+    /// Failed, and something is left that should not be, or missing, because the way back failed too, or because an
+    /// uninstall removed all but what it does not know about; the message says what.
     Left = 5,
     /// Nothing is installed.
     NotInstalled = 10,

@@ -69,6 +69,8 @@ struct Install<'a> {
     journal: Journal,
     /// What keeps the sidecar from running.
     instead: Option<String>,
+    /// Whether `::6` is there and may be from an installation whose record could not be read.
+    unsure_of_address: bool,
 }
 
 impl<'a> Install<'a> {
@@ -93,7 +95,9 @@ impl<'a> Install<'a> {
         let interfaces = Patience::of(config).persist(host::interfaces)?;
         let mut facts = read.and(&interfaces);
         host::check_users(config, facts.sidecar_uid)?;
-        let old = store.load()?;
+        let found = store.find()?;
+        let unsure_of_address = found.hides_address() && interfaces.has(PASSTHROUGH);
+        let old = found.clone().state();
         let mut session = Session::new(tools, config, old.as_ref(), request.adopt, false);
 
         let scene = session.first_look()?;
@@ -118,7 +122,7 @@ impl<'a> Install<'a> {
         let degraded = Degraded::new(config);
         let may_switch = backend != Backend::Nftables && session.may_choose(&scene);
         let warnings = Warnings::new(may_switch);
-        let undo = Undo::new(&scene, &interfaces, old.as_ref());
+        let undo = Undo::new(&scene, &interfaces, &found);
         let mut run = Self {
             request,
             store,
@@ -134,6 +138,7 @@ impl<'a> Install<'a> {
             undo,
             journal: Journal::default(),
             instead: None,
+            unsure_of_address,
         };
         run.check_ipv6()?;
         if let Some(warning) = translated::warning(&translating) {
@@ -416,6 +421,7 @@ impl<'a> Install<'a> {
         state.phase = Phase::Installed;
         state.network_namespace = self.store.identity().inode;
         state.added_passthrough = added_passthrough;
+        state.unsure_of_address = self.unsure_of_address && !added_passthrough;
         state.left_out = self.degraded.left_out().to_vec();
         for (place, wanted) in &goal.iptables {
             if self.degraded.config(place.1).comments.disabled {

@@ -55,6 +55,9 @@ pub struct State {
     pub left_out: Vec<LeftOut>,
     /// Whether the sidecar's IPv6 source address on the loopback interface is our doing.
     pub added_passthrough: bool,
+    /// Whether it may have been that of an installation before, whose record could not be read.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unsure_of_address: bool,
     /// Rules of ours in shared chains that carry no comment, IPv4.
     pub uncommented_v4: Vec<RecordedRule>,
     /// The same, IPv6.

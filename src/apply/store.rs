@@ -14,14 +14,13 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::state::SCHEMA;
+use super::found::{Found, is_missing};
 pub use super::state::{Phase, State};
 use crate::exit::{Exit, Failure};
 use crate::sys::files::{Dir, Entry, NoDir, Unread};
 use crate::sys::lock::{self, FileLock, Holder, LockError};
 use crate::sys::netns::{self, Identity};
 use crate::sys::turn::{self, TurnError};
-use crate::text::escape;
 use crate::verify::turn::Turn;
 
 /// Where state and locks are, in memory: what they describe does not survive a restart either.
@@ -46,10 +45,7 @@ pub(super) const LOCK: &str = "lock";
 pub(super) const UNFINISHED: &str = "new";
 
 /// The longest record, in bytes: a configuration and its rules, with room to spare.
-const LARGEST: u64 = 64 << 20;
-
-/// Rules named one by one that a record claims and that are none of ours.
-const NAMED: usize = 5;
+pub(super) const LARGEST: u64 = 64 << 20;
 
 /// The lock and the state file of this network namespace.
 #[derive(Debug)]
@@ -238,42 +234,20 @@ impl Store {
     /// # Errors
     /// There is something, but it is no file ([`Exit::Usage`]), or it cannot be read now.
     pub fn load(&self) -> Result<Option<State>, Failure> {
-        let Some(record) = self.entry(RECORD) else { return Ok(None) };
-        let path = record.path();
-        let text = match record.read(LARGEST) {
-            Ok(Some(text)) => text,
-            Ok(None) => return Ok(None),
-            Err(error @ Unread::Foreign { .. }) => {
-                tracing::warn!("{} is passed over: {error}", path.display());
-                return Ok(None);
-            }
-            Err(error) => return Err(unread(&path, &error)),
-        };
-        let state: Option<State> = serde_json::from_slice(&text)
-            .inspect_err(|error| tracing::warn!("{} is not a state file: {error}", path.display()))
-            .ok();
-        let Some(mut state) = state else { return Ok(None) };
-        if state.schema != SCHEMA {
-            tracing::warn!(
-                "{} has a format that this version does not know; it is passed over",
-                path.display()
-            );
-            return Ok(None);
+        self.find().map(Found::state)
+    }
+
+    /// The same, which also tells no record from one that cannot be used.
+    ///
+    /// # Errors
+    /// As those of [`Store::load`].
+    pub fn find(&self) -> Result<Found, Failure> {
+        match self.entry(RECORD) {
+            Some(record) => Found::read(&record),
+            None if is_missing(&self.path(RECORD)) => Ok(Found::Missing),
+            // It was said why.
+            None => Ok(Found::Unusable(None)),
         }
-        let foreign = state.forget_foreign_rules();
-        for rule in foreign.iter().take(NAMED) {
-            tracing::warn!(
-                "{} names a rule that no installation of its configuration writes, so it stays: -t {} -A {} {}",
-                path.display(),
-                escape(&rule.table),
-                escape(&rule.chain),
-                escape(&rule.args)
-            );
-        }
-        if foreign.len() > NAMED {
-            tracing::warn!("{} names {} more of them", path.display(), foreign.len() - NAMED);
-        }
-        Ok(Some(state))
     }
 
     /// Replaces the state, whole or not at all.
@@ -281,6 +255,18 @@ impl Store {
     /// # Errors
     /// The file cannot be written although the directory could be locked.
     pub fn save(&self, state: &State) -> Result<(), Failure> {
+        self.put(|| Ok(serde_json::to_vec_pretty(state)?))
+    }
+
+    /// Puts a text back that was no record.
+    ///
+    /// # Errors
+    /// As those of [`Store::save`].
+    pub fn restore(&self, text: &[u8]) -> Result<(), Failure> {
+        self.put(|| Ok(text.to_vec()))
+    }
+
+    fn put(&self, text: impl FnOnce() -> io::Result<Vec<u8>>) -> Result<(), Failure> {
         let (Some(record), Some(unfinished), true) =
             (self.entry(RECORD), self.entry(UNFINISHED), self.usable)
         else {
@@ -289,7 +275,7 @@ impl Store {
         let failed = |error: &dyn std::fmt::Display| {
             Failure::new(Exit::Failed, format!("{} cannot be written: {error}", record.path().display()))
         };
-        let text = serde_json::to_vec_pretty(state).map_err(|error| failed(&error))?;
+        let text = text().map_err(|error| failed(&error))?;
         record.replace(&unfinished, &text).map_err(|error| failed(&error))
     }
 

@@ -7,11 +7,12 @@ use crate::backend::firewalld::{Backup, DIRECT_XML};
 use crate::exit::{Exit, Failure};
 use crate::host::{self, Interfaces, PASSTHROUGH};
 
+use super::found::Found;
 use super::journal::Journal;
 use super::passthrough::Passthrough;
 use super::persist;
 use super::scene::{Goal, Scene};
-use super::store::{RECORD, State, Store};
+use super::store::{RECORD, Store};
 use super::transaction::Session;
 
 /// What was there before a run.
@@ -19,17 +20,17 @@ use super::transaction::Session;
 pub struct Undo {
     rules: Goal,
     passthrough: bool,
-    state: Option<State>,
+    record: Found,
     direct_xml: Option<Backup>,
 }
 
 impl Undo {
     /// Remembers it.
-    pub fn new(scene: &Scene, interfaces: &Interfaces, state: Option<&State>) -> Self {
+    pub fn new(scene: &Scene, interfaces: &Interfaces, record: &Found) -> Self {
         Self {
             rules: scene.as_goal(),
             passthrough: interfaces.has(PASSTHROUGH),
-            state: state.cloned(),
+            record: record.clone(),
             direct_xml: persist::backup(),
         }
     }
@@ -104,17 +105,28 @@ impl Undo {
         // What could not be read was not written either.
         let Some(backup) = &self.direct_xml else { return Ok(()) };
         let patience = session.patience.on_the_way_back();
-        patience.persist(|| backup.put_back()).map_err(|failure| {
+        let edited = patience.persist(|| backup.put_back()).map_err(|failure| {
             let message = format!("{failure}; {DIRECT_XML} is perhaps still as this run wrote it");
             Failure { message, exit: Exit::Left, ..failure }
-        })
+        })?;
+        if edited {
+            tracing::warn!(
+                "{DIRECT_XML} was changed by others meanwhile: that stays, and tproxy's part is as before"
+            );
+        }
+        Ok(())
     }
 
     fn take_back_record(&self, store: &mut Store) -> Result<(), Failure> {
         const LEFT: &str =
             "all else is as it was before, but that file still says that a change is under way";
-        if let Some(state) = &self.state {
-            return store.save(state).map_err(|failure| Failure {
+        let put_back = match &self.record {
+            Found::Record(state) => Some(store.save(state)),
+            Found::Unusable(Some(text)) => Some(store.restore(text)),
+            Found::Unusable(None) | Found::Missing => None,
+        };
+        if let Some(done) = put_back {
+            return done.map_err(|failure| Failure {
                 message: format!("{failure}; {LEFT}"),
                 exit: Exit::Left,
                 ..failure

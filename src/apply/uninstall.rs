@@ -14,10 +14,10 @@ use super::passthrough::Passthrough;
 use super::refused::failure;
 use super::request::{DryRun, UninstallRequest};
 use super::scene::Goal;
-use super::store::{Phase, State, Store};
+use super::store::{Phase, RECORD, State, Store};
 use super::transaction::Session;
 use super::undo::Undo;
-use super::{pending, persist, show, stop, sweep};
+use super::{found, pending, persist, show, stop, sweep};
 
 /// Removes all that is ours from both variants and both families, or shows what that would be. Needs no sidecar
 /// user and no valid plan. Prints the result on stdout.
@@ -43,7 +43,9 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     store.lock(PATIENCE + Duration::from_secs(config.wait.into()))?;
     sweep::sweep(&store);
     let on_trial = matches!(pending::trial(&store), Ok(Some(_)));
-    let old = store.load()?;
+    let found = store.find()?;
+    let hides_address = found.hides_address();
+    let old = found.clone().state();
     let mut session = Session::new(tools, config, old.as_ref(), request.adopt, request.force);
 
     let scene = session.first_look()?;
@@ -57,7 +59,7 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     stop::if_asked_to()?;
 
     let interfaces = session.patience.persist(host::interfaces)?;
-    let mut undo = Undo::new(&scene, &interfaces, old.as_ref());
+    let mut undo = Undo::new(&scene, &interfaces, &found);
     let nothing = Goal::default();
     let mut changed = !scene.steps(&nothing).is_empty() || old.is_some();
     if let Some(old) = &old {
@@ -87,11 +89,18 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     }
     let went_back = on_trial && matches!(pending::trial(&store), Ok(None));
     pending::withdraw(&store);
-    store.remove();
+    // It stays as it is, so that the next run knows of the address too.
+    let address_left = hides_address && passthrough.is_there();
+    if !address_left {
+        store.remove();
+    }
     if went_back {
         let what =
             "an installation on trial went back while it was removed, so some of it may be there again";
         return Err(Failure::new(Exit::Failed, what).hint("run the command again"));
+    }
+    if address_left {
+        return Err(found::address_left(passthrough.interface(), &store.path(RECORD)));
     }
     let (backends, rules, unattributed) =
         (scene.installed(), scene.own_rules(), stop::unattributed(&scene.iptables));

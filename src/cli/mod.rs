@@ -75,7 +75,7 @@ Exit codes:
   2  wrong use of the command, or a wrong configuration
   3  the host cannot do it: a tool, a kernel feature, a user or root is missing
   4  somebody else holds a lock
-  5  failed, and so did the way back; the message says what is left
+  5  failed, and something is left that should not be, or missing; the message says what
   10  status: nothing is installed
   11  status: something is not as wanted, or redirected traffic is lost
   12  verify: packets do not go where they should

@@ -12,7 +12,7 @@ use super::{Error, args};
 use crate::plan::{OwnChain, Table};
 
 /// What XML calls white space.
-const BLANK: [char; 4] = [' ', '\t', '\r', '\n'];
+pub(super) const BLANK: [char; 4] = [' ', '\t', '\r', '\n'];
 
 /// A direct.xml as text with the places of its elements.
 pub(super) struct Document<'a> {
@@ -124,11 +124,17 @@ impl<'a> Document<'a> {
     /// The text without these items, which are in its order, and with these entries: where the first of the items
     /// was, or else behind everything.
     pub(super) fn replace(&self, gone: &[&Item], entries: &[Entry]) -> String {
+        let entries: Vec<String> = entries.iter().map(Entry::xml).collect();
+        self.replace_by(gone, entries.iter().map(String::as_str))
+    }
+
+    /// The same with elements as they stood in another file.
+    pub(super) fn replace_by<'e>(&self, gone: &[&Item], elements: impl Iterator<Item = &'e str>) -> String {
         let newline = if self.text.contains("\r\n") { "\r\n" } else { "\n" };
         let mut block = String::new();
-        for entry in entries {
+        for element in elements {
             // Writing to a String cannot fail.
-            let _ = write!(block, "{newline}  {}", entry.xml());
+            let _ = write!(block, "{newline}  {element}");
         }
         let Some(first) = gone.first() else { return self.append(&block, newline) };
         let mut out = self.text[..self.line_start(first)].to_owned() + &block;
@@ -138,6 +144,16 @@ impl<'a> Document<'a> {
             kept = item.span.end;
         }
         out + &self.text[kept..]
+    }
+
+    /// Those of its elements that are ours.
+    pub(super) fn ours(&self) -> Vec<&Item> {
+        self.items.iter().filter(|item| item.is_ours()).collect()
+    }
+
+    /// An element as it stands in the text.
+    pub(super) fn raw(&self, item: &Item) -> &'a str {
+        &self.text[item.span.clone()]
     }
 
     fn append(&self, block: &str, newline: &str) -> String {

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use super::back::{self, Back};
 use super::{Error, SKELETON, merge, remove};
 use crate::exit::{Exit, Failure};
 use crate::plan::Plan;
@@ -47,19 +48,30 @@ impl Backup {
         Ok(Self { path: path.to_owned(), before: read(path)? })
     }
 
-    /// Puts it back, if it is another one now.
+    /// Puts our part of it back, if that is another one now. What others changed meanwhile stays; whether they did.
     ///
     /// # Errors
-    /// It cannot be written.
-    pub fn put_back(&self) -> Result<(), Failure> {
-        if read(&self.path)? == self.before {
-            return Ok(());
-        }
-        let done = match &self.before {
+    /// It cannot be written, or others made something of it that cannot be understood.
+    pub fn put_back(&self) -> Result<bool, Failure> {
+        let now = read(&self.path)?;
+        let text = |text: &Option<Text>| text.as_ref().map(|text| text.text.clone());
+        let way = back::way(text(&now).as_deref(), text(&self.before).as_deref());
+        let (wanted, edited) = match way.map_err(|error| failure(&self.path, &error))? {
+            Back::Nothing => return Ok(false),
+            Back::Whole => (self.before.clone(), false),
+            Back::Part(text) => {
+                (Some(Text { text, single_bytes: now.is_some_and(|now| now.single_bytes) }), true)
+            }
+        };
+        let done = match &wanted {
+            Some(text) if edited && text.text == SKELETON && self.before.is_none() => {
+                fs::remove_file(&self.path)
+            }
             Some(text) => write(&self.path, text),
             None => fs::remove_file(&self.path),
         };
-        done.map_err(|error| unwritable(&self.path, &error))
+        done.map_err(|error| unwritable(&self.path, &error))?;
+        Ok(edited)
     }
 }
 
@@ -277,7 +289,7 @@ mod tests {
         let backup = Backup::take(&dir.file()).unwrap();
         assert!(withdraw(&dir.file(), false).unwrap());
         assert_eq!(dir.names(), [""; 0]);
-        backup.put_back().unwrap();
+        assert!(!backup.put_back().unwrap());
         assert_eq!(fs::read(dir.file()).unwrap(), before);
         assert_eq!(mode(&dir.file()), 0o644);
     }

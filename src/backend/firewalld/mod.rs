@@ -11,6 +11,7 @@
 //! one of the priorities that [`entries`] gives out.
 
 mod args;
+mod back;
 mod document;
 mod entries;
 mod file;

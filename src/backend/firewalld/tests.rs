@@ -359,3 +359,65 @@ proptest! {
         let _ = remove(&text, true);
     }
 }
+
+mod way_back {
+    use super::super::back::{Back, way};
+    use super::*;
+
+    fn installed(before: Option<&str>) -> String {
+        merged(before, &with_dns())
+    }
+
+    #[test]
+    fn what_nobody_else_changed_comes_back_whole() {
+        let older = installed(Some(FOREIGN)).replace("15001", "15009");
+        for before in
+            [None, Some(""), Some("<direct/>"), Some("<direct>\r\n</direct>"), Some(FOREIGN), Some(&older)]
+        {
+            let now = installed(before);
+            assert_eq!(way(Some(&now), before), Ok(Back::Whole), "{before:?}");
+            assert_eq!(way(before, before), Ok(Back::Nothing));
+            // An uninstall that fails later.
+            let removed = remove(&now, false).unwrap().unwrap();
+            assert_eq!(way(Some(&removed), Some(&now)), Ok(Back::Whole), "{before:?}");
+        }
+    }
+
+    #[test]
+    fn what_others_changed_meanwhile_stays() {
+        const ADDED: &str =
+            "<rule ipv=\"ipv4\" table=\"filter\" chain=\"INPUT\" priority=\"7\">-j DROP</rule>";
+        let add = |text: &str| text.replacen("</direct>", &format!("  {ADDED}\n</direct>"), 1);
+        // A run that never wrote it.
+        assert_eq!(way(Some(&add(FOREIGN)), Some(FOREIGN)), Ok(Back::Nothing));
+        assert_eq!(way(None, Some(FOREIGN)), Ok(Back::Nothing));
+        assert_eq!(way(Some("<direct> no XML"), Some(FOREIGN)), Ok(Back::Nothing));
+        // One that did.
+        let now = add(&installed(Some(FOREIGN)));
+        let Ok(Back::Part(text)) = way(Some(&now), Some(FOREIGN)) else { panic!("a part") };
+        assert_eq!(text, add(FOREIGN));
+        // Over an older installation, and an uninstall of it.
+        let older = installed(Some(FOREIGN)).replace("15001", "15009");
+        for now in [add(&installed(Some(FOREIGN))), add(FOREIGN)] {
+            let Ok(Back::Part(text)) = way(Some(&now), Some(&older)) else { panic!("a part") };
+            assert!(text.contains(ADDED) && text.contains("15009") && !text.contains("15001"), "{text}");
+            assert_eq!(way(Some(&text), Some(&older)), Ok(Back::Nothing));
+            assert_eq!(remove(&text, false).unwrap().unwrap(), add(FOREIGN));
+        }
+        // Rules of ours in something that nobody understands.
+        let broken = now.replace("</direct>", "");
+        assert!(way(Some(&broken), Some(FOREIGN)).is_err());
+    }
+
+    #[test]
+    fn what_force_took_away_comes_back() {
+        let jump = FOREIGN.replacen(
+            "<chain ",
+            "<rule ipv=\"ipv4\" table=\"nat\" chain=\"OUTPUT\" priority=\"0\">-j KUMA_MESH_OUTBOUND</rule><chain ",
+            1,
+        );
+        let before = installed(Some(&jump));
+        let now = remove(&before, true).unwrap().unwrap();
+        assert_eq!(way(Some(&now), Some(&before)), Ok(Back::Whole));
+    }
+}

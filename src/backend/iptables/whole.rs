@@ -6,6 +6,7 @@ use crate::plan::{Family, OWNER_TAG, OwnChain, Table};
 use crate::sys::netlink;
 
 use super::legacy;
+use super::lines::lines;
 use super::save::Saved;
 use super::tools::{Programs, Variant};
 
@@ -53,8 +54,8 @@ struct Ours {
 
 /// Each table ends with `COMMIT`.
 fn ends_early(text: &str) -> bool {
-    let tables = text.lines().filter(|line| line.starts_with('*')).count();
-    let ends = text.lines().filter(|line| line.trim_end() == "COMMIT").count();
+    let tables = lines(text).filter(|line| line.starts_with('*')).count();
+    let ends = lines(text).filter(|line| line.trim_end() == "COMMIT").count();
     ends < tables
 }
 

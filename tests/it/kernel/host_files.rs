@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
+use crate::kernel::trial::{wait_for_the_end, waiter};
 use crate::support::command::{self, Program};
 use crate::support::firewalld::DIRECT_XML;
 use crate::support::lab::{each_iptables_variant, skip};
@@ -77,7 +78,53 @@ fn assert_same(before: &BTreeMap<PathBuf, String>, after: &BTreeMap<PathBuf, Str
     assert!(changed.is_empty(), "changed: {changed:?}");
 }
 
+/// Lets an installation on trial go back now.
+fn end(lab: &Lab) {
+    let waiter = command::pid(waiter(lab));
+    nix::sys::signal::kill(waiter, nix::sys::signal::Signal::SIGTERM).expect("it waits");
+    wait_for_the_end();
+}
+
 each_iptables_variant! {
+    fn what_others_put_into_it_during_a_trial_stays(lab, variant) {
+        own_etc(lab);
+        firewalld_is_here();
+        let added = "  <rule ipv=\"ipv4\" table=\"filter\" chain=\"INPUT\" priority=\"7\">-j DROP</rule>\n</direct>";
+        let edit = || {
+            let text = fs::read_to_string(DIRECT_XML).expect("a direct.xml");
+            fs::write(DIRECT_XML, text.replacen("</direct>", added, 1)).expect("a private /etc");
+        };
+        let read = || fs::read_to_string(DIRECT_XML).expect("a direct.xml");
+        let edited = THEIRS.replacen("</direct>", added, 1);
+        // One that writes the file, and one that does not.
+        for flags in [STORED, &["--redirect-dns"]] {
+            fs::write(DIRECT_XML, THEIRS).expect("a private /etc");
+            lab.install(variant, &[flags, &["--confirm", "600s"]].concat()).succeeds();
+            assert_eq!(stored(), flags == STORED);
+            edit();
+            end(lab);
+            assert_eq!(read(), edited, "{flags:?}");
+        }
+        // Over an earlier installation; and where nobody else writes, it comes back to the byte.
+        lab.install(variant, STORED).succeeds();
+        let before = read();
+        for meanwhile in [false, true] {
+            lab.install(variant, &[STORED, &["--exclude-inbound-ports", "22", "--confirm", "600s"]].concat()).succeeds();
+            assert_ne!(read(), before);
+            let written = read();
+            if meanwhile {
+                edit();
+            }
+            end(lab);
+            let now = read();
+            assert_eq!(now.matches("DROP").count(), 1 + usize::from(meanwhile), "{now}");
+            assert_eq!(now == before, !meanwhile, "{now}");
+            assert!(now != written && !now.contains("dport 22 "), "{now}");
+        }
+        lab.uninstall(variant, &[]).succeeds();
+        assert_eq!(read(), edited.replacen("</direct>", added, 1));
+    }
+
     fn runs_in_another_network_namespace_leave_it_alone(lab, variant) {
         own_etc(lab);
         firewalld_is_here();

@@ -9,7 +9,7 @@ use crate::support::wrappers::{Fault, Wrappers};
 use crate::support::{Family, Variant, firewall};
 
 /// What would be a script of its own.
-const SCRIPT: &str = "a\nCOMMIT\n*filter\n-F\n-X\nCOMMIT\n*nat\n-A OUTPUT -j DROP\n\"\\\u{7}' b";
+const SCRIPT: &str = "a\nCOMMIT\n*filter\n-F\n-X\nCOMMIT\n*nat\n-A OUTPUT -j DROP\n*raw\n*raw\n\"\\\u{7}' b";
 
 fn call(variant: Variant, family: Family, args: &[&str]) -> String {
     Program::new(firewall::tool(variant, family, "")).args(args).run().succeeds().stdout
