@@ -1,6 +1,7 @@
 //! Whatever goes wrong, the machine ends as it was before or as it was meant to be, never in between.
 
 mod blind;
+mod borrowed;
 mod damaged;
 mod environment;
 mod hangs;
