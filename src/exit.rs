@@ -13,7 +13,7 @@ pub const HINT: &str = "hint";
 pub enum Exit {
     /// Done, or nothing to do.
     Done = 0,
-    /// Failed; the host is as it was before.
+    /// Failed; the host is as it was before, or on trial still goes back to that.
     Failed = 1,
     /// Wrong use of the command, or a wrong configuration.
     Usage = 2,

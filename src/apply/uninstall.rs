@@ -97,7 +97,7 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     if went_back {
         let what =
             "an installation on trial went back while it was removed, so some of it may be there again";
-        return Err(Failure::new(Exit::Failed, what).hint("run the command again"));
+        return Err(Failure::new(Exit::Left, what).hint("run the command again"));
     }
     if address_left {
         return Err(found::address_left(passthrough.interface(), &store.path(RECORD)));

@@ -71,7 +71,7 @@ const WIDTH: usize = 100;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, or nothing to do
-  1  failed; the host is as it was before
+  1  failed; the host is as it was before, or on trial still goes back to that
   2  wrong use of the command, or a wrong configuration
   3  the host cannot do it: a tool, a kernel feature, a user or root is missing
   4  somebody else holds a lock
