@@ -41,12 +41,19 @@ pub(super) fn questions(scope: &Scope) -> Option<PlacedRule> {
     has_links(scope).then(|| head(matches, Target::Return, why))
 }
 
-/// In the zone in which answers of DNS servers are, and the sidecar's own questions.
-pub(super) fn questions_zone(scope: &Scope, zone: Target) -> Option<PlacedRule> {
-    let why = "assign connection tracking zone 1 to DNS requests destined for link-local addresses, which are not \
-               redirected";
+/// In the zone in which answers of DNS servers are, and the sidecar's own questions; in none where those are in none.
+pub(super) fn questions_zone(scope: &Scope, zone: Option<Target>) -> Option<PlacedRule> {
+    let why = match zone {
+        Some(_) => {
+            "assign connection tracking zone 1 to DNS requests destined for link-local addresses, which are not \
+             redirected"
+        }
+        None => {
+            "skip connection tracking zones for DNS requests destined for link-local addresses, which are not redirected"
+        }
+    };
     let matches = vec![to_links(), Match::Protocol(Protocol::Udp), Match::DestinationPort(DNS)];
-    has_links(scope).then(|| tail(matches, zone, why))
+    has_links(scope).then(|| tail(matches, zone.unwrap_or(Target::Return), why))
 }
 
 /// Answers to them, where those of other servers are named one by one.

@@ -86,7 +86,7 @@ fn output(scope: &Scope) -> Vec<PlacedRule> {
         ),
     ];
     // The first zone counts, so it comes before that of all questions.
-    rules.extend(link_local::questions_zone(scope, SIDECAR));
+    rules.extend(link_local::questions_zone(scope, (!translated).then_some(SIDECAR)));
     let from_local_server = |addr: IpAddr| {
         let localhost = Match::Destination { net: scope.localhost(), negated: false };
         tail(vec![Match::Source(bare(addr)), localhost, udp.clone()], SIDECAR, LOCAL_SERVER)

@@ -88,6 +88,12 @@ impl Look {
         };
         let ahead = report.ahead.iter().filter(|ahead| ahead.family == family);
         let ahead: Vec<String> = ahead.map(|ahead| escaped(&ahead.rule)).collect();
+        // Zones do not decide where a question goes.
+        let zone = |found: &&Difference| found.table == "raw" || found.chain.starts_with("zones_");
+        let missing = report.differences.iter().filter(|found| found.kind == DifferenceKind::Missing);
+        if id == Id::Dns && !ahead.is_empty() && { missing }.all(|found| zone(&found)) {
+            return Rules::Displaced(ahead);
+        }
         let misplaced = of_kind(DifferenceKind::Reordered).is_some() || !ahead.is_empty();
         let any = of_kind(DifferenceKind::Missing).map(Rules::Missing);
         any.or_else(|| self.forgotten(id, family).map(Rules::Outdated))

@@ -210,7 +210,8 @@ impl Pool {
         };
         let local = machine.is_local;
         let here = local(packet.destination.ip());
-        packet.here = here;
+        // The first address of a network is every router's of it: an anycast address, which is not of the type LOCAL.
+        packet.here = here && !is_anycast(packet.destination.ip());
         let sender = if packet.hook == BuiltinChain::Output {
             if here { "lo" } else { "eth0" }.clone_into(&mut packet.interface);
             let owners: Vec<u32> =
@@ -258,4 +259,8 @@ fn step(addr: IpAddr, by: i8) -> IpAddr {
         IpAddr::V4(addr) => IpAddr::from(addr.to_bits().saturating_add_signed(by.into()).to_be_bytes()),
         IpAddr::V6(addr) => IpAddr::from(addr.to_bits().saturating_add_signed(by.into()).to_be_bytes()),
     }
+}
+
+fn is_anycast(addr: IpAddr) -> bool {
+    matches!(addr, IpAddr::V6(six) if !six.is_unspecified() && six.segments()[4..] == [0; 4])
 }

@@ -7,6 +7,7 @@ use crate::support::backend::own_table;
 use crate::support::command::{Program, find, must};
 use crate::support::generation::nft_generation;
 use crate::support::lab::{each_backend, each_iptables_variant, skip};
+use crate::support::mesh::listening_sidecar;
 use crate::support::ruleset::OWN_CHAINS;
 use crate::support::snapshot::Snapshot;
 use crate::support::{APP, Backend, Family, Lab, Run, Variant, firewall};
@@ -35,6 +36,8 @@ fn trace(lab: &Lab, args: &[String]) -> Option<(Run, Trace)> {
         .arg(&log)
         .arg(lab.program_path())
         .args(args);
+    // Without one, status ends with 11.
+    let _sidecar = (args.first().is_some_and(|arg| arg == "status")).then(listening_sidecar);
     let run = program.run().succeeds();
     let log = fs::read_to_string(&log).expect("strace wrote its log");
     // Calls of two children at a time are shown in two halves, the first of them without a result.

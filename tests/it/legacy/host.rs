@@ -6,6 +6,7 @@ use std::fs;
 use crate::support::command::{Program, find, must};
 use crate::support::kumactl::{Kumactl, Version};
 use crate::support::lab::skip;
+use crate::support::mesh::listening_sidecar;
 use crate::support::snapshot::Snapshot;
 use crate::support::{APP, Backend, Family, Lab, Run, Variant, docker, firewall};
 
@@ -61,6 +62,8 @@ fn executed(lab: &Lab, args: &[&str]) -> Option<(Run, Vec<String>)> {
     }
     let log = lab.dir().join("strace.log");
     let program = Program::new("strace").args(["-f", "-qq", "-e", "trace=execve,execveat", "-o"]).arg(&log);
+    // Without one, status ends with 11.
+    let _sidecar = (args.first() == Some(&"status")).then(listening_sidecar);
     let run = program.arg(lab.program_path()).args(args).run();
     let log = fs::read_to_string(&log).expect("strace wrote its log");
     let lines = log.lines().filter(|line| line.contains("exec") && !line.contains("= -1 "));

@@ -368,6 +368,6 @@ fn servers_that_changed_and_ports_that_are_taken_are_told() {
         let gone: IpAddr = Family::V4.resolver();
         assert_eq!(found["resolvers"]["gone"][0], gone.to_string());
         assert_eq!(found["differences"].as_array().expect("a list").len(), 0, "{found:#}");
-        let _ = status(lab, &flags(&given)).prints("port 15001").prints(&format!("taken by user {APP}"));
+        let _ = status(lab, &flags(&given)).prints("port 15001").prints(&format!("taken by UID {APP}"));
     });
 }

@@ -153,7 +153,7 @@ each_backend! {
         let _ = alone().prints("nobody listens on IPv6 port 15006").prints("nobody listens on IPv6 port 15001");
         drop(four);
         let other = listen(APP, Family::V6.any(), 15001);
-        let _ = status(lab, &[]).exits(11).prints("is taken by user");
+        let _ = status(lab, &[]).exits(11).prints("is taken by UID");
         drop(other);
         let elsewhere = listen(SIDECAR, Family::V4.localhost(), 15006);
         let _ = status(lab, &[]).exits(11).prints("is listened on at 127.0.0.1 alone");
@@ -236,7 +236,7 @@ each_stack! {
         let all = found["listeners"].as_array().expect("a list");
         let outbound = all.iter().find(|l| l["name"] == "outbound" && l["family"] == name).expect("the port");
         assert_eq!((outbound["listens"].as_str(), outbound["uid"].as_u64()), (Some("other"), Some(APP.into())));
-        let _ = status(lab, &[]).prints("port 15001").prints(&format!("taken by user {APP}"));
+        let _ = status(lab, &[]).prints("port 15001").prints(&format!("taken by UID {APP}"));
         let _ = client::connect_to((family.localhost(), 15001).into()).expect("somebody answers");
     }
 }

@@ -7,7 +7,7 @@ use super::verify;
 use crate::support::firewall::{self, Family};
 use crate::support::lab::each_backend;
 use crate::support::listener::Listener;
-use crate::support::mesh::Mesh;
+use crate::support::mesh::{Mesh, listening_sidecar};
 use crate::support::{APP, SIDECAR, as_user};
 
 each_backend! {
@@ -66,7 +66,9 @@ each_backend! {
         let _resolver = lab.peer().run(|| Listener::udp("service", "10.77.0.2".parse().expect("an address"), 5353));
         for flags in [&["--redirect-dns"][..], &["--redirect-dns", "--skip-dns-conntrack-zone-split"], &["--redirect-all-dns-traffic"]] {
             lab.install(backend, flags).succeeds().says("address translation of");
+            let sidecar = listening_sidecar();
             lab.program().arg("status").run().succeeds();
+            drop(sidecar);
             let said = verify(lab, &[]);
             said.all_pass();
             let check = said.all("ipv4", "dns-sidecar")[0];
