@@ -67,6 +67,7 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     }
     // The file first: what it cannot give up, others' jumps to our chains, stops everything.
     let mut journal = Journal::default();
+    let unrecorded = old.is_none();
     let ours = old.is_some_and(|state| state.added_passthrough);
     let mut passthrough = Passthrough::new(&interfaces, ours);
     let mut remove = || {
@@ -101,6 +102,13 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     }
     if address_left {
         return Err(found::address_left(passthrough.interface(), &store.path(RECORD)));
+    }
+    if unrecorded && changed && passthrough.is_there() {
+        let name = passthrough.interface();
+        tracing::warn!(
+            "the address ::6 stays on {name}, because no record says that an installation added it; \
+             'ip -6 addr del ::6/128 dev {name}' removes it"
+        );
     }
     let (backends, rules, unattributed) =
         (scene.installed(), scene.own_rules(), stop::unattributed(&scene.iptables));

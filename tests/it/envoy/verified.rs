@@ -86,7 +86,7 @@ each_backend! {
             assert_eq!(said.count(id), 2, "{id}, once for each family");
         }
         assert_eq!(said.count("outbound"), 4, "from the probe's own address and from the host's, for each family");
-        assert_eq!((said.count("localhost"), said.count("exclusion")), (5, 8));
+        assert_eq!((said.count("localhost"), said.count("exclusion")), (5, 9));
         let stats = sidecar.at_rest();
         for family in Family::BOTH {
             for way in Way::BOTH {

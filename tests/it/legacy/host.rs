@@ -250,6 +250,7 @@ fn no_raw_socket_is_needed() {
         };
         let save = firewall::path(Variant::Legacy, Family::V4, "-save");
         assert_ne!(without(&save, &[]).code, Some(0), "it needs a raw socket");
+        let _sidecar = listening_sidecar();
         for (args, says) in [
             (&INSTALL[..], "nftables rules"),
             (&["status"], "installed, as wanted"),

@@ -27,6 +27,13 @@ each_backend! {
         Snapshot::take().assert_unchanged_since(&before);
     }
 
+    fn without_a_record_it_says_what_it_leaves(lab, backend) {
+        lab.install(backend, &[]).succeeds();
+        std::fs::remove_dir_all("/run/tproxy").expect("a record");
+        lab.uninstall(backend, &[]).succeeds().says("the address ::6 stays on lo").says("ip -6 addr del ::6/128 dev lo");
+        assert!(loopback().contains(&"::6/128".to_owned()), "{:?}", loopback());
+    }
+
     fn of_nothing_does_nothing(lab, backend) {
         let before = Snapshot::take();
         lab.uninstall(backend, &[]).succeeds().prints("nothing was installed");
