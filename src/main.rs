@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use tproxy::cli::{self, Stop};
 use tproxy::exit::{Exit, Failure};
-use tproxy::sys::{memory, secure};
+use tproxy::sys::{memory, secure, signal};
 
 #[global_allocator]
 static HEAP: memory::Heap = memory::Heap::new();
 
 fn main() -> ExitCode {
     memory::prepare();
+    signal::outlive_file_limits();
     // Before anything is read that the starter chose.
     if secure::has_borrowed_rights() {
         let failure = Failure::new(

@@ -63,6 +63,13 @@ pub fn install() -> io::Result<()> {
     Ok(())
 }
 
+/// A file that reaches its limit (`RLIMIT_FSIZE`) is an error of the write (EFBIG) from now on, as a full disk is. SIGXFSZ
+/// would end this process in the middle of a change.
+pub fn outlive_file_limits() {
+    // SAFETY: to ignore a signal runs no code of ours. It cannot fail for a signal that may be ignored.
+    let _ = unsafe { nix::sys::signal::signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
+}
+
 extern "C" fn remember(signal: libc::c_int) {
     let errno = Errno::last_raw();
     let _ = FIRST.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst);

@@ -258,12 +258,29 @@ fn cannot_open_lock(output: &Output) -> bool {
     !output.success() && String::from_utf8_lossy(&output.stderr).contains("can't open lock file")
 }
 
-/// Whether the file can be opened, or made, as the legacy programs do.
+/// Whether the file can be opened, or made, as the legacy programs do. It is not waited for the reader of a FIFO.
 fn opens(lock: &Path) -> bool {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(lock).is_ok()
+    let how = libc::O_NONBLOCK | libc::O_NOCTTY;
+    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(how).open(lock).is_ok()
 }
 
 /// Where the legacy programs lock (`XT_LOCK_NAME` in their source).
 fn xtables_lock() -> PathBuf {
     run::xtables_lock().unwrap_or_else(|| PathBuf::from("/run/xtables.lock"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_the_reader_of_a_fifo() {
+        let dir = std::env::temp_dir().join(format!("tproxy-commit-{}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        let fifo = dir.join("lock");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let opened = (opens(&fifo), opens(&dir.join("file")));
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(opened, (false, true));
+    }
 }

@@ -46,6 +46,17 @@ each_backend! {
         }
     }
 
+    /// The signal that tells of such a limit (SIGXFSZ) would end a run in the middle.
+    fn a_limit_to_the_size_of_files_is_an_error(lab, backend) {
+        let install = lab.installing(backend, &["--redirect-dns"]);
+        let output = install.behind("prlimit", &["--fsize=0"]).output().expect("prlimit runs it");
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && words.contains("File too large"), "{:?}: {words}", output.status);
+        for family in Family::BOTH {
+            assert!(!backend.has_ours(family));
+        }
+    }
+
     fn without_ipv6_it_says_so_every_time(lab, backend) {
         must("ip", &["-6", "addr", "flush", "dev", "eth0"]);
         let addresses = loopback();
