@@ -28,7 +28,7 @@ fn listening() -> BTreeSet<u16> {
     let mut waiting = BTreeMap::new();
     for family in Family::BOTH {
         for socket in listeners(Protocol::Tcp, family).unwrap_or_default() {
-            waiting.insert(u64::from(socket.inode), socket.port);
+            waiting.insert(u64::from(socket.inode), (socket.port, socket.uid));
         }
     }
     let mut ports = BTreeSet::new();
@@ -41,22 +41,24 @@ fn listening() -> BTreeSet<u16> {
             else {
                 continue;
             };
-            let Some(&port) = waiting.get(&inode) else { continue };
-            if is_server(name.trim_end(), port) {
+            let Some(&(port, uid)) = waiting.get(&inode) else { continue };
+            if is_server(name.trim_end(), port, uid) {
                 ports.insert(port);
             }
             seen.insert(inode);
         }
     }
-    if waiting.iter().any(|(inode, port)| *port == USUAL && !seen.contains(inode)) {
+    if waiting.iter().any(|(inode, (port, _))| *port == USUAL && !seen.contains(inode)) {
         ports.insert(USUAL);
     }
     ports
 }
 
-/// Whether a process of this name that listens on a port serves SSH there. systemd holds the port until somebody comes.
-fn is_server(name: &str, port: u16) -> bool {
-    name.starts_with("sshd") || name == "dropbear" || name == "systemd" && port == USUAL
+/// Whether a process of this name that listens on a port with a socket of this user's serves SSH there. systemd holds the
+/// port until somebody comes. Any user can call a process so, and must not get other ports left alone by that.
+fn is_server(name: &str, port: u16, uid: u32) -> bool {
+    let named = name.starts_with("sshd") || name == "dropbear" || name == "systemd" && port == USUAL;
+    named && (uid == 0 || port == USUAL)
 }
 
 /// The inode in `socket:[12345]`.
@@ -132,7 +134,11 @@ mod tests {
 
     #[test]
     fn servers_are_known_by_their_process() {
-        assert!(is_server("sshd", 2222) && is_server("sshd-session", 22) && is_server("systemd", 22));
-        assert!(!is_server("systemd", 80) && !is_server("python3", 22));
+        for uid in [0, 1000] {
+            assert!(is_server("sshd-session", 22, uid) && is_server("systemd", 22, uid));
+            assert!(!is_server("systemd", 80, uid) && !is_server("python3", 22, uid));
+        }
+        assert!(is_server("sshd", 2222, 0) && is_server("dropbear", 2222, 0));
+        assert!(!is_server("sshd", 2222, 1000), "any user can have that name");
     }
 }
