@@ -185,7 +185,7 @@ impl AsFd for Namespace {
 /// Does something in a thread of its own, whose identity it may change.
 pub(super) fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().spawn_scoped(scope, work)?;
+        let thread = super::thread().spawn_scoped(scope, work)?;
         thread.join().map_err(|_| io::Error::other("the thread panicked"))
     })
 }

@@ -99,7 +99,7 @@ impl Budget {
         let (send, receive) = mpsc::channel();
         // Nobody may be there to hear of it any more.
         let work = move || send.send(work()).unwrap_or_default();
-        std::thread::Builder::new().spawn(work).ok()?;
+        crate::sys::thread().spawn(work).ok()?;
         receive.recv_timeout(left).ok()
     }
 }

@@ -122,7 +122,7 @@ pub fn send_all(
     };
     std::thread::scope(|scope| {
         // With fewer threads it takes longer.
-        let one = |_| std::thread::Builder::new().spawn_scoped(scope, work).is_ok();
+        let one = |_| crate::sys::thread().spawn_scoped(scope, work).is_ok();
         if (0..WORKERS.min(checks.len())).map(one).filter(|made| *made).count() == 0 {
             work();
         }

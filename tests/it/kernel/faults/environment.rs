@@ -57,6 +57,11 @@ each_backend! {
         }
     }
 
+    /// A thread without a stack would end the run between the commit and the proof.
+    fn no_variable_takes_the_stacks_away(lab, backend) {
+        lab.installing(backend, &["--verify"]).env("RUST_MIN_STACK", "1").run().succeeds();
+    }
+
     fn without_ipv6_it_says_so_every_time(lab, backend) {
         must("ip", &["-6", "addr", "flush", "dev", "eth0"]);
         let addresses = loopback();
