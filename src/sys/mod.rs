@@ -17,6 +17,7 @@ pub mod run;
 pub mod secure;
 pub mod signal;
 pub mod socket;
+pub mod threads;
 pub mod turn;
 pub mod user;
 pub mod watch;

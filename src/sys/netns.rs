@@ -9,7 +9,7 @@ use std::os::unix::net::UnixDatagram;
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::moment;
+use super::{moment, threads};
 
 /// `SO_NETNS_COOKIE` of the kernel's `include/uapi/asm-generic/socket.h`, since 5.14; libc has it for some targets.
 const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -158,7 +158,7 @@ impl Namespace {
     /// # Errors
     /// The kernel's: not permitted, no more of them.
     pub fn make() -> io::Result<Self> {
-        in_thread(|| {
+        threads::alone(|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
             Self::current()
         })?
@@ -169,7 +169,7 @@ impl Namespace {
     /// # Errors
     /// The namespace cannot be entered.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-        in_thread(|| {
+        threads::alone(|| {
             setns(&self.0, CloneFlags::CLONE_NEWNET)?;
             Ok(work())
         })?
@@ -180,14 +180,6 @@ impl AsFd for Namespace {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
-}
-
-/// Does something in a thread of its own, whose identity it may change.
-pub(super) fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
-    std::thread::scope(|scope| {
-        let thread = super::thread().spawn_scoped(scope, work)?;
-        thread.join().map_err(|_| io::Error::other("the thread panicked"))
-    })
 }
 
 /// For tests of what needs a kernel to itself.

@@ -7,7 +7,7 @@ use std::ops::Range;
 use nix::errno::Errno;
 use nix::unistd::{Uid, setfsuid};
 
-use super::netns::in_thread;
+use super::threads;
 
 /// Does something with the sockets and files of another user. That happens in a thread that ends with it: threads have
 /// credentials of their own for the kernel, so no other thread changes, and there is no way back that could fail.
@@ -24,7 +24,7 @@ use super::netns::in_thread;
 /// # Errors
 /// The kernel's: not permitted (EPERM), or no such user in this user namespace (EINVAL).
 pub fn run_as<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-    in_thread(|| {
+    threads::alone(|| {
         borrow(uid)?;
         Ok(work())
     })?

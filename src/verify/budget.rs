@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use crate::sys::threads;
+
 /// Why something was not done.
 pub const NO_TIME: &str = "there was no time left for it";
 
@@ -99,7 +101,7 @@ impl Budget {
         let (send, receive) = mpsc::channel();
         // Nobody may be there to hear of it any more.
         let work = move || send.send(work()).unwrap_or_default();
-        crate::sys::thread().spawn(work).ok()?;
+        threads::detached(work).ok()?;
         receive.recv_timeout(left).ok()
     }
 }

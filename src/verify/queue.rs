@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::budget::{Budget, NO_TIME, Stage};
 use super::check::{Check, Id, Method, Reached};
+use crate::sys::threads;
 
 /// How long a probe may take. Nothing leaves this host, so an answer takes well under a millisecond; what is lost is
 /// sent again after a second.
@@ -120,13 +121,10 @@ pub fn send_all(
             }
         }
     };
-    std::thread::scope(|scope| {
-        // With fewer threads it takes longer.
-        let one = |_| crate::sys::thread().spawn_scoped(scope, work).is_ok();
-        if (0..WORKERS.min(checks.len())).map(one).filter(|made| *made).count() == 0 {
-            work();
-        }
-    });
+    // With fewer threads it takes longer.
+    if threads::together(WORKERS.min(checks.len()), work) == 0 {
+        work();
+    }
     let nobody = || Reached::Unknown("nobody came to test it".to_owned());
     results.into_iter().map(|result| result.into_inner().ok().flatten().unwrap_or_else(nobody)).collect()
 }
