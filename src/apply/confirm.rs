@@ -336,7 +336,10 @@ fn until_the_end(
                 let mut session = session.clone();
                 session.record.rules = store.load()?.as_ref().map(State::recorded).unwrap_or_default();
                 undo.run(&session, &mut store, None)?;
-                let _ = pending.remove();
+                // Left behind, it would tell of an installation that still waits.
+                if let Err(error) = pending.remove().or_else(|_| pending.remove()) {
+                    log(&format!("{} cannot be removed: {error}", pending.path().display()));
+                }
                 files.leave();
                 Ok(Some(End::Back))
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::backend::Backend;
 use crate::backend::iptables::observe::Unread;
-use crate::backend::iptables::situation::{Changes, Place, Situation};
+use crate::backend::iptables::situation::{Changes, Place, Situation, Unfound};
 use crate::backend::iptables::tools::{Tools, Variant};
 use crate::backend::iptables::transition::Wanted;
 use crate::backend::iptables::typed::TypedRule;
@@ -89,8 +89,13 @@ impl Scene {
 
     /// What has to change.
     pub fn steps(&self, goal: &Goal) -> Steps {
+        self.steps_with(goal, &Unfound::new())
+    }
+
+    /// The same, with rules that the programs do not find by their words.
+    pub fn steps_with(&self, goal: &Goal, unfound: &Unfound) -> Steps {
         let native = Change::to(self.native.as_ref(), goal.native.as_ref(), false);
-        Steps { iptables: self.iptables.changes(&goal.iptables), native }
+        Steps { iptables: self.iptables.changes_with(&goal.iptables, unfound), native }
     }
 
     /// What is ours now, as something to come back to.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::backend::iptables::commit::{Commit, CommitError, LockWait, Working};
-use crate::backend::iptables::situation::{Changes, Place, Situation};
+use crate::backend::iptables::situation::{Changes, Place, Situation, Unfound};
 use crate::backend::iptables::tools::{Tools, Variant};
 use crate::backend::iptables::transition::{self, Wanted};
 use crate::backend::nftables::change::differences;
@@ -211,10 +211,11 @@ impl Session {
         let mut now = None;
         let mut tries = self.patience.tries();
         let mut doubts = DOUBTS;
+        let mut unfound = Unfound::new();
         loop {
             let scene = now.as_ref().unwrap_or(scene);
             let open = OpenConnections::before(scene, goal);
-            let committed = self.commit_all(scene.steps(goal), goal, journal);
+            let committed = self.commit_all(scene.steps_with(goal, &unfound), goal, journal);
             open.after();
             let Err(refused) = committed else {
                 flows.forget();
@@ -236,6 +237,12 @@ impl Session {
                         let again = tries.after(&refused, Duration::ZERO);
                         now = Some(new);
                         again.then_some(()).ok_or(refused)?;
+                        continue;
+                    }
+                    // It may have been written in another revision of a match than this program writes now.
+                    Ok(new) if is_unfound(&refused, &mut unfound) => {
+                        tracing::info!("{refused}; trying again by its number");
+                        now = Some(new);
                         continue;
                     }
                     _ => false,
@@ -393,6 +400,21 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Whether a rule was refused that is to be removed and that the programs print, and that for the first time: each of
+/// them goes by its number from then on.
+fn is_unfound(refused: &Refused, unfound: &mut Unfound) -> bool {
+    let Refused::Iptables { place, error: CommitError::Refused { refusal, .. } } = refused else {
+        return false;
+    };
+    let Some(line) = refusal.rule.clone().filter(|line| line.starts_with("-D ")) else { return false };
+    let lines = unfound.entry(*place).or_default();
+    let is_new = !lines.contains(&line);
+    if is_new {
+        lines.push(line);
+    }
+    is_new
 }
 
 /// Rules that come back, but not to the letter.

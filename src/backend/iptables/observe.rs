@@ -271,6 +271,7 @@ fn read(
         warn_of_unreadable((variant, family));
         return Ok(Saved::default());
     }
+    whole::is_said_to_be(programs, &said)?;
     let mut saved = Saved::parse(&text);
     let mut left_out: Vec<_> = incompatible(&text).into_iter().chain(incompatible(&said)).collect();
     left_out.sort_unstable();

@@ -20,6 +20,7 @@ use super::observe::{Effort, SAVE_DEADLINE, not_listed, not_run};
 use super::refusal::Refusal;
 use super::save::Saved;
 use super::tools::Programs;
+use super::whole;
 
 /// The chains of these tables that hold or could hold rules of ours, as a save program would print them, with the
 /// packets that each rule met where the effort is a sparing one.
@@ -40,7 +41,10 @@ pub fn read(programs: &Programs, family: Family, tables: &[Table], effort: Effor
     }
     let counters = effort == Effort::Sparing;
     let text = match listed_at_once(&programs.restore, &wanted, counters) {
-        Ok(text) => text,
+        Ok((text, said)) => {
+            whole::is_said_to_be(programs, &said)?;
+            text
+        }
         Err(words) if effort == Effort::Sparing => {
             let what = format!(
                 "a chain of the nftables family {} cannot be read with iptables, probably because it holds native \
@@ -49,7 +53,7 @@ pub fn read(programs: &Programs, family: Family, tables: &[Table], effort: Effor
             );
             return Err(Failure::new(Exit::Host, what).hint(MOVE));
         }
-        Err(_) => listed_one_by_one(&programs.save, family, &wanted, counters)?,
+        Err(_) => listed_one_by_one(programs, family, &wanted, counters)?,
     };
     Ok(Saved::parse(&text))
 }
@@ -75,7 +79,12 @@ pub fn has_native_rules(family: Family) -> Result<bool, Failure> {
 }
 
 /// Fails with the program's words where it does not list, or not all.
-fn listed_at_once(restore: &Path, wanted: &[(Table, Vec<&str>)], counters: bool) -> Result<String, String> {
+/// With what the program said beside it.
+fn listed_at_once(
+    restore: &Path,
+    wanted: &[(Table, Vec<&str>)],
+    counters: bool,
+) -> Result<(String, String), String> {
     let mut script = String::new();
     for (table, chains) in wanted {
         script.extend(["*", table.name(), "\n"]);
@@ -88,16 +97,20 @@ fn listed_at_once(restore: &Path, wanted: &[(Table, Vec<&str>)], counters: bool)
     let output = run::run(&Command { stdin: script.into_bytes(), ..command }).map_err(|e| e.to_string())?;
     let text = String::from_utf8_lossy(&output.stdout);
     let listed = output.success().then(|| sorted_into_tables(&text, wanted, counters)).flatten();
-    listed.ok_or_else(|| Refusal::read(&String::from_utf8_lossy(&output.stderr), "").words)
+    let said = String::from_utf8_lossy(&output.stderr);
+    match listed {
+        Some(text) => Ok((text, said.into_owned())),
+        None => Err(Refusal::read(&said, "").words),
+    }
 }
 
 fn listed_one_by_one(
-    save: &Path,
+    programs: &Programs,
     family: Family,
     wanted: &[(Table, Vec<&str>)],
     counters: bool,
 ) -> Result<String, Failure> {
-    let program = lister(save);
+    let program = lister(&programs.save);
     let mut text = String::new();
     for (table, chains) in wanted {
         text.extend(["*", table.name(), "\n"]);
@@ -120,6 +133,7 @@ fn listed_one_by_one(
                 );
                 return Err(Failure::new(Exit::Host, message).hint(MOVE));
             }
+            whole::is_said_to_be(programs, &String::from_utf8_lossy(&output.stderr))?;
             for line in lines(&String::from_utf8_lossy(&output.stdout)) {
                 text.push_str(&as_saved(line, counters));
             }

@@ -17,6 +17,9 @@ pub type Place = (Variant, Family);
 /// What each place needs; places that need nothing are not in it.
 pub type Changes = BTreeMap<Place, Vec<TableChange>>;
 
+/// Lines of a script that take out rules which the programs do not find by their words, although they print them.
+pub type Unfound = BTreeMap<Place, Vec<String>>;
+
 /// Rules without comment by family, as the state file records them.
 pub type Recorded = BTreeMap<Family, Vec<RecordedRule>>;
 
@@ -179,6 +182,11 @@ impl Situation {
 
     /// What has to change for each place to be as wanted; a place that is not in `wanted` loses all that is ours.
     pub fn changes(&self, wanted: &BTreeMap<Place, Wanted>) -> Changes {
+        self.changes_with(wanted, &Unfound::new())
+    }
+
+    /// The same, with rules that the programs do not find by their words.
+    pub fn changes_with(&self, wanted: &BTreeMap<Place, Wanted>, unfound: &Unfound) -> Changes {
         let (nothing, empty, nobody) = (Wanted::nothing(), Saved::default(), Ownership::default());
         let mut places: Vec<Place> = self.observation.keys().chain(wanted.keys()).copied().collect();
         places.sort_unstable();
@@ -188,7 +196,9 @@ impl Situation {
             .map(|place| {
                 let saved = self.observation.get(&place).unwrap_or(&empty);
                 let own = self.ownership.get(&place).unwrap_or(&nobody);
-                (place, transition::changes(saved, own, wanted.get(&place).unwrap_or(&nothing)))
+                let wanted = wanted.get(&place).unwrap_or(&nothing);
+                let unfound = unfound.get(&place).map(Vec::as_slice).unwrap_or_default();
+                (place, transition::changes_by_number(saved, own, wanted, unfound))
             })
             .filter(|(_, changes)| !changes.is_empty())
             .collect()

@@ -249,8 +249,19 @@ pub struct TableChange {
 /// What a family needs to come from `saved` to `wanted`, in the order in which it is to be committed: what
 /// redirects comes last when there is more to be redirected, and first when nothing is.
 pub fn changes(saved: &Saved, ownership: &Ownership, wanted: &Wanted) -> Vec<TableChange> {
-    let mut changes: Vec<_> =
-        Table::ALL.into_iter().filter_map(|table| table_change(table, saved, ownership, wanted)).collect();
+    changes_by_number(saved, ownership, wanted, &[])
+}
+
+/// The same, where an earlier script was refused: lines of it that take out rules which the programs do not find by
+/// these words, so that they have to go by their numbers.
+pub fn changes_by_number(
+    saved: &Saved,
+    ownership: &Ownership,
+    wanted: &Wanted,
+    unfound: &[String],
+) -> Vec<TableChange> {
+    let change = |table| table_change(table, saved, ownership, wanted, unfound);
+    let mut changes: Vec<_> = Table::ALL.into_iter().filter_map(change).collect();
     if !wanted.redirects() {
         changes.reverse();
     }
@@ -262,8 +273,14 @@ pub fn script(changes: &[TableChange]) -> String {
     changes.iter().map(|change| change.script.as_str()).collect()
 }
 
-fn table_change(table: Table, saved: &Saved, ownership: &Ownership, wanted: &Wanted) -> Option<TableChange> {
-    let mut block = Block { comments: wanted.comments, ..Block::default() };
+fn table_change(
+    table: Table,
+    saved: &Saved,
+    ownership: &Ownership,
+    wanted: &Wanted,
+    unfound: &[String],
+) -> Option<TableChange> {
+    let mut block = Block { comments: wanted.comments, unfound, ..Block::default() };
     if table == Table::Nat {
         block.own_chains(saved, ownership, wanted);
     }
@@ -301,7 +318,7 @@ fn is_in_place(present: &[&SharedRule], wanted: &[WantedRule], comments: Comment
 /// A table's block in the making. Its parts are in the order that works: declare or empty chains, take out, put in,
 /// and delete chains when nothing leads to them any more.
 #[derive(Default)]
-struct Block {
+struct Block<'a> {
     declare: String,
     remove: String,
     add: String,
@@ -309,9 +326,10 @@ struct Block {
     diff: Vec<DiffLine>,
     moved: Vec<DiffLine>,
     comments: Comments,
+    unfound: &'a [String],
 }
 
-impl Block {
+impl Block<'_> {
     // Writing to a String cannot fail, here and below.
     fn own_chains(&mut self, saved: &Saved, ownership: &Ownership, wanted: &Wanted) {
         let nat = saved.table(Table::Nat.name());
@@ -359,19 +377,21 @@ impl Block {
         wanted: &[WantedRule],
     ) {
         // A rule is named by its words, so that a chain that changed meanwhile is found out. Only where somebody
-        // else's rule of the same words comes first, and would be taken instead, or no script can have its words, does
-        // the number have to do; the highest first, as long as they are right.
+        // else's rule of the same words comes first, and would be taken instead, or no script can have its words, or the
+        // program does not find it by them, does the number have to do; the highest first, as long as they are right.
         let is_ours = |index: usize| present.iter().any(|shared| shared.index == index);
         let is_twin = |shared: &SharedRule| {
             (0..shared.index.min(all.len())).any(|at| all[at].args == shared.rule.args && !is_ours(at))
         };
-        let (numbered, others): (Vec<&SharedRule>, Vec<&SharedRule>) =
-            present.iter().partition(|shared| !shared.rule.can_be_said() || is_twin(shared));
+        let is_unfound = |shared: &SharedRule| self.unfound.contains(&deletion(chain, &shared.rule));
+        let (numbered, others): (Vec<&SharedRule>, Vec<&SharedRule>) = present
+            .iter()
+            .partition(|shared| !shared.rule.can_be_said() || is_twin(shared) || is_unfound(shared));
         for shared in numbered.iter().rev() {
             let _ = writeln!(self.remove, "-D {chain} {}", shared.index + 1);
         }
         for shared in others {
-            let _ = writeln!(self.remove, "-D {chain} {}", shared.rule.args);
+            let _ = writeln!(self.remove, "{}", deletion(chain, &shared.rule));
         }
         for shared in present {
             self.note(false, chain, &shared.rule.args, Some(self.key(&shared.rule)));
@@ -425,6 +445,11 @@ impl Block {
             moved,
         })
     }
+}
+
+/// The line that takes a rule out by its words.
+fn deletion(chain: &str, rule: &SavedRule) -> String {
+    format!("-D {chain} {}", rule.args)
 }
 
 /// Which of the wanted rules are there already, but not in the wanted order, or behind others' although they belong

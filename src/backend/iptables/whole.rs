@@ -44,6 +44,33 @@ pub fn check(
     }
 }
 
+/// What rules of ours are made of.
+const EXTENSIONS: [&str; 10] =
+    ["tcp", "udp", "comment", "owner", "conntrack", "addrtype", "multiport", "CT", "REDIRECT", "LOG"];
+
+/// Fails where a program could not load an extension that rules of ours are made of: those of the nft variant print
+/// each rule without it then, say so, and end with 0. Such a rule is another one, and would be put back as that.
+///
+/// # Errors
+/// A lack that may pass, in the program's words.
+pub fn is_said_to_be(programs: &Programs, stderr: &str) -> Result<(), Failure> {
+    let Some(words) = lines(stderr).find(|line| names_our_library(line)) else { return Ok(()) };
+    let message = format!(
+        "{} did not print all of each rule: {}",
+        programs.save.display(),
+        crate::text::escape(words.trim())
+    );
+    Err(Failure::new(Exit::Failed, message).passing(true).hint("run the command again"))
+}
+
+/// `/usr/lib/xtables/libxt_udp.so: /usr/lib/xtables/libxt_udp.so: cannot open shared object file`
+fn names_our_library(line: &str) -> bool {
+    let Some((path, _)) = line.split_once(".so: ") else { return false };
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let extension = ["libxt_", "libipt_", "libip6t_"].iter().find_map(|prefix| name.strip_prefix(prefix));
+    extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
+}
+
 /// How much of ours is in a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Ours {
@@ -100,6 +127,20 @@ mod tests {
         assert!(!ends_early(""));
         assert!(!ends_early("# Generated\n*nat\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n# Completed\n"));
         assert!(ends_early("*raw\nCOMMIT\n*nat\n:OUTPUT ACCEPT [0:0]\n"));
+    }
+
+    #[test]
+    fn libraries_of_ours_are_told_from_others() {
+        let failed = |name: &str| {
+            format!("/usr/lib/xtables/{name}.so: /usr/lib/xtables/{name}.so: failed to map segment")
+        };
+        for name in ["libxt_udp", "libipt_REDIRECT", "libip6t_LOG"] {
+            assert!(names_our_library(&failed(name)), "{name}");
+        }
+        for name in ["libxt_bpf", "libxt_tcpmss", "libc", "udp"] {
+            assert!(!names_our_library(&failed(name)), "{name}");
+        }
+        assert!(!names_our_library("# Warning: iptables-legacy tables present"));
     }
 
     #[test]

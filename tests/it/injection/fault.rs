@@ -222,9 +222,9 @@ pub fn read(text: &str) -> Option<Injection> {
     Some(Injection { role, call, nth: nth.parse().ok()?, fault })
 }
 
-/// So much of a list, chosen by a number: the same list and number give the same part.
-pub fn part<T>(mut all: Vec<T>, of: usize, seed: u64) -> Vec<T> {
-    let wanted = all.len().div_ceil(of.max(1));
+/// So many of a list, chosen by a number: the same list and number give the same ones.
+pub fn some<T>(mut all: Vec<T>, count: usize, seed: u64) -> Vec<T> {
+    let wanted = count.min(all.len());
     let mut state = seed;
     // The first places of a shuffle (Fisher and Yates), with splitmix64 as the dice.
     for place in 0..wanted {

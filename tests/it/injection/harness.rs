@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::engine::{Choice, Report, try_all};
-use super::fault::{self, every, part, read, telling, text};
+use super::fault::{self, every, read, some, telling, text};
 use super::law::{Goal, Marks, Seen, broken};
 use super::scenario::{Act, Scenario, Start};
 use super::{NATIVE, TRIAL};
@@ -164,6 +164,32 @@ fn a_trial_has_to_go_back_unless_who_waits_was_killed() {
     assert_eq!(judge(Fault::Signal(Signal::SIGKILL), Role::Fork), Vec::<String>::new());
 }
 
+/// Whoever is killed before there is a process that waits cannot remove the file that tells of it.
+#[test]
+fn a_file_alone_may_stay_of_a_trial_that_never_began() {
+    let file = ("file /run/tproxy/1.pending", "");
+    let before = state(&[("nft ip nat", "theirs"), ("nft ip6 nat", "theirs"), file]);
+    let there = state(&[("nft ip nat", "ours"), ("nft ip6 nat", "ours"), file]);
+    let killed = Run { code: None, signal: Some(9), ..ended(0, "") };
+    let fault = Fault::Signal(Signal::SIGKILL);
+    let judge = |then, after| judged(fault, Role::Program, Goal::Trial, &killed, then, after);
+    assert_eq!(judge(&before, &before), Vec::<String>::new());
+    assert_eq!(judge(&there, &before).len(), 1);
+    assert_eq!(judge(&there, &there).len(), 1);
+}
+
+/// Where an uninstall could not end, what it removed is not left.
+#[test]
+fn what_is_left_of_an_uninstall_has_to_be_listed() {
+    let half = state(&[("nft ip nat", "ours"), ("nft ip6 nat", "theirs")]);
+    let judge = |goal, words| {
+        judged(Fault::Error(Errno::EIO), Role::Program, goal, &ended(5, words), &half, &half).len()
+    };
+    assert_eq!(judge(Goal::Removed, "IPv6 rules are left"), 0);
+    assert_eq!(judge(Goal::Removed, "IPv4 rules are left"), 1);
+    assert_eq!(judge(Goal::Stays, "IPv4 rules are left"), 0);
+}
+
 #[test]
 fn injections_are_read_as_they_are_written() {
     let calls = Calls::from([
@@ -180,11 +206,11 @@ fn injections_are_read_as_they_are_written() {
     // Three errors and two signals at each; two more at others' calls; no errors of a call that never fails.
     assert_eq!(all.len(), 50 * 5 + 2 * 4 + 2 * 7 + 9 * 7 + 7);
     let few = telling(&calls);
-    let some = |role, call| few.iter().filter(|one| one.role == role && one.call == call).count();
-    assert_eq!(some(Role::Loader, libc::SYS_mmap), 0);
-    assert_eq!(some(Role::Child, libc::SYS_close), 0);
-    assert_eq!(some(Role::Child, libc::SYS_write), 14);
-    assert_eq!(some(Role::Program, libc::SYS_sendto), 20 * 5);
+    let count = |role, call| few.iter().filter(|one| one.role == role && one.call == call).count();
+    assert_eq!(count(Role::Loader, libc::SYS_mmap), 0);
+    assert_eq!(count(Role::Child, libc::SYS_close), 0);
+    assert_eq!(count(Role::Child, libc::SYS_write), 14);
+    assert_eq!(count(Role::Program, libc::SYS_sendto), 20 * 5);
     assert!(few.iter().any(|one| one.call == libc::SYS_sendto && one.nth == 50), "the last one, too");
     for nonsense in
         ["", "program:sendto:1", "nobody:read:1:EIO", "program:read:x:EIO", "program:read:1:ENONSENSE"]
@@ -195,13 +221,13 @@ fn injections_are_read_as_they_are_written() {
 }
 
 #[test]
-fn a_seed_chooses_a_tenth() {
+fn a_seed_chooses_some() {
     let all: Vec<u32> = (0..1_000).collect();
-    let tenth = part(all.clone(), 10, 7);
+    let tenth = some(all.clone(), 100, 7);
     assert_eq!(tenth.len(), 100);
-    assert_eq!(tenth, part(all.clone(), 10, 7));
-    assert_ne!(tenth, part(all.clone(), 10, 8));
-    let mut sorted = part(all.clone(), 1, 7);
+    assert_eq!(tenth, some(all.clone(), 100, 7));
+    assert_ne!(tenth, some(all.clone(), 100, 8));
+    let mut sorted = some(all.clone(), 1_001, 7);
     sorted.sort_unstable();
     assert_eq!(sorted, all);
     let distinct: std::collections::BTreeSet<u32> = tenth.into_iter().collect();

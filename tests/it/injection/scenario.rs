@@ -41,6 +41,7 @@ pub enum Act {
 }
 
 /// A command on a machine.
+#[derive(Clone, Copy)]
 pub struct Scenario {
     pub name: &'static str,
     pub start: Start,
@@ -63,7 +64,8 @@ impl Scenario {
         match self.act {
             Act::Install(_, flags) if flags.contains(&"--confirm") => Goal::Trial,
             Act::Confirm => Goal::Confirmed,
-            _ => Goal::Stays,
+            Act::Uninstall => Goal::Removed,
+            Act::Install(..) => Goal::Stays,
         }
     }
 

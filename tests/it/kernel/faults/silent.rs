@@ -1,4 +1,5 @@
-//! A save program prints less than there is and ends with 0, as one does that cannot write or gets no answer.
+//! A save program prints less than there is and ends with 0, as one does that cannot write or gets no answer. A restore
+//! program does not find a rule by the words that the save program prints.
 
 use super::{FIRST, install_second, their_rules};
 use crate::support::lab::each_iptables_variant;
@@ -22,5 +23,43 @@ each_iptables_variant! {
             }
         }
         lab.uninstall(variant, &[]).succeeds();
+    }
+    /// The nft variant's leave a match out of each rule where they cannot load its library.
+    fn a_rule_without_a_match_is_another_rule(lab, variant) {
+        their_rules(variant);
+        lab.install(variant, &FIRST).succeeds();
+        let before = Snapshot::take();
+        let library = "/usr/lib/xtables/libxt_udp.so";
+        let body = format!(
+            "echo '{library}: {library}: failed to map segment from shared object' >&2; \
+             \"$real\" \"$@\" | sed 's/ -m udp --[sd]port [0-9]*//'; exit 0"
+        );
+        for tool in ["iptables-save", "ip6tables-save"] {
+            let tools = Wrappers::new(variant).every(tool, &Fault::Instead(body.clone()));
+            install_second(lab, &tools, &[]).exits(1).says("did not print all of each rule").says("libxt_udp.so");
+            Snapshot::take().assert_put_back_since(&before);
+        }
+        // It passes.
+        let tools = Wrappers::new(variant).at(&("iptables-save".to_owned(), 1), &Fault::Instead(body));
+        install_second(lab, &tools, &[]).succeeds();
+        lab.uninstall(variant, &[]).succeeds();
+    }
+
+    /// One that could not ask the kernel wrote it in an older revision of the match.
+    fn a_rule_that_is_not_found_by_its_words_goes_by_its_number(lab, variant) {
+        their_rules(variant);
+        let before = Snapshot::take();
+        let body = "input=$(cat); words=$(printf '%s\n' \"$input\" | grep -n -m 1 -e '^-D [A-Z]* .*-m ') && { \
+            echo \"iptables-restore: line ${words%%:*} failed: Bad rule (does a matching rule exist in that chain?).\" >&2; \
+            exit 2; }; printf '%s\n' \"$input\" | \"$real\" \"$@\"";
+        let tools = || {
+            let fault = Fault::Instead(body.to_owned());
+            Wrappers::new(variant).every("iptables-restore", &fault).every("ip6tables-restore", &fault)
+        };
+        lab.install(variant, &FIRST).succeeds();
+        install_second(lab, &tools(), &[]).succeeds();
+        let uninstall = lab.program().args(["uninstall", "--sleep-between-retries", "1ms"]);
+        uninstall.args(tools().flags()).run().succeeds();
+        Snapshot::take().assert_unchanged_since(&before);
     }
 }
