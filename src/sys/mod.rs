@@ -29,9 +29,3 @@ mod poll;
 pub use holder::{ancestry, is_stopped, process_command, socket_holder, user_of};
 
 pub(crate) use crate::text::escape;
-
-/// A thread to be, with a stack of the standard library's usual size, whatever `RUST_MIN_STACK` says: a thread that runs
-/// out of stack ends the whole process.
-pub fn thread() -> std::thread::Builder {
-    std::thread::Builder::new().stack_size(2 << 20)
-}

@@ -11,7 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use libc::{c_int, c_void, pthread_t};
 
-/// Bytes, as the standard library has it.
+/// Bytes, as the standard library has it, whatever `RUST_MIN_STACK` says: a thread that runs out of a tiny one ends the
+/// program.
 const STACK: usize = 2 * 1024 * 1024;
 
 type Work<'a> = Box<dyn FnOnce() + Send + 'a>;

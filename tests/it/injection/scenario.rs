@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::support::command::{Program, must, must_with};
 use crate::support::lab::everywhere;
@@ -198,22 +200,31 @@ fn install(lab: &Lab, backend: Backend, named: bool, flags: &[&str]) -> Program 
 
 const RUN: &str = "/run/tproxy";
 
+/// By when whoever waits has mostly gone back.
+const HEARD: Duration = Duration::from_millis(300);
+
 /// The file of this network namespace of that kind.
 pub fn file(kind: &str) -> Option<PathBuf> {
     let entries = fs::read_dir(RUN).ok()?;
     entries.filter_map(Result::ok).map(|e| e.path()).find(|path| path.extension().is_some_and(|e| e == kind))
 }
 
-/// Lets the time of a trial be over; whoever waits hears of it.
+/// Lets the time of a trial be over; whoever waits hears of it, and of it again where the first word could not be read.
 pub fn let_time_pass() {
-    let Some(pending) = file("pending") else { return };
-    let Ok(text) = fs::read_to_string(&pending) else { return };
-    let Ok(mut says) = serde_json::from_str::<serde_json::Value>(&text) else { return };
-    says["until"] = 1.into();
-    let written = Path::new("/run/lab/pending");
-    fs::write(written, says.to_string()).expect("a file in the private /run");
-    // It may be gone by now, and its directory too.
-    let _ = fs::rename(written, &pending);
+    for _ in 0..3 {
+        let Some(pending) = file("pending") else { return };
+        let Ok(text) = fs::read_to_string(&pending) else { return };
+        let Ok(mut says) = serde_json::from_str::<serde_json::Value>(&text) else { return };
+        says["until"] = 1.into();
+        let written = Path::new("/run/lab/pending");
+        fs::write(written, says.to_string()).expect("a file in the private /run");
+        // It may be gone by now, and its directory too.
+        let _ = fs::rename(written, &pending);
+        let again = Instant::now() + HEARD;
+        while pending.exists() && Instant::now() < again {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 /// What is there when the program has done what it was asked, by this backend instead.
