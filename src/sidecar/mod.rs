@@ -8,12 +8,12 @@ pub mod token;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
 
 use nix::fcntl::OFlag;
 
-use crate::sys::{socket, user};
+use crate::sys::{socket, threads, user};
 
 /// The largest question that is read, in bytes; DNS over UDP rarely has more than 512.
 const QUESTION: usize = 4096;
@@ -84,7 +84,8 @@ impl Port {
 #[derive(Debug)]
 pub struct Sidecar {
     stop: Option<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
+    /// Says nothing, and ends with the thread.
+    end: Mutex<Receiver<()>>,
 }
 
 impl Sidecar {
@@ -100,10 +101,14 @@ impl Sidecar {
             }
         }
         let (stopped, stop) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-        let thread = std::thread::Builder::new()
-            .name("sidecar".into())
-            .spawn(move || serve(&stopped, &ports, service.as_ref()))?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        let (ended, end) = mpsc::channel();
+        threads::detached(move || {
+            // The ports are closed before it counts as ended.
+            let _ended: mpsc::Sender<()> = ended;
+            let (stopped, ports, service) = (stopped, ports, service);
+            serve(&stopped, &ports, service.as_ref());
+        })?;
+        Ok(Self { stop: Some(stop), end: Mutex::new(end) })
     }
 }
 
@@ -111,8 +116,8 @@ impl Drop for Sidecar {
     fn drop(&mut self) {
         // The other end of the pipe becomes readable.
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        if let Ok(end) = self.end.get_mut() {
+            let _ = end.recv();
         }
     }
 }
@@ -158,7 +163,6 @@ fn answer(udp: &UdpSocket, service: &dyn Service) {
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
-    use std::sync::Mutex;
 
     use super::*;
 
