@@ -41,8 +41,16 @@ pub fn departures(family: Family, users: &[u32], loopback: &str) -> BTreeSet<Roa
             }
         }
     }
-    found.retain(|road| !is_scoped(road.address) && road.interface != loopback);
+    found.retain(|road| {
+        !is_scoped(road.address) && road.interface != loopback && !is_temporary(&road.interface)
+    });
     found
+}
+
+/// Whether it is an interface of a proof, perhaps of one that was killed, which the next one removes.
+fn is_temporary(interface: &str) -> bool {
+    let number = interface.strip_prefix(super::ground::TEMPORARY);
+    number.is_some_and(|number| number.len() == 8 && number.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// The road of a user's packets to an address that is not on this host.
@@ -57,6 +65,9 @@ pub fn arrivals() -> BTreeSet<Road> {
     let mut found = BTreeSet::new();
     for interface in getifaddrs().into_iter().flatten() {
         let flags = interface.flags;
+        if is_temporary(&interface.interface_name) {
+            continue;
+        }
         if flags.contains(InterfaceFlags::IFF_LOOPBACK) || !flags.contains(InterfaceFlags::IFF_UP) {
             continue;
         }
