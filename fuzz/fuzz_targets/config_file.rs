@@ -6,7 +6,10 @@ use libfuzzer_sys::fuzz_target;
 use tproxy::config::{File, Layers, resolve, show};
 
 fn layers(text: &str) -> Layers {
-    Layers { files: vec![File { name: "fuzz".into(), text: text.into(), recorded: false }], ..Layers::default() }
+    Layers {
+        files: vec![File { name: "fuzz".into(), text: text.into(), recorded: false }],
+        ..Layers::default()
+    }
 }
 
 fuzz_target!(|text: &str| {
