@@ -13,6 +13,7 @@ mod origin;
 mod schema;
 pub mod settings;
 pub mod show;
+mod table;
 pub mod text;
 pub mod values;
 

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
     use crate::backend::iptables::save::Saved;
     use crate::backend::iptables::tools::Variant;
-    use crate::backend::iptables::transition::Wanted;
+    use crate::backend::iptables::wanted::Wanted;
     use crate::config::Config;
     use crate::host::{HostFacts, Ipv6Support};
     use crate::plan::{Family, family_plan};

@@ -17,5 +17,6 @@ pub mod syntax;
 pub mod tools;
 pub mod transition;
 pub mod typed;
+pub mod wanted;
 mod whole;
 pub mod written;

@@ -8,8 +8,9 @@ use super::observe::Observation;
 use super::owned::{Ownership, RecordedRule, SharedRule};
 use super::save::Saved;
 use super::tools::{Tools, Variant};
-use super::transition::{self, TableChange, Wanted};
+use super::transition::{self, TableChange};
 use super::typed::{self, TypedRule};
+use super::wanted::Wanted;
 
 /// One variant's rules of one family.
 pub type Place = (Variant, Family);

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use tproxy::backend::iptables::owned::Ownership;
 use tproxy::backend::iptables::save::Saved;
-use tproxy::backend::iptables::transition::{Wanted, changes, script};
+use tproxy::backend::iptables::transition::{changes, script};
+use tproxy::backend::iptables::wanted::Wanted;
 use tproxy::plan::OWNER_TAG;
 
 /// As save programs print it.

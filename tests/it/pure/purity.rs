@@ -26,6 +26,7 @@ const PURE: &[&str] = &[
     "src/backend/iptables/shape.rs",
     "src/backend/iptables/syntax.rs",
     "src/backend/iptables/transition.rs",
+    "src/backend/iptables/wanted.rs",
     "src/backend/iptables/infer.rs",
     "src/backend/iptables/typed.rs",
     "src/backend/iptables/written.rs",

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use tproxy::backend::iptables::owned::{Ownership, RecordedRule};
 use tproxy::backend::iptables::save::Saved;
-use tproxy::backend::iptables::transition::Wanted;
+use tproxy::backend::iptables::wanted::Wanted;
 use tproxy::backend::iptables::written;
 use tproxy::config::{Config, File, Layers, resolve, show};
 use tproxy::host::HostFacts;
