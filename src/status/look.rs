@@ -1,20 +1,20 @@
 //! Looks at the host and puts the report together. Reads only.
 
+mod facts;
 mod native;
 mod parts;
 mod reading;
+mod said;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::apply::degrade::Degraded;
-use crate::apply::guests;
 use crate::apply::look::Record;
 use crate::apply::pending::{self, Trial};
-use crate::apply::store::{Phase, State, Store};
+use crate::apply::store::{State, Store};
 use crate::apply::translated;
 use crate::backend::Backend;
-use crate::backend::iptables::infer::{self, Inferred};
+use crate::backend::iptables::infer;
 use crate::backend::iptables::observe::Observation;
 use crate::backend::iptables::situation::{Place, Recorded, Situation};
 use crate::backend::iptables::tools::{self, Tools, Variant};
@@ -24,16 +24,16 @@ use crate::backend::nftables::foreign::is_installation;
 use crate::config::values::{BackendChoice, IpFamilyMode};
 use crate::config::{Config, Resolved};
 use crate::exit::{Exit, Failure};
-use crate::host::{self, HostFacts, Interfaces, Ipv6Support, Resolver};
-use crate::plan::{self, Family, is_link_local};
+use crate::host;
+use crate::plan::{self, Family};
 use crate::sys::netlink::ruleset;
 
 use super::ahead::Ours;
-use super::model::{Ahead, Compared, Finding, Hits, Installer, Ports, Report, Resolvers};
+use super::model::{Compared, Finding, Hits, Installer, Ports, Report, Resolvers};
 use super::{ahead, compare, source, trial, words};
 pub(crate) use native::table as native_table;
 use parts::{families, listeners, sidecar};
-use reading::{CHILDREN, Unread};
+use reading::Unread;
 
 /// What is there, and what it should be.
 struct Look {
@@ -280,123 +280,6 @@ impl Look {
         })
     }
 
-    /// Servers that no installation redirects.
-    fn say_who_is_link_local(&mut self, current: Option<&Result<Vec<IpAddr>, String>>, families: &[Family]) {
-        let listed = current.and_then(|current| current.as_deref().ok()).unwrap_or_default();
-        for addr in listed.iter().filter(|addr| is_link_local(**addr) && families.contains(&Family::V6)) {
-            self.notes.push(Finding::note(format!(
-                "questions to {addr} are not redirected, as to any link-local address: no answer of the sidecar \
-                 would reach a socket bound to a link"
-            )));
-        }
-    }
-
-    fn facts(
-        &mut self,
-        variant: Variant,
-        inferred: &Inferred,
-        rules: &[(Family, Vec<TypedRule>)],
-        current: Option<Result<&[IpAddr], &String>>,
-    ) -> Result<HostFacts, Failure> {
-        let known: Vec<IpAddr> = rules.iter().flat_map(|(_, rules)| infer::known_resolvers(rules)).collect();
-        // Servers that changed are told of as such; the rules are compared with those for which they were made.
-        let resolvers = match current {
-            Some(Ok(current)) if known.is_empty() => current.to_vec(),
-            Some(_) => known,
-            None => Vec::new(),
-        };
-        let interfaces = host::interfaces()?;
-        self.say_if_down(interfaces.loopback());
-        let mut facts = HostFacts {
-            sidecar_uid: self.sidecar_uid(inferred.sidecar_uid)?,
-            loopback: interfaces.loopback().to_owned(),
-            ipv6: interfaces.ipv6_support(),
-            resolvers: resolvers.into_iter().map(|addr| Resolver { addr, zone: None }).collect(),
-            docker_dns: false,
-            translated: crate::host::Translated::default(),
-        };
-        if facts.ipv6 == Ipv6Support::Available && self.tools.of(variant).v6.is_none() {
-            facts.ipv6 = Ipv6Support::Unavailable(format!("no ip6tables of the {variant} variant was found"));
-        }
-        let six = rules.iter().any(|(family, rules)| *family == Family::V6 && !rules.is_empty());
-        self.judge_ipv6(&interfaces, &mut facts, six);
-        Ok(facts)
-    }
-
-    /// Rules of IPv6 stay wanted where they are installed, also on a host that has lost IPv6 since.
-    fn judge_ipv6(&mut self, interfaces: &Interfaces, facts: &mut HostFacts, installed: bool) {
-        let Ipv6Support::Unavailable(why) = &facts.ipv6 else { return };
-        if !installed {
-            return;
-        }
-        let lost = interfaces.loopback_without_ipv6().filter(|lost| lost == why);
-        match lost {
-            Some(why) => self.problems.push(Finding::new(
-                format!("redirected IPv6 traffic is lost, because {why}"),
-                format!("run 'sysctl -w net.ipv6.conf.{}.disable_ipv6=0'", interfaces.loopback()),
-            )),
-            None => self.notes.push(Finding::note(format!("the IPv6 rules have nothing to do: {why}"))),
-        }
-        facts.ipv6 = Ipv6Support::Available;
-    }
-
-    fn sidecar_uid(&mut self, inferred: Option<u32>) -> Result<u32, Failure> {
-        // Whom the rules name need not be looked up, which can take a program.
-        if let (Compared::Inferred | Compared::Nothing, Some(uid)) = (self.compared, inferred) {
-            return Ok(uid);
-        }
-        if self.user_unasked {
-            let uid = self.state.as_ref().map(|state| state.sidecar_uid).unwrap_or_default();
-            self.notes.push(Finding::new(
-                format!(
-                    "the sidecar's user was not looked up, to run {CHILDREN} programs at most; UID {uid} is taken"
-                ),
-                "give the sidecar's UID with --kuma-dp-user",
-            ));
-            return Ok(uid);
-        }
-        let found = host::sidecar_user(self.config.kuma_dp_user.as_ref(), self.config.cni_mode);
-        match self.compared {
-            Compared::Given => found.map(|user| user.uid),
-            Compared::Inferred | Compared::Nothing => Ok(found.map(|user| user.uid).unwrap_or_default()),
-            Compared::Recorded => {
-                let recorded = self.state.as_ref().map(|state| state.sidecar_uid).unwrap_or_default();
-                let fix =
-                    "run 'tproxy install' again, with --kuma-dp-user if the sidecar has another user now";
-                match found {
-                    Ok(user) if user.uid == recorded => {}
-                    Ok(user) => self.problems.push(Finding::new(
-                        format!(
-                            "the sidecar's user has UID {} now, but the rules are for UID {recorded}",
-                            user.uid
-                        ),
-                        fix,
-                    )),
-                    Err(failure) => self.problems.push(Finding::new(
-                        format!("the sidecar's user is gone (the rules are for UID {recorded}): {failure}"),
-                        fix,
-                    )),
-                }
-                Ok(recorded)
-            }
-        }
-    }
-
-    fn plan(&mut self, facts: &HostFacts) -> plan::Plan {
-        let record = self.state.as_ref().filter(|_| self.compared != Compared::Inferred);
-        let left_out = record.map(|state| state.left_out.as_slice()).unwrap_or_default();
-        let degraded = Degraded::as_recorded(&self.config, left_out);
-        for left in degraded.left_out() {
-            self.notes.push(Finding::new(
-                format!("left out at installation, because it was refused: {left}"),
-                "run 'tproxy install' again when this host can do it",
-            ));
-        }
-        let plan = degraded.plan(facts);
-        self.notes.extend(plan.notes.iter().map(Finding::note));
-        plan
-    }
-
     fn wanted(&self, plan: &plan::Plan, variant: Variant) -> BTreeMap<Place, Wanted> {
         let recorded = self.recorded();
         let families = plan.families.iter().map(|plan| {
@@ -423,75 +306,6 @@ impl Look {
             outbound: out.enabled.then(|| installed(Purpose::Outbound, out.port.get())).flatten(),
             inbound: inbound.enabled.then(|| installed(Purpose::Inbound, inbound.port.get())).flatten(),
             dns: dns.enabled.then(|| installed(Purpose::Dns, dns.port.get())).flatten(),
-        }
-    }
-
-    fn say_what_is_elsewhere(
-        &mut self,
-        native: &ruleset::Ruleset,
-        taking: &[Ahead],
-        ours: impl Fn(&'static str) -> Option<i32>,
-    ) {
-        self.notes.extend(ahead::elsewhere(native, taking, ours).into_iter().map(Finding::note));
-    }
-
-    /// What is redirected on this host goes over loopback.
-    fn say_if_down(&mut self, loopback: &str) {
-        if !host::is_up(loopback) {
-            self.problems.push(Finding::new(
-                format!(
-                    "the loopback interface {loopback} is down, so nothing that is redirected here arrives"
-                ),
-                format!("run 'ip link set {loopback} up'"),
-            ));
-        }
-    }
-
-    /// An installation brings the address from which the sidecar talks to local IPv6 applications.
-    fn say_if_passthrough_is_gone(&mut self, planned: &[Family]) -> Result<(), Failure> {
-        if !planned.contains(&Family::V6) {
-            return Ok(());
-        }
-        let interfaces = host::interfaces()?;
-        if interfaces.ipv6_support() == Ipv6Support::Available && !interfaces.has(host::PASSTHROUGH) {
-            self.problems.push(Finding::new(
-                format!(
-                    "the address {} is gone from {}; from it the sidecar talks to local IPv6 applications",
-                    host::PASSTHROUGH,
-                    interfaces.loopback()
-                ),
-                "run 'tproxy install' again: it adds the address",
-            ));
-        }
-        Ok(())
-    }
-
-    /// Whose traffic ends at the inbound port although it was to go elsewhere.
-    fn say_who_are_guests(&mut self, families: &[Family]) {
-        let said = guests::findings(&self.config, families);
-        self.notes.extend(said.into_iter().map(|(what, cure)| Finding::new(what, cure)));
-    }
-
-    /// Others who are taken for the sidecar, because they run as its user.
-    fn say_who_bypasses(&mut self, sidecar: u32, ports: Ports) {
-        let ports: Vec<u16> = [ports.outbound, ports.inbound, ports.dns].into_iter().flatten().collect();
-        for (process, port) in host::owners::bystanders(sidecar, &ports) {
-            self.notes.push(Finding::new(
-                format!(
-                    "{process} runs as the sidecar's user (UID {sidecar}) and listens on TCP port {port}: nothing that it \
-                     sends is redirected"
-                ),
-                "run it as another user, unless it belongs to the sidecar",
-            ));
-        }
-    }
-
-    fn say_if_unfinished(&mut self) {
-        if self.state.as_ref().is_some_and(|state| state.phase == Phase::Changing) {
-            self.problems.push(Finding::new(
-                "a run of tproxy is under way, or was killed before its end",
-                "run 'tproxy install' again; it starts from what is there",
-            ));
         }
     }
 

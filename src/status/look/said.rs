@@ -1,0 +1,100 @@
+//! What a report says beside the rules: sentences about the host, each with what to do about it.
+
+use std::net::IpAddr;
+
+use crate::apply::guests;
+use crate::apply::store::Phase;
+use crate::exit::Failure;
+use crate::host::{self, Ipv6Support};
+use crate::plan::{Family, is_link_local};
+use crate::sys::netlink::ruleset;
+
+use super::super::ahead;
+use super::super::model::{Ahead, Finding, Ports};
+use super::Look;
+
+impl Look {
+    /// Servers that no installation redirects.
+    pub(super) fn say_who_is_link_local(
+        &mut self,
+        current: Option<&Result<Vec<IpAddr>, String>>,
+        families: &[Family],
+    ) {
+        let listed = current.and_then(|current| current.as_deref().ok()).unwrap_or_default();
+        for addr in listed.iter().filter(|addr| is_link_local(**addr) && families.contains(&Family::V6)) {
+            self.notes.push(Finding::note(format!(
+                "questions to {addr} are not redirected, as to any link-local address: no answer of the sidecar \
+                 would reach a socket bound to a link"
+            )));
+        }
+    }
+
+    pub(super) fn say_what_is_elsewhere(
+        &mut self,
+        native: &ruleset::Ruleset,
+        taking: &[Ahead],
+        ours: impl Fn(&'static str) -> Option<i32>,
+    ) {
+        self.notes.extend(ahead::elsewhere(native, taking, ours).into_iter().map(Finding::note));
+    }
+
+    /// What is redirected on this host goes over loopback.
+    pub(super) fn say_if_down(&mut self, loopback: &str) {
+        if !host::is_up(loopback) {
+            self.problems.push(Finding::new(
+                format!(
+                    "the loopback interface {loopback} is down, so nothing that is redirected here arrives"
+                ),
+                format!("run 'ip link set {loopback} up'"),
+            ));
+        }
+    }
+
+    /// An installation brings the address from which the sidecar talks to local IPv6 applications.
+    pub(super) fn say_if_passthrough_is_gone(&mut self, planned: &[Family]) -> Result<(), Failure> {
+        if !planned.contains(&Family::V6) {
+            return Ok(());
+        }
+        let interfaces = host::interfaces()?;
+        if interfaces.ipv6_support() == Ipv6Support::Available && !interfaces.has(host::PASSTHROUGH) {
+            self.problems.push(Finding::new(
+                format!(
+                    "the address {} is gone from {}; from it the sidecar talks to local IPv6 applications",
+                    host::PASSTHROUGH,
+                    interfaces.loopback()
+                ),
+                "run 'tproxy install' again: it adds the address",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whose traffic ends at the inbound port although it was to go elsewhere.
+    pub(super) fn say_who_are_guests(&mut self, families: &[Family]) {
+        let said = guests::findings(&self.config, families);
+        self.notes.extend(said.into_iter().map(|(what, cure)| Finding::new(what, cure)));
+    }
+
+    /// Others who are taken for the sidecar, because they run as its user.
+    pub(super) fn say_who_bypasses(&mut self, sidecar: u32, ports: Ports) {
+        let ports: Vec<u16> = [ports.outbound, ports.inbound, ports.dns].into_iter().flatten().collect();
+        for (process, port) in host::owners::bystanders(sidecar, &ports) {
+            self.notes.push(Finding::new(
+                format!(
+                    "{process} runs as the sidecar's user (UID {sidecar}) and listens on TCP port {port}: nothing that it \
+                     sends is redirected"
+                ),
+                "run it as another user, unless it belongs to the sidecar",
+            ));
+        }
+    }
+
+    pub(super) fn say_if_unfinished(&mut self) {
+        if self.state.as_ref().is_some_and(|state| state.phase == Phase::Changing) {
+            self.problems.push(Finding::new(
+                "a run of tproxy is under way, or was killed before its end",
+                "run 'tproxy install' again; it starts from what is there",
+            ));
+        }
+    }
+}
