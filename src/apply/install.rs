@@ -319,7 +319,8 @@ impl<'a> Install<'a> {
                         let (backends, rules) = (before.installed(), before.own_rules());
                         let unattributed = self.unattributed.clone();
                         let action = Action::Install;
-                        Receipt { action, changed: false, backends, rules, unattributed, instead: None }
+                        let left = Vec::new();
+                        Receipt { action, changed: false, backends, rules, unattributed, instead: None, left }
                     };
                     prove::show(&there, report.as_ref(), format);
                     return Err(failure);
@@ -451,6 +452,7 @@ impl<'a> Install<'a> {
             rules: goal.rules(),
             unattributed: self.unattributed.clone(),
             instead: self.instead.clone(),
+            left: Vec::new(),
         }
     }
 }

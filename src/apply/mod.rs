@@ -17,6 +17,7 @@ pub(crate) mod pending;
 mod persist;
 mod prove;
 mod refused;
+mod remains;
 mod request;
 mod scene;
 mod show;

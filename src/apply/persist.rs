@@ -10,6 +10,8 @@ use crate::exit::Failure;
 use crate::plan::Plan;
 use crate::sys::files;
 
+use super::remains;
+
 /// More than is read of the file, in bytes.
 const LARGEST: u64 = 32 << 20;
 
@@ -73,27 +75,37 @@ fn without_file(wanted: bool) -> Result<(), Failure> {
             "firewalld leaves the table inet kuma_mesh alone, so nothing is stored in its configuration"
         );
     }
-    withdraw(false).map(|_| ())
+    if let Withdrawn::Unread(why) = withdraw(false)? {
+        let left = remains::direct_xml(Path::new(firewalld::DIRECT_XML), &why);
+        tracing::warn!("{}", left.what);
+    }
+    Ok(())
 }
 
-/// Takes the rules out of firewalld's configuration. Whether there were any. A file that cannot be read stops nobody:
-/// a warning says what it may hold.
+/// What became of the rules in firewalld's configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Withdrawn {
+    /// There were none.
+    Nothing,
+    /// There were some.
+    Gone,
+    /// Why the file was not read.
+    Unread(String),
+}
+
+/// Takes the rules out of firewalld's configuration. A file that cannot be read stops nobody.
 ///
 /// # Errors
 /// The file cannot be understood or written, or others' rules in it lead to our chains.
-pub fn withdraw(force: bool) -> Result<bool, Failure> {
+pub fn withdraw(force: bool) -> Result<Withdrawn, Failure> {
     let path = Path::new(firewalld::DIRECT_XML);
     if !is_to_be_read(path) {
-        return Ok(false);
+        return Ok(Withdrawn::Nothing);
     }
     if let Err(failure) = firewalld::check_readable(path) {
-        tracing::warn!(
-            "{failure}; if rules of an installation with --store-firewalld are in it, firewalld's next reload brings \
-             them back"
-        );
-        return Ok(false);
+        return Ok(Withdrawn::Unread(failure.message));
     }
-    firewalld::withdraw(path, force)
+    firewalld::withdraw(path, force).map(|gone| if gone { Withdrawn::Gone } else { Withdrawn::Nothing })
 }
 
 /// The file as it is now, to come back to. `None`: no run in this network namespace writes it, or it cannot be read.

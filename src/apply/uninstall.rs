@@ -1,7 +1,9 @@
 //! `tproxy uninstall`.
 
+use std::path::Path;
 use std::time::Duration;
 
+use crate::backend::firewalld;
 use crate::backend::iptables::tools::Tools;
 use crate::config::{Config, Executables};
 use crate::exit::{Exit, Failure};
@@ -11,13 +13,14 @@ use crate::present::{Action, Receipt};
 use super::install::PATIENCE;
 use super::journal::Journal;
 use super::passthrough::Passthrough;
+use super::persist::Withdrawn;
 use super::refused::failure;
 use super::request::{DryRun, UninstallRequest};
 use super::scene::Goal;
 use super::store::{Phase, RECORD, State, Store};
 use super::transaction::Session;
 use super::undo::Undo;
-use super::{found, pending, persist, show, stop, sweep};
+use super::{found, look, pending, persist, remains, show, stop, sweep};
 
 /// Removes all that is ours from both variants and both families, or shows what that would be. Needs no sidecar
 /// user and no valid plan. Prints the result on stdout.
@@ -46,6 +49,7 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     let found = store.find()?;
     let hides_address = found.hides_address();
     let old = found.clone().state();
+    let mut left: Vec<_> = remains::record(&found, &store.path(RECORD)).into_iter().collect();
     let mut session = Session::new(tools, config, old.as_ref(), request.adopt, request.force);
 
     let scene = session.first_look()?;
@@ -58,6 +62,8 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     stop::warn_of_doubtful(&scene.iptables);
     stop::if_asked_to()?;
 
+    left.extend(scene.unread.iter().map(|(_, failure)| remains::unread(failure)));
+    left.extend(look::out_of_reach(&session.tools, &session.record)?.into_iter().map(remains::out_of_reach));
     let interfaces = session.patience.persist(host::interfaces)?;
     let mut undo = Undo::new(&scene, &interfaces, &found);
     let nothing = Goal::default();
@@ -72,7 +78,11 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     let mut passthrough = Passthrough::new(&interfaces, ours);
     let mut remove = || {
         undo.before_firewalld(&mut journal);
-        changed |= persist::withdraw(request.force)?;
+        match persist::withdraw(request.force)? {
+            Withdrawn::Nothing => {}
+            Withdrawn::Gone => changed = true,
+            Withdrawn::Unread(why) => left.push(remains::direct_xml(Path::new(firewalld::DIRECT_XML), &why)),
+        }
         session.bring(&scene, &nothing, &mut journal).map_err(|refused| failure(&refused, false))?;
         if passthrough.differs(false) {
             journal.touches_address(passthrough.interface());
@@ -103,17 +113,13 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     if address_left {
         return Err(found::address_left(passthrough.interface(), &store.path(RECORD)));
     }
-    if unrecorded && changed && passthrough.is_there() {
-        let name = passthrough.interface();
-        tracing::warn!(
-            "the address ::6 stays on {name}, because no record says that an installation added it; \
-             'ip -6 addr del ::6/128 dev {name}' removes it"
-        );
+    if unrecorded && passthrough.is_there() {
+        left.push(remains::address(passthrough.interface()));
     }
     let (backends, rules, unattributed) =
         (scene.installed(), scene.own_rules(), stop::unattributed(&scene.iptables));
     let receipt =
-        Receipt { action: Action::Uninstall, changed, backends, rules, unattributed, instead: None };
+        Receipt { action: Action::Uninstall, changed, backends, rules, unattributed, instead: None, left };
     show::receipt(&receipt, request.format);
     Ok(())
 }

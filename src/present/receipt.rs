@@ -1,11 +1,14 @@
 //! What a run did.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
 use crate::backend::Backend;
 use crate::plan::Family;
+use crate::status::model::Finding;
+use crate::text::escape;
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub struct Receipt {
     pub unattributed: Vec<String>,
     /// What keeps the sidecar from running, if anything does: stands in place of "you can now run kuma-dp".
     pub instead: Option<String>,
+    /// What an uninstall left, or could not look at.
+    pub left: Vec<Finding>,
 }
 
 /// How many rules there are.
@@ -83,15 +88,31 @@ impl Receipt {
                     .to_owned()
             }
         };
-        // Whoever looks for success has to look at these first.
-        match self.unattributed.len() {
-            0 => text,
-            1 => text.replacen("completed successfully", "completed, but for 1 rule that may be its own", 1),
-            more => {
-                let words = format!("completed, but for {more} rules that may be its own");
-                text.replacen("completed successfully", &words, 1)
-            }
-        }
+        let Some(exceptions) = self.exceptions() else { return text };
+        let text = text.replacen("completed successfully", &format!("completed, but for {exceptions}"), 1);
+        self.left.iter().fold(text, |mut text, left| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "  {}", escape(&left.what));
+            let _ = left.fix.iter().try_for_each(|fix| write!(text, "; {fix}"));
+            text.push('\n');
+            text
+        })
+    }
+
+    /// What keeps the word "successfully" from being true: scripts look for it.
+    fn exceptions(&self) -> Option<String> {
+        let rules = match self.unattributed.len() {
+            0 => None,
+            1 => Some("1 rule that may be its own".to_owned()),
+            more => Some(format!("{more} rules that may be its own")),
+        };
+        let left = match self.left.len() {
+            0 => None,
+            1 => Some("what is listed below".to_owned()),
+            more => Some(format!("{more} things listed below")),
+        };
+        let all: Vec<_> = rules.into_iter().chain(left).collect();
+        (!all.is_empty()).then(|| all.join(" and "))
     }
 
     /// The one way, unless there are several or none.
@@ -123,6 +144,7 @@ impl Receipt {
                 json!({ "backend": backend.name(), "variant": backend.variant().map(|variant| variant.to_string()) })
             });
             all["removed"] = removed.collect();
+            all["left"] = self.left.iter().map(super::finding).collect();
         }
         for (key, value) in more {
             all[key] = value;

@@ -141,6 +141,7 @@ fn ahead(ahead: &Ahead) -> Value {
     })
 }
 
-fn finding(finding: &Finding) -> Value {
+/// What was found, and what to do.
+pub(super) fn finding(finding: &Finding) -> Value {
     json!({ "what": finding.what, "fix": finding.fix })
 }

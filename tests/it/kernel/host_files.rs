@@ -216,7 +216,8 @@ fn a_file_that_cannot_be_read_stops_nobody() {
                  /mnt/tproxy uninstall
                  ! {{ nft list tables; iptables-save; iptables-legacy-save; }} | grep -i kuma_mesh"
             ));
-            let _ = run.succeeds().says(&format!("cannot read {DIRECT_XML}: Permission denied"));
+            let run = run.succeeds().prints(&format!("cannot read {DIRECT_XML}: Permission denied"));
+            assert!(!run.stdout.contains("cleanup completed successfully"), "{run}");
         }
     });
 }

@@ -55,6 +55,8 @@ each_backend! {
             uninstall_names_the_address(lab, backend);
             // As it says.
             must("ip", &["-6", "addr", "del", "::6/128", "dev", "lo"]);
+            let run = lab.uninstall(backend, &[]).succeeds().prints("could not be used");
+            assert!(!run.stdout.contains("successfully"), "{run}");
             lab.uninstall(backend, &[]).succeeds().prints("successfully");
             Snapshot::take().assert_unchanged_since(&clean);
         }
@@ -76,7 +78,8 @@ each_backend! {
         let clean = Snapshot::take();
         lab.install(backend, &["--ip-family-mode", "ipv4"]).succeeds();
         fs::write(record(), "damaged").expect("a record");
-        lab.uninstall(backend, &[]).succeeds().says("is not a state file");
+        let run = lab.uninstall(backend, &[]).succeeds().says("is not a state file").prints("could not be used");
+        assert!(!run.stdout.contains("successfully"), "{run}");
         Snapshot::take().assert_unchanged_since(&clean);
     }
 }

@@ -1,7 +1,7 @@
 //! Afterwards the machine is as it was before.
 
 use super::RICH;
-use crate::support::command::must;
+use crate::support::command::{Run, must};
 use crate::support::kumactl::{Kumactl, Version};
 use crate::support::lab::each_backend;
 use crate::support::network::ip;
@@ -30,8 +30,19 @@ each_backend! {
     fn without_a_record_it_says_what_it_leaves(lab, backend) {
         lab.install(backend, &[]).succeeds();
         std::fs::remove_dir_all("/run/tproxy").expect("a record");
-        lab.uninstall(backend, &[]).succeeds().says("the address ::6 stays on lo").says("ip -6 addr del ::6/128 dev lo");
-        assert!(loopback().contains(&"::6/128".to_owned()), "{:?}", loopback());
+        let names = |run: Run| {
+            let run = run.succeeds().prints("the address ::6 stays on lo").prints("ip -6 addr del ::6/128 dev lo");
+            assert!(!run.stdout.contains("successfully"), "{run}");
+            assert!(loopback().contains(&"::6/128".to_owned()), "{:?}", loopback());
+        };
+        names(lab.uninstall(backend, &[]));
+        // It still stays, however often that is tried.
+        names(lab.uninstall(backend, &[]));
+        names(lab.uninstall(backend, &["-o", "json"]));
+        // As it says.
+        must("ip", &["-6", "addr", "del", "::6/128", "dev", "lo"]);
+        let run = lab.uninstall(backend, &[]).succeeds().prints("completed successfully: nothing was installed");
+        assert!(!run.stdout.contains("::6"), "{run}");
     }
 
     fn of_nothing_does_nothing(lab, backend) {
