@@ -19,7 +19,7 @@ pub enum Exit {
     Usage = 2,
     /// The host cannot do it: a tool, a kernel feature, a user or a permission is missing.
     Host = 3,
-    /// Somebody else holds a lock.
+    /// Another process holds a lock.
     Busy = 4,
     /// Failed, and something is left that should not be, or missing, because the way back failed too, or because an
     /// uninstall removed all but what it does not know about; the message says what.

@@ -177,12 +177,12 @@ pub fn warn_of_notes(plan: &Plan) {
 /// back.
 pub fn warn_of_intruders(scene: &Scene) {
     for what in scene.native.as_ref().map(foreign::intruders).unwrap_or_default() {
-        tracing::warn!("somebody else's part of our nftables table goes: {}", escape(&what));
+        tracing::warn!("a foreign part of our nftables table is removed: {}", escape(&what));
     }
     for ((variant, family), own) in scene.iptables.ownership() {
         for (chain, rule) in &own.intruders {
             tracing::warn!(
-                "somebody else's rule in our chain goes ({family}, {variant}): -t nat -A {} {}",
+                "a foreign rule in our chain is removed ({family}, {variant}): -t nat -A {} {}",
                 chain.name(),
                 escape(&rule.args)
             );
@@ -197,7 +197,7 @@ pub fn warn_of_exempted(scene: &Scene, config: &Config, facts: &HostFacts, backe
     }
     for exempted in ahead::exempted(&scene.iptables, &Ours::of(config, facts)) {
         tracing::warn!(
-            "somebody else's rule lets traffic pass that a table of our own redirects ({} {}): {}",
+            "a foreign rule lets traffic pass that a table of our own redirects ({} {}): {}",
             exempted.family,
             exempted.place,
             escape(&exempted.rule)

@@ -58,7 +58,7 @@ pub fn if_no_tools(scene: &Scene, session: &Session) -> Result<(), Failure> {
     }
     let what = format!(
         "there are {family} tables of the {variant} variant, but no {variant} iptables to read them, so whether \
-         anything is installed cannot be told"
+         anything is installed is not known"
     );
     Err(Failure::new(Exit::Host, what).hint(format!("install the {variant} variant of iptables")))
 }
@@ -96,7 +96,7 @@ pub fn warn_of_doubtful(situation: &Situation) {
         return;
     }
     tracing::warn!(
-        "these rules say nothing but their target, so they may be the adopted installation's or somebody else's, and \
+        "these rules say nothing but their target, so they may belong to the adopted installation or be foreign, and \
          stay:{}",
         listed(&doubtful)
     );

@@ -294,7 +294,7 @@ impl Session {
         let Err(refused) = self.bring(&scene, before, &mut Journal::default()) else {
             for rule in reworded {
                 tracing::warn!(
-                    "its comment had characters that iptables cannot be told; it is back with '?': {rule}"
+                    "its comment had characters that iptables-restore cannot read; it is back with '?': {rule}"
                 );
             }
             return Ok(());

@@ -96,7 +96,7 @@ pub fn uninstall_command() -> Command {
 fn uninstall_arguments(command: Command) -> Command {
     let command = command
         .long_about(
-            "Remove the redirection, whoever installed it: tproxy or kumactl, IPv4 and IPv6, rules written through \
+            "Remove the redirection, installed by tproxy or by kumactl, IPv4 and IPv6, rules written through \
              iptables-nft and through iptables-legacy. Everybody else's rules stay as they are.\n\n\
              It takes every configuration flag of 'tproxy install', so that the same files and flags can be passed; \
              only those shown here change what it does. The sidecar's user does not have to exist any more.",
@@ -111,11 +111,8 @@ fn uninstall_arguments(command: Command) -> Command {
         if hide { arg.hide(true) } else { arg }
     });
     command.arg(
-        flags::plain_switch(
-            "force",
-            "Also remove other people's rules that jump to the redirection's chains",
-        )
-        .help_heading("Safety"),
+        flags::plain_switch("force", "Also remove foreign rules that jump to the redirection's chains")
+            .help_heading("Safety"),
     )
 }
 

@@ -74,7 +74,7 @@ Exit codes:
   1  failed; the host is as it was before, or on trial still goes back to that
   2  wrong use of the command, or a wrong configuration
   3  the host cannot do it: a tool, a kernel feature, a user or root is missing
-  4  somebody else holds a lock
+  4  another process holds a lock
   5  failed, and something is left that should not be, or missing; the message says what
   10  status: nothing is installed
   11  status: something is not as wanted, or redirected traffic is lost

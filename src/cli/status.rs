@@ -19,7 +19,7 @@ Exit codes:
   10  not installed
   11  something is not as wanted, takes traffic before our rules see it, or the sidecar does not
       listen, so that redirected traffic is lost
-  3   cannot be told, for example because only root can see rules";
+  3   cannot read the rules, for example because only root can see them";
 
 /// The command.
 pub fn command() -> Command {

@@ -123,7 +123,7 @@ pub const SETTINGS: &[Setting] = &[
         alternate: None,
         group: Group::In,
         field: Field::Switch(|c| &mut c.redirect.inbound.insert_redirect_instead_of_append),
-        doc: "Put the inbound redirect before everybody else's rules in nat PREROUTING, not after them",
+        doc: "Put the inbound redirect before all foreign rules in nat PREROUTING, not after them",
     },
     Setting {
         key: "redirect.outbound.enabled",
@@ -190,7 +190,7 @@ pub const SETTINGS: &[Setting] = &[
         alternate: None,
         group: Group::Out,
         field: Field::Switch(|c| &mut c.redirect.outbound.insert_redirect_instead_of_append),
-        doc: "Put the outbound redirect before everybody else's rules in nat OUTPUT, not after them",
+        doc: "Put the outbound redirect before all foreign rules in nat OUTPUT, not after them",
     },
     Setting {
         key: "redirect.dns.enabled",
@@ -226,7 +226,7 @@ pub const SETTINGS: &[Setting] = &[
         alternate: None,
         group: Group::Dns,
         field: Field::Switch(|c| &mut c.redirect.dns.skip_conntrack_zone_split),
-        doc: "Do without the conntrack zones that keep the sidecar's own DNS questions apart from everybody else's",
+        doc: "Do without the conntrack zones that keep the sidecar's own DNS questions apart from all others",
     },
     Setting {
         key: "redirect.dns.resolvConfigPath",

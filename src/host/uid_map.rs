@@ -39,7 +39,7 @@ fn check(map: &[Range<u64>], config: &Config, sidecar: u32) -> Result<(), Failur
     for exclusion in &config.redirect.outbound.exclude_ports_for_uids {
         if let Some(missing) = first_missing(map, exclusion.uids) {
             let who = format!("the UID {missing}, whose ports are to be left alone ('{exclusion}'),");
-            return Err(not_mapped(&who, "leave out whoever is not mapped"));
+            return Err(not_mapped(&who, "leave out users that are not mapped"));
         }
     }
     Ok(())

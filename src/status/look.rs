@@ -60,7 +60,7 @@ pub fn check_root() -> Result<(), Failure> {
     if !host::is_root() {
         return Err(Failure::new(
             Exit::Host,
-            "only root can see firewall rules, so whether anything is installed cannot be told",
+            "only root can see firewall rules, so whether anything is installed is not known",
         )
         .hint("run 'sudo tproxy status'"));
     }
@@ -328,8 +328,7 @@ impl Look {
         self.say_if_unfinished();
         for ((_, family), rule) in situation.jumps() {
             let text = crate::text::escape(&rule.text());
-            self.notes
-                .push(Finding::note(format!("somebody else's {family} rule leads to our chains: {text}")));
+            self.notes.push(Finding::note(format!("a foreign {family} rule jumps to our chains: {text}")));
         }
         if self.config.ip_family_mode == IpFamilyMode::Ipv4 && self.compared != Compared::Inferred {
             self.notes.push(Finding::note("IPv6 is not redirected, as configured (ip-family-mode ipv4)"));

@@ -17,7 +17,7 @@ pub struct Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.command.is_empty() {
-            write!(f, "whoever process {} left it to", self.pid)
+            write!(f, "a process that inherited it from process {}", self.pid)
         } else {
             write!(f, "process {} ({})", self.pid, self.command)
         }
@@ -178,7 +178,10 @@ mod tests {
         let ours = Holder { pid: std::process::id(), command: command(std::process::id()) };
         assert!(!ours.command.is_empty() && !ours.command.contains('\0'));
         assert_eq!(Holder { pid: 7, command: "iptables -w".into() }.to_string(), "process 7 (iptables -w)");
-        assert_eq!(Holder { pid: 7, command: String::new() }.to_string(), "whoever process 7 left it to");
+        assert_eq!(
+            Holder { pid: 7, command: String::new() }.to_string(),
+            "a process that inherited it from process 7"
+        );
     }
 
     #[test]

@@ -63,10 +63,10 @@ impl Bench<'_> {
                 (list("rules are there that this configuration does not want", extra), Next::Install)
             }
             Rules::Foreign(foreign) => {
-                (list("rules of somebody else are in the redirection's chains", foreign), Next::Install)
+                (list("foreign rules are in the redirection's chains", foreign), Next::Install)
             }
             Rules::Displaced(ahead) => {
-                let cause = "all rules are there, but rules of somebody else stand before them";
+                let cause = "all rules are there, but foreign rules stand before them";
                 let cause = if ahead.is_empty() { cause.to_owned() } else { list(cause, ahead) };
                 (cause, Next::Status)
             }

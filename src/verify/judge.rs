@@ -300,7 +300,7 @@ pub(super) const LOST: &str = "arrived there, but its answer got lost";
 
 /// As above, of an answer.
 pub(super) const LOST_BY_FIREWALL: &str = "a firewall drops the answer, perhaps because it is tracked apart from the \
-    question: rules for conntrack zones are missing or somebody else's";
+    question: rules for conntrack zones are missing, or a foreign rule sets another zone";
 
 fn lost() -> Verdict {
     fail(LOST.to_owned(), LOST_BY_FIREWALL, Next::Install)
@@ -309,8 +309,7 @@ fn lost() -> Verdict {
 fn apart() -> Verdict {
     let happened = "arrived there, but its answer is no answer to connection tracking, and a firewall that lets only \
                     answers in drops it";
-    let cause =
-        "it is tracked apart from the question: rules for conntrack zones are missing or somebody else's";
+    let cause = "it is tracked apart from the question: rules for conntrack zones are missing, or a foreign rule sets another zone";
     fail(happened.to_owned(), cause, Next::Install)
 }
 
@@ -349,7 +348,7 @@ fn advice(check: &Check, reached: &Reached) -> (String, Next) {
              missing, or a rule ahead redirects it",
             Next::Install,
         ),
-        (_, Reached::Astray(_)) => ("a NAT rule of somebody else's takes it before ours", Next::Status),
+        (_, Reached::Astray(_)) => ("a foreign NAT rule takes it before ours", Next::Status),
         (_, Reached::Nowhere | Reached::Refused) => (FIREWALL, Next::Count),
         (_, Reached::Unsent(_)) if !is_bound(&check.probe) => (FIREWALL, Next::Count),
         (_, Reached::Destination { .. } | Reached::Apart | Reached::Somebody) => {

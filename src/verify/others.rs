@@ -181,7 +181,7 @@ fn outcome(family: Family, deed: Deed, sure: bool, group: &[&Met<'_>]) -> Option
         expected: expected(first.promise).to_owned(),
     };
     let status = if sure { Status::Fail } else { Status::NotTested };
-    let cause = sure.then(|| format!("a rule of somebody else's: {rules}{more}"));
+    let cause = sure.then(|| format!("a foreign rule: {rules}{more}"));
     Some(Outcome {
         check,
         status,

@@ -20,7 +20,7 @@ const TRIAL: &str = "kuma_mesh_trial";
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     /// Look again, and try again.
-    #[error("somebody else changed nf_tables at the same moment")]
+    #[error("another program changed nf_tables at the same moment")]
     Changed,
     /// `CAP_NET_ADMIN` is lacking.
     #[error("changing nf_tables needs the capability CAP_NET_ADMIN in this network namespace")]

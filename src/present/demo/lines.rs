@@ -67,7 +67,7 @@ pub fn picture(style: Style, cast: &Cast, strangers: usize) -> String {
         text.push_str("\nThis machine has no IPv6, so all of this is shown with IPv4 alone.\n");
     }
     if strangers > 0 {
-        let _ = writeln!(text, "\nHost A has {strangers} firewall rules of somebody else.");
+        let _ = writeln!(text, "\nHost A has {strangers} foreign firewall rules.");
     }
     style.done(text)
 }

@@ -104,7 +104,7 @@ pub fn elsewhere(
         } else {
             "before ours, and takes nothing that ours redirect"
         };
-        Some(format!("somebody else translates addresses too, {order}: {place}, {rule}"))
+        Some(format!("a foreign chain translates addresses too, {order}: {place}, {rule}"))
     };
     ruleset.hooked.iter().chain(&ruleset.others).filter(unusual).filter_map(sentence).collect()
 }

@@ -85,7 +85,7 @@ impl Unread {
 
     /// When nothing of ours was found elsewhere.
     pub fn failure(&self) -> Failure {
-        let message = format!("{}, so whether anything is installed cannot be told", self.what());
+        let message = format!("{}, so whether anything is installed is not known", self.what());
         Failure::new(Exit::Host, message).hint(self.fix())
     }
 }

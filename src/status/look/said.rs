@@ -93,7 +93,7 @@ impl Look {
         if self.state.as_ref().is_some_and(|state| state.phase == Phase::Changing) {
             self.problems.push(Finding::new(
                 "a run of tproxy is under way, or was killed before its end",
-                "run 'tproxy install' again; it starts from what is there",
+                "run 'tproxy install' again; it continues from the present state",
             ));
         }
     }

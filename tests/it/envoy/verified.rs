@@ -180,7 +180,7 @@ each_backend! {
         let said = verify_quietly(lab, &sidecar);
         said.fails(&["ipv4 dns"]);
         said.because("happened", &format!("was redirected to port {}", docker::UDP_PORT));
-        said.because("cause", "rules of somebody else stand before them");
+        said.because("cause", "foreign rules stand before them");
         said.because("next", "tproxy status");
     }
 

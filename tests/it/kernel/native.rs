@@ -116,7 +116,7 @@ fn a_table_in_other_words_is_replaced_and_what_is_not_ours_is_named() {
         firewall::nft("insert rule inet kuma_mesh outbound tcp dport 22 counter accept comment \"ssh\"\n");
         let generation = nft_generation();
         let run = native().run().succeeds();
-        let goes = "somebody else's part of our nftables table goes: ";
+        let goes = "a foreign part of our nftables table is removed: ";
         let named: Vec<&str> =
             run.stderr.lines().filter_map(|line| line.split_once(goes)).map(|l| l.1).collect();
         let [first, second] = named[..] else { panic!("{run}") };

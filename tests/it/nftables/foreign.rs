@@ -233,7 +233,7 @@ fn our_own_part_comes_back_at_least() {
 /// Everything that goes is named.
 #[track_caller]
 fn told_what_goes(run: Run) -> Run {
-    let goes = "somebody else's part of our nftables table goes: ";
+    let goes = "a foreign part of our nftables table is removed: ";
     [
         "counter hits",
         "set banned: another type or other flags than ours",

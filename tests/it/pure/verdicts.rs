@@ -77,7 +77,7 @@ fn connections_that_fail() {
             Id::Inbound,
             Reached::Astray(at("10.77.0.2:7")),
             "gone to 10.77.0.2:7 instead",
-            "somebody else's",
+            "a foreign NAT rule",
             "tproxy status",
         ),
         (

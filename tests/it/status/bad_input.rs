@@ -43,9 +43,9 @@ each_iptables_variant! {
         let name = variant.name();
         hide_programs(lab, variant);
         let run = status(lab, &[]).exits(3).says(&format!("rules of the {name} variant, but no {name} iptables"));
-        let _ = run.says("cannot be told").says(&format!("hint: install the {name} variant"));
+        let _ = run.says("is not known").says(&format!("hint: install the {name} variant"));
         let _ = status(lab, &["-o", "json"]).exits(3);
-        let _ = status(lab, &["--watch"]).exits(3).says("cannot be told");
+        let _ = status(lab, &["--watch"]).exits(3).says("is not known");
     }
 
     fn rules_of_the_other_variant_that_no_program_here_can_read(lab, variant) {

@@ -64,7 +64,7 @@ each_backend! {
         firewall::restore(backend.tools(), Family::V4, &rule);
         let said = verify(lab, &[]);
         said.fails(failing);
-        said.because("cause", "rules of somebody else stand before them");
+        said.because("cause", "foreign rules stand before them");
         said.because("next", "tproxy status");
     }
 

@@ -65,7 +65,7 @@ fn a_rule_of_somebody_else_is_named() {
         firewall::nft("insert rule inet kuma_mesh outbound meta nfproto ipv4 meta skuid 65534 accept");
         let said = verify(lab, &[]);
         said.fails(&["ipv4 outbound"]);
-        said.because("cause", "rules of somebody else are in the redirection's chains: 'outbound: ");
+        said.because("cause", "foreign rules are in the redirection's chains: 'outbound: ");
     });
 }
 

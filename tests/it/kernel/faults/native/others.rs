@@ -100,7 +100,7 @@ fn who_never_stops_is_named_as_the_reason() {
         let (run, transactions) = disturbed(&lab.installing(NATIVE, &["--redirect-all-dns-traffic"]), |_| {
             firewall::nft("add table inet another\ndelete table inet another");
         });
-        let run = run.exits(4).says("somebody else changed nf_tables").says("hint: find out who");
+        let run = run.exits(4).says("another program changed nf_tables").says("hint: find out who");
         assert!(transactions > 100, "{transactions}: {run}");
         Snapshot::take().assert_unchanged_since(&before);
     });
