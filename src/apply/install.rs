@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use crate::backend::iptables::commit::CommitError;
+use crate::backend::iptables::observe::lacks_rights;
 use crate::backend::iptables::owned::merged;
 use crate::backend::iptables::tools::{self, Tools};
 use crate::backend::{Backend, firewalld};
 use crate::config::values::{BackendChoice, IpFamilyMode};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, HINT};
 use crate::host::{self, HostFacts, Interfaces, Ipv6Support, PASSTHROUGH};
 use crate::passing::Passing;
 use crate::plan::{self, Family};
@@ -357,6 +358,8 @@ impl<'a> Install<'a> {
         if refused.is_passing() {
             return Err(refused::failure(refused, self.request.strict));
         }
+        // Then nothing that they say tells what the kernel can do.
+        let powerless = refused.variant().and_then(lacks_rights);
         if let Refused::Native(error) = refused
             && !self.request.strict
             && let Some(how) = self.degraded.leave_out_native(error)
@@ -366,6 +369,7 @@ impl<'a> Install<'a> {
         }
         if let Refused::Iptables { place: (variant, family), error } = refused
             && let CommitError::Refused { refusal, .. } = error
+            && powerless.is_none()
         {
             let strictly = self.request.strict && self.may_switch;
             if *family == Family::V6 && refusal.is_missing_family() && !strictly {
@@ -382,6 +386,9 @@ impl<'a> Install<'a> {
             && (error.is_final() || error.is_stuck() && self.session.lock_wait.is_over(*variant))
         {
             tracing::warn!("{error}; iptables is of no use here, so nftables is used");
+            if let Some(remedy) = powerless {
+                tracing::info!(target: HINT, "if iptables is to be used: {remedy}");
+            }
             return self.switch(scene);
         }
         Err(refused::failure(refused, self.request.strict))

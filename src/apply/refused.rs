@@ -1,6 +1,7 @@
 //! What refused a change, as the end of a run.
 
 use crate::backend::iptables::commit::CommitError;
+use crate::backend::iptables::observe::lacks_rights;
 use crate::backend::nftables::send::SendError;
 use crate::exit::{Exit, Failure};
 use crate::passing::Passing;
@@ -19,6 +20,9 @@ pub fn failure(refused: &Refused, strict: bool) -> Failure {
         Refused::Native(error) => return native_failure(error, strict),
     };
     let message = format!("the {family} rules ({variant}) could not be committed: {error}");
+    if let (CommitError::Refused { .. }, Some(remedy)) = (error, lacks_rights(*variant)) {
+        return Failure::new(Exit::Host, message).hint(remedy);
+    }
     match error {
         CommitError::Busy { .. } => {
             Failure::new(Exit::Busy, message).hint("run the command again later, or with a longer --wait")

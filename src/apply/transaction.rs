@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::backend::iptables::commit::{Commit, CommitError, LockWait, Working};
+use crate::backend::iptables::observe::lacks_rights;
 use crate::backend::iptables::situation::{Changes, Place, Situation, Unfound};
 use crate::backend::iptables::tools::{Tools, Variant};
 use crate::backend::iptables::transition;
@@ -80,6 +81,16 @@ pub enum Refused {
     Native(SendError),
 }
 
+impl Refused {
+    /// By which variant's programs.
+    pub fn variant(&self) -> Option<Variant> {
+        match self {
+            Self::Iptables { place: (variant, _), .. } => Some(*variant),
+            Self::Native(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -135,7 +146,14 @@ impl Session {
                 // What is needed then is not read either.
                 let Ok(scene) = without.look_beside(native) else { return Err(failure) };
                 if self.adopt || !self.may_choose(&scene) {
-                    return Err(failure.hint(WITHOUT_PROGRAMS));
+                    let hint = match lacks_rights(Variant::Legacy) {
+                        // It is what the failure's own hint is about.
+                        Some(remedy) if failure.hint.as_ref() == Some(&remedy) => {
+                            format!("{remedy}; or {WITHOUT_PROGRAMS}")
+                        }
+                        _ => WITHOUT_PROGRAMS.to_owned(),
+                    };
+                    return Err(failure.hint(hint));
                 }
                 tracing::warn!("{failure}");
                 self.choice = BackendChoice::Nftables;

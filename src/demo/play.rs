@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::addresses::{far, gate, near};
 use super::firewall::{self, Snapshot};
 use super::load::{self, Outcome};
-use super::stage::Stage;
+use super::stage::{RIGHTS, Stage};
 use super::talk::{self, Greeter, Notes};
 use super::wanted::{RESOLV_CONF, Wanted};
 use super::{call_off, go_on};
@@ -23,6 +23,7 @@ use crate::present::demo::{self as show, Answer, Flow, Lookup, Receipt, Style, W
 use crate::sidecar::forward::{Forwarder, Seen};
 use crate::sidecar::{Channel, Port, Sidecar};
 use crate::stdout::{kept, print};
+use crate::sys::rights;
 
 /// Where the shop and the app take connections, and a DNS server questions.
 const SHOP: u16 = 80;
@@ -75,7 +76,11 @@ impl Play {
             .map_err(failed("host A cannot list its DNS servers"))?;
         let strangers = firewall::strangers();
         let notes = Arc::new(Notes::default());
-        let servers = serve(&stage, &notes).map_err(failed("the servers cannot be started"))?;
+        let servers = serve(&stage, &notes).map_err(|error| {
+            let denied = error.kind() == io::ErrorKind::PermissionDenied;
+            let failure = failed("the servers cannot be started")(error);
+            if denied { failure.hint(rights::remedy(&RIGHTS)) } else { failure }
+        })?;
         print(&show::picture(style, &stage.cast, strangers))?;
         Ok(Self { style, clean: Snapshot::take()?, stage, notes, _servers: servers })
     }

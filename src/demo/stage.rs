@@ -12,6 +12,7 @@ use crate::plan::Family;
 use crate::present::demo::Cast;
 use crate::sys::netlink::link;
 use crate::sys::netns::Namespace;
+use crate::sys::rights::{self, Right};
 use crate::sys::user;
 
 /// How long interfaces may take to get ready; it is milliseconds.
@@ -22,6 +23,9 @@ const OUTSIDE: &str = "eth0";
 
 /// Users that are good to have beside root: the sidecar, numbered as by Kuma's packages, and the app.
 pub const USERS: [u32; 2] = [5678, 1000];
+
+/// What it takes to build hosts and to be their users.
+pub const RIGHTS: [Right; 4] = [Right::NetAdmin, Right::NetRaw, Right::SetUid, Right::SysAdmin];
 
 /// Two ends of a cable.
 #[derive(Debug, Clone, Copy)]
@@ -46,8 +50,13 @@ impl Stage {
     /// The kernel lacks something, such as this kind of interface.
     pub fn build() -> Result<Self, Failure> {
         Self::try_build().map_err(|error| {
-            Failure::new(Exit::Host, format!("no two hosts with a cable can be made here: {error}"))
-                .hint("the kernel has to have network namespaces and virtual cables (the module veth)")
+            let failure =
+                Failure::new(Exit::Host, format!("no two hosts with a cable can be made here: {error}"));
+            failure.hint(match error.kind() {
+                io::ErrorKind::PermissionDenied => rights::remedy(&RIGHTS),
+                _ => "the kernel has to have network namespaces and virtual cables (the module veth)"
+                    .to_owned(),
+            })
         })
     }
 

@@ -107,7 +107,8 @@ pub fn strangers(config: &Config, facts: &HostFacts) -> io::Result<Vec<Stranger>
 
 /// Processes of the sidecar's user that have nothing to do with the sidecar, each with a port at which it listens:
 /// nothing that they send is redirected. The sidecar's own processes are those that have one of its ports, those that
-/// started them and run as its user, and those that any of these started. Without a sidecar nothing is known.
+/// started them and run as its user, and those that any of these started, but for process 1, which starts everybody in
+/// a container. Before the sidecar runs all of its user's processes are named.
 pub fn bystanders(sidecar: u32, ports: &[u16]) -> Vec<(String, u16)> {
     /// Finding the process of a socket looks through all of them.
     const MOST: usize = 16;
@@ -123,17 +124,14 @@ pub fn bystanders(sidecar: u32, ports: &[u16]) -> Vec<(String, u16)> {
             }
         }
     }
-    if own.is_empty() {
-        return Vec::new();
-    }
-    let is_its = |pid: &u32| *pid != 1 && user_of(*pid) == Some(sidecar);
-    let family: Vec<u32> =
-        own.iter().flat_map(|pid| ancestry(*pid)).filter(|pid| own.contains(pid) || is_its(pid)).collect();
+    let is_its = |pid: &u32| own.contains(pid) || user_of(*pid) == Some(sidecar);
+    let family: Vec<u32> = own.iter().flat_map(|pid| ancestry(*pid)).filter(is_its).collect();
+    let is_child = |pid: u32| ancestry(pid).iter().any(|pid| *pid != 1 && family.contains(pid));
     let mut found: Vec<(String, u16)> = Vec::new();
     let mut named = Vec::new();
     for (port, inode) in others.into_iter().take(MOST) {
         let Some(holder) = socket_holder(inode) else { continue };
-        let related = ancestry(holder.pid).iter().any(|pid| family.contains(pid));
+        let related = family.contains(&holder.pid) || is_child(holder.pid);
         if !related && !named.contains(&holder.pid) {
             named.push(holder.pid);
             found.push((holder.to_string(), port));

@@ -15,6 +15,7 @@ use crate::exit::{Exit, Failure};
 use crate::present;
 use crate::sys;
 use crate::sys::netlink::events::{Events, Stopped, Transaction};
+use crate::sys::rights::{self, Right};
 use crate::sys::signal;
 
 use super::change::{self, Summary};
@@ -36,7 +37,14 @@ pub fn watch(request: &StatusRequest) -> Result<(), Failure> {
     signal::install().map_err(|error| failed("cannot listen for signals", &error))?;
     look::check_root()?;
     // Before the first look, so that nothing happens unseen between the two.
-    let events = Events::open().map_err(|error| failed("the kernel does not tell of changes", &error))?;
+    let events = Events::open().map_err(|error| {
+        let failure = failed("the kernel does not tell of changes", &error);
+        let denied = error.kind() == io::ErrorKind::PermissionDenied;
+        if !denied {
+            return failure;
+        }
+        Failure { exit: Exit::Host, ..failure }.hint(rights::remedy(&[Right::NetAdmin]))
+    })?;
     let named = &request.resolved.config.iptables_executables;
     let tools = Tools::find_to_read(named, std::env::var_os("PATH").as_ref(), None)?;
     let record = Store::unlocked()?.load()?;

@@ -1,5 +1,4 @@
 //! Doing something as another user.
-#![allow(unsafe_code, reason = "capset has no wrapper in libc")]
 
 use std::io;
 use std::ops::Range;
@@ -7,7 +6,7 @@ use std::ops::Range;
 use nix::errno::Errno;
 use nix::unistd::{Uid, setfsuid};
 
-use super::threads;
+use super::{rights, threads};
 
 /// Does something with the sockets and files of another user. That happens in a thread that ends with it: threads have
 /// credentials of their own for the kernel, so no other thread changes, and there is no way back that could fail.
@@ -44,40 +43,7 @@ fn borrow(uid: u32) -> io::Result<()> {
         let errno = if is_mapped(uid)? { Errno::EPERM } else { Errno::EINVAL };
         return Err(errno.into());
     }
-    give_up_capabilities()
-}
-
-/// `_LINUX_CAPABILITY_VERSION_3` of the kernel's `include/uapi/linux/capability.h`: sets of 64 bits, in two halves.
-const CAPABILITY_VERSION: u32 = 0x2008_0522;
-
-/// `struct __user_cap_header_struct`; PID 0 is the calling thread.
-#[repr(C)]
-struct CapabilityHeader {
-    version: u32,
-    pid: libc::c_int,
-}
-
-/// `struct __user_cap_data_struct`.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct Capabilities {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
-/// Empties the effective set of the calling thread.
-fn give_up_capabilities() -> io::Result<()> {
-    let mut header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
-    let mut sets = [Capabilities::default(); 2];
-    // SAFETY: both pointers are to live values of the layouts that this version of the call reads and writes.
-    Errno::result(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, sets.as_mut_ptr()) })?;
-    for half in &mut sets {
-        half.effective = 0;
-    }
-    // SAFETY: as above; only the calling thread changes.
-    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, sets.as_ptr()) })?;
-    Ok(())
+    rights::give_up()
 }
 
 /// Whether a user exists in this user namespace.

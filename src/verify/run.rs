@@ -37,11 +37,11 @@ use crate::plan::Family;
 use crate::sidecar::Sidecar;
 use crate::sidecar::token::{Token, Tokens};
 use crate::status::ahead::IPTABLES;
+use crate::sys::rights::{self, Right};
 use crate::sys::{netlink, user};
 
 /// What it takes to make a pair of interfaces, and to be other users.
-const CAPABILITIES: &str = "run it as root of the host or of the container whose traffic is redirected, with the \
-    capabilities NET_ADMIN, NET_RAW, SETUID and SYS_ADMIN";
+pub(super) const RIGHTS: [Right; 4] = [Right::NetAdmin, Right::NetRaw, Right::SetUid, Right::SysAdmin];
 
 /// Finds out whether traffic goes where a configuration says, with packets that do not leave this host. Needs root.
 /// What there is no time for is not tested. `written` is what the command to run next may refer to.
@@ -166,7 +166,7 @@ fn concluded(report: Report, is_missing: bool) -> Result<Report, Failure> {
     let untested = report.outcomes.into_iter().find(|outcome| outcome.status == Status::NotTested);
     let why = untested.map(|outcome| outcome.happened).unwrap_or_default();
     let nothing = Failure::new(Exit::Host, format!("nothing can be tested here: {why}"));
-    Err(if is_missing { nothing.hint(CAPABILITIES) } else { nothing })
+    Err(if is_missing { nothing.hint(rights::remedy(&RIGHTS)) } else { nothing })
 }
 
 /// Sends the probes of all checks.

@@ -8,6 +8,7 @@ use super::check::{Check, Goal, Probe, Reached};
 use super::derive;
 use super::judge::Holders;
 use super::lab::Lab;
+use super::run::RIGHTS;
 use crate::config::Config;
 use crate::config::values::Protocol;
 use crate::exit::{Exit, Failure};
@@ -15,6 +16,7 @@ use crate::host::owners;
 use crate::plan::Family;
 use crate::sidecar::{Channel, Port};
 use crate::sys::netlink::sockets;
+use crate::sys::rights;
 
 /// Users who have the sidecar's ports. A socket of IPv6 may take IPv4 as well.
 pub fn holders(config: &Config, families: &[Family], sidecar: u32) -> Holders {
@@ -110,6 +112,10 @@ pub fn listen(
 }
 
 pub fn refused(error: &io::Error) -> Failure {
-    Failure::new(Exit::Host, format!("the sidecar's ports cannot be listened on in its place: {error}"))
-        .hint("run it as root of the host or of the container whose traffic is redirected")
+    let failure =
+        Failure::new(Exit::Host, format!("the sidecar's ports cannot be listened on in its place: {error}"));
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => failure.hint(rights::remedy(&RIGHTS)),
+        _ => failure.hint("run it as root of the host or of the container whose traffic is redirected"),
+    }
 }

@@ -8,6 +8,7 @@ use crate::exit::{Exit, Failure};
 use crate::passing::Passing;
 use crate::plan::{Family, Table};
 use crate::sys::netlink;
+use crate::sys::rights::{self, Right};
 use crate::sys::run::{self, Command, Output, RunError};
 
 use super::legacy;
@@ -240,11 +241,15 @@ pub fn not_listed(what: &str, error: &io::Error) -> Failure {
     let exit = if passing { Exit::Failed } else { Exit::Host };
     let failure = Failure::new(exit, format!("the kernel does not list its nftables {what}: {error}"));
     match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            failure.hint("root needs the capability CAP_NET_ADMIN too; containers have to be given it")
-        }
+        io::ErrorKind::PermissionDenied => failure.hint(rights::remedy(&[Right::NetAdmin])),
         _ => failure.passing(passing),
     }
+}
+
+/// What the programs of a variant lack to do anything at all; they hardly say so. The legacy ones open a raw socket.
+pub fn lacks_rights(variant: Variant) -> Option<String> {
+    let legacy = || rights::remedy_if_lacking(&[Right::NetAdmin, Right::NetRaw]);
+    (variant == Variant::Legacy).then(legacy).flatten()
 }
 
 fn warn_of_unreadable((variant, family): (Variant, Family)) {
@@ -261,9 +266,10 @@ fn read(
     if !output.success() {
         let words = Refusal::read(&String::from_utf8_lossy(&output.stderr), "").words;
         let message = format!("{} failed with {}: {words}", programs.save.display(), output.ending());
+        let by_hand = || "run that command by hand; it has to work before this one can".to_owned();
         return Err(Failure::new(if output.is_passing() { Exit::Failed } else { Exit::Host }, message)
             .passing(output.is_passing())
-            .hint("run that command by hand; it has to work before this one can"));
+            .hint(lacks_rights(variant).unwrap_or_else(by_hand)));
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let said = String::from_utf8_lossy(&output.stderr);

@@ -5,6 +5,7 @@ use std::io;
 use crate::attribute::Attributes;
 use crate::passing::{Passing, is_passing_answer};
 use crate::sys::netlink::nftables::{Door, Refusal};
+use crate::sys::rights::{self, Right};
 
 use super::decode::decode;
 use super::encode;
@@ -78,7 +79,7 @@ impl SendError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Changed => "find out who keeps changing the firewall, and run the command again",
-            Self::Denied => "root needs the capability CAP_NET_ADMIN too; containers have to be given it",
+            Self::Denied => return Some(rights::remedy(&[Right::NetAdmin])),
             Self::Owned => "end that process, or let it remove its table; nothing was changed",
             Self::TooBig { .. } => {
                 "raise the setting net.core.wmem_max, or exclude fewer addresses and ports"

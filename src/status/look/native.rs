@@ -1,11 +1,11 @@
 //! The report of a host on which the rules are in our own nftables table. No program is needed for it; those of
 //! iptables are asked only for rules of ours that should not be there.
 
-use std::io;
 use std::net::IpAddr;
 
 use crate::apply;
 use crate::backend::Backend;
+use crate::backend::iptables::observe::not_listed;
 use crate::backend::iptables::situation::Situation;
 use crate::backend::iptables::tools::Variant;
 use crate::backend::nftables::decode::Observed;
@@ -15,7 +15,7 @@ use crate::backend::nftables::lower::{self, own_name};
 use crate::backend::nftables::model::HookPoint;
 use crate::config::Config;
 use crate::config::values::BackendChoice;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::host::{self, HostFacts, Resolver};
 use crate::plan::{Family, OwnChain};
 use crate::sys::netlink;
@@ -60,11 +60,6 @@ pub(super) fn namesake(observed: &Observed) -> Finding {
             ),
         ),
     }
-}
-
-fn unreadable(error: &io::Error) -> Failure {
-    Failure::new(Exit::Host, format!("the kernel does not list its nftables tables: {error}"))
-        .hint("root needs the capability CAP_NET_ADMIN too; containers have to be given it")
 }
 
 impl Look {
@@ -163,7 +158,7 @@ impl Look {
         };
         let interfaces = host::interfaces()?;
         self.say_if_down(interfaces.loopback());
-        let chains = netlink::nft_chain_names(Family::V4).map_err(|error| unreadable(&error))?;
+        let chains = netlink::nft_chain_names(Family::V4).map_err(|error| not_listed("tables", &error))?;
         let docker = chains.iter().any(|(table, chain)| table == "nat" && chain == "DOCKER_OUTPUT");
         let mut facts = HostFacts {
             sidecar_uid,

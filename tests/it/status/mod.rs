@@ -2,6 +2,7 @@
 
 mod ahead;
 mod bad_input;
+mod bystanders;
 mod native;
 mod report;
 mod untouched;

@@ -5,6 +5,7 @@ use std::fs;
 use super::{FIRST, NATIVE};
 use crate::support::backend::{own_table, own_the_table};
 use crate::support::command::{Program, find};
+use crate::support::firewall::{self, Variant};
 use crate::support::generation::nft_generation;
 use crate::support::lab::skip;
 use crate::support::snapshot::Snapshot;
@@ -31,13 +32,53 @@ fn a_container_without_the_right_to_its_network_is_told_so() {
             contained(&[&install[..], &["--backend", "nftables"]].concat()),
             contained(&install),
             contained(&["uninstall"]),
+            contained(&[&install[..], &["--dry-run=diff"]].concat()),
+            contained(&["uninstall", "--dry-run"]),
             contained(&["status"]),
+            contained(&["status", "--watch"]),
+            contained(&["verify"]),
+            contained(&["demo"]),
         ] {
-            let run = one_hint(run.exits(3));
-            let _ = run.says("Operation not permitted").says("CAP_NET_ADMIN");
+            let run = one_hint(run.exits(3)).says("Operation not permitted");
+            let _ = run
+                .says("hint: this process lacks CAP_NET_ADMIN; ")
+                .says("'docker run --cap-add NET_ADMIN'")
+                .says("'securityContext.capabilities.add: [NET_ADMIN]'");
         }
         assert_eq!(nft_generation(), generation);
         Snapshot::take().assert_unchanged_since(&before);
+    });
+}
+
+/// The programs of the legacy variant open a raw socket, and some of them do not say that this was refused.
+#[test]
+fn legacy_programs_without_raw_sockets() {
+    Lab::enter(|lab| {
+        let contained = |args: &[&str]| {
+            let setpriv = Program::new("setpriv").args(["--inh-caps=-net_raw", "--bounding-set=-net_raw"]);
+            setpriv.arg(lab.program_path()).args(args).run()
+        };
+        let legacy = firewall::executables(Variant::Legacy);
+        let install = ["install", "--kuma-dp-user", "kuma-dp", "--iptables-executables", &legacy];
+        let lacks = |run: Run| {
+            let _ = one_hint(run.exits(3))
+                .says("hint: this process lacks CAP_NET_RAW; ")
+                .says("--cap-add NET_RAW'")
+                .says("'securityContext.capabilities.add: [NET_RAW]'");
+        };
+        let before = Snapshot::take();
+        lacks(contained(&install));
+        Snapshot::take().assert_unchanged_since(&before);
+        lab.install(Backend::LEGACY, &FIRST).succeeds();
+        let before = Snapshot::take().without_counters();
+        lacks(contained(&install));
+        lacks(contained(&[&install[..], &["--redirect-dns", "--dry-run=diff"]].concat()));
+        lacks(contained(&["uninstall", "--iptables-executables", &legacy]));
+        lacks(contained(&["status"]));
+        Snapshot::take().without_counters().assert_unchanged_since(&before);
+        // The kernel's own interface needs no raw socket.
+        lab.uninstall(Backend::LEGACY, &[]).succeeds();
+        contained(&["install", "--kuma-dp-user", "kuma-dp", "--backend", "nftables"]).succeeds();
     });
 }
 
