@@ -363,13 +363,19 @@ fn turn(files: &Store, says: &Pending, mouth: &fs::File) -> Result<Store, Failur
     let longest = Moment::now().plus(UNDER_WAY);
     loop {
         match store.lock(TURN) {
-            Ok(()) => return Ok(store),
+            Ok(()) if store.remembers() => return Ok(store),
+            // The first process had the lock: what refuses it now may pass, and the record has to go back too.
+            Ok(()) => {
+                log(&format!("going back without the lock: {}", store.closed().unwrap_or_default()));
+                store.go_without_lock(files);
+                return Ok(store);
+            }
             Err(failure) if failure.exit != Exit::Busy => return Err(failure),
             // It has not come to the end of its change, or of its proof.
             Err(_) if detach::is_heard(mouth) && says.is_under_way(&store) && !longest.is_over() => {}
             Err(failure) => {
                 log(&format!("{}: going back without the lock", failure.message));
-                store.go_without_lock();
+                store.go_without_lock(files);
                 return Ok(store);
             }
         }

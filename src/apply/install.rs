@@ -87,6 +87,7 @@ impl<'a> Install<'a> {
         let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())?;
         store.lock(PATIENCE + Duration::from_secs(config.wait.into()))?;
         sweep::sweep(&store);
+        store.sweep_unfinished()?;
         confirm::stop_if_pending(&store)?;
         if request.verify {
             // Before anything is changed: no installation is taken back because others verify all the time.

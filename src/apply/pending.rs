@@ -10,11 +10,8 @@ use crate::sys::moment::Moment;
 use crate::sys::netns::Identity;
 use crate::sys::{self, lock};
 
-pub(super) use super::store::PENDING;
+pub(super) use super::store::{PENDING, UNFINISHED_PENDING as UNFINISHED};
 use super::store::{Store, unread};
-
-/// What the name of the file ends in that it is written as first.
-pub(super) const UNFINISHED: &str = "pending.new";
 
 /// What the name of the file ends in that says what became of it.
 pub(super) const LOG: &str = "log";

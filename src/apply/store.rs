@@ -44,6 +44,9 @@ pub(super) const LOCK: &str = "lock";
 /// What the name of the file ends in that it is written as first; a run that is killed meanwhile leaves it.
 pub(super) const UNFINISHED: &str = "new";
 
+/// The same of the file that says that an installation waits to be confirmed.
+pub(super) const UNFINISHED_PENDING: &str = "pending.new";
+
 /// The longest record, in bytes: a configuration and its rules, with room to spare.
 pub(super) const LARGEST: u64 = 64 << 20;
 
@@ -160,9 +163,30 @@ impl Store {
         Ok(())
     }
 
-    /// Goes on without the locks that another process has.
-    pub fn go_without_lock(&mut self) {
+    /// Goes on without the lock, which another process has or the kernel refuses now, with the directory of `files`.
+    pub fn go_without_lock(&mut self, files: &Self) {
+        self.place = files.place.clone();
         self.usable = matches!(self.place, Place::Ours(_));
+    }
+
+    /// Removes what a run that was killed has left half-written. The lock must be held.
+    ///
+    /// # Errors
+    /// Something has one of these names that cannot be removed: nothing could be written by way of it either.
+    pub fn sweep_unfinished(&self) -> Result<(), Failure> {
+        for entry in [UNFINISHED, UNFINISHED_PENDING].into_iter().filter_map(|kind| self.entry(kind)) {
+            if !self.usable {
+                continue;
+            }
+            entry.remove().map_err(|error| {
+                let message = format!(
+                    "{} is in the way of a file and cannot be removed: {error}",
+                    entry.path().display()
+                );
+                Failure::new(Exit::Failed, message).hint("look what it is, and remove it")
+            })?;
+        }
+        Ok(())
     }
 
     fn lock_file(&mut self, wait: Duration) -> Result<FileLock, LockError> {

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
-use super::pending::{LOG, PENDING, UNFINISHED as UNFINISHED_PENDING};
-use super::store::{LOCK, RECORD, Store, UNFINISHED};
+use super::pending::{LOG, PENDING};
+use super::store::{LOCK, RECORD, Store, UNFINISHED, UNFINISHED_PENDING};
 use crate::sys::alive::{self, Alive};
 use crate::sys::files::Dir;
 use crate::sys::lock::FileLock;

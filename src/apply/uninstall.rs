@@ -45,6 +45,8 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     let tools = find_tools(config)?;
     store.lock(PATIENCE + Duration::from_secs(config.wait.into()))?;
     sweep::sweep(&store);
+    // What cannot be removed keeps nothing else from going.
+    let _ = store.sweep_unfinished();
     let on_trial = matches!(pending::trial(&store), Ok(Some(_)));
     let found = store.find()?;
     let hides_address = found.hides_address();

@@ -73,8 +73,9 @@ pub fn broken(marks: &Marks, goal: Goal, seen: &Seen<'_>) -> Vec<String> {
     if goal == Goal::Trial && goes_back(seen) {
         let mut left = seen.after.differences(&marks.before);
         // Killed before the process was made that waits, the program changed nothing. Nobody is left to remove the file
-        // that tells of the trial; who reads it finds the trial abandoned, and the next run replaces it.
-        let is_file = |part: &String| part.ends_with(".pending");
+        // that tells of the trial, whole or half-written; who reads it finds the trial abandoned, and the next run
+        // replaces it.
+        let is_file = |part: &String| part.ends_with(".pending") || part.ends_with(".pending.new");
         let unchanged = seen.then.differences(&marks.before).iter().all(is_file);
         if seen.run.signal == Some(Signal::SIGKILL as i32) && unchanged {
             left.retain(|part| !is_file(part));

@@ -6,6 +6,7 @@ mod damaged;
 mod environment;
 mod hangs;
 mod kills;
+mod leftovers;
 mod locks;
 mod names;
 mod native;
