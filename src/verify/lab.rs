@@ -35,6 +35,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The longest name of an interface, in bytes (`IFNAMSIZ`, without the final zero).
 const NAME_BYTES: usize = 15;
 
+/// How the hardware address of this end begins: locally administered, and then "tp".
+const HARDWARE: [u8; 3] = [2, 0x74, 0x70];
+
+/// How long the interfaces of a proof that was killed may take to go. The kernel removes a network namespace that
+/// nobody has any more on the side, mostly within milliseconds.
+const GOING: Duration = Duration::from_secs(2);
+
 /// The other end's name; it is alone there.
 const OTHER: &str = "eth0";
 
@@ -54,7 +61,8 @@ impl Lab {
             Namespace::make().map_err(|error| format!("no network namespace can be made: {error}"))?;
         let mut device = format!("{name}{:08x}", dice.below(u32::MAX));
         device.truncate(NAME_BYTES);
-        let mut hardware_address = [2, 0x74, 0x70, 0, 0, 0];
+        let [first, second, third] = HARDWARE;
+        let mut hardware_address = [first, second, third, 0, 0, 0];
         for byte in &mut hardware_address[3..] {
             *byte = u8::try_from(dice.below(256)).unwrap_or_default();
         }
@@ -192,6 +200,17 @@ impl Lab {
             (IpAddr::V6(_), present) => present.unwrap_or(128),
         };
         exists_already(link::add_route(&self.device, addr, prefix, link::LAST_RESORT))
+    }
+}
+
+/// Waits until the interfaces of a proof that was killed are gone: their addresses and routes would be taken for the
+/// host's own, and vanish while they are used. Those of another proof that is alive, where somebody keeps both from
+/// knowing of each other, stay.
+pub fn wait_for_the_last_one(budget: &Budget) {
+    match link::wait_until_gone(HARDWARE, budget.until(Stage::Preparing, GOING)) {
+        Ok(true) => {}
+        Ok(false) => tracing::debug!("interfaces of another proof are still there"),
+        Err(error) => tracing::debug!("cannot look for interfaces of another proof: {error}"),
     }
 }
 

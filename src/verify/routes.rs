@@ -47,7 +47,7 @@ pub fn departures(family: Family, users: &[u32], loopback: &str) -> BTreeSet<Roa
     found
 }
 
-/// Whether it is an interface of a proof, perhaps of one that was killed, which the next one removes.
+/// Whether it is an interface of another proof, perhaps of one that was killed, which the kernel is about to remove.
 fn is_temporary(interface: &str) -> bool {
     let number = interface.strip_prefix(super::ground::TEMPORARY);
     number.is_some_and(|number| number.len() == 8 && number.bytes().all(|byte| byte.is_ascii_hexdigit()))

@@ -15,7 +15,7 @@ use super::flows::{ProbeRoad, Road, Stand};
 use super::ground::{self, Dice, Ends, Taken};
 use super::guests;
 use super::judge::{Bench, Holders};
-use super::lab::Lab;
+use super::lab::{self, Lab};
 use super::loopback;
 use super::others::{self, Asked};
 use super::probe::Field;
@@ -60,6 +60,7 @@ pub fn run(
         IpFamilyMode::DualStack if facts.ipv6 == Ipv6Support::Available => Family::BOTH.to_vec(),
         _ => vec![Family::V4],
     };
+    lab::wait_for_the_last_one(budget);
     let in_use = in_use();
     let roads = Roads::find(config, facts, &families);
     // Before there are any of our own.

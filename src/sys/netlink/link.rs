@@ -139,6 +139,23 @@ pub fn wait_until_running(name: &str, deadline: Instant) -> io::Result<()> {
     }
 }
 
+/// Waits until no interface has a hardware address that begins so; whether that is so at the deadline.
+///
+/// # Errors
+/// The kernel's.
+pub fn wait_until_gone(hardware: [u8; 3], deadline: Instant) -> io::Result<bool> {
+    loop {
+        let there = getifaddrs()?.any(|interface| {
+            let link = interface.address.as_ref().and_then(|address| address.as_link_addr());
+            link.and_then(|link| link.addr()).is_some_and(|address| address.starts_with(&hardware))
+        });
+        if !there || Instant::now() >= deadline {
+            return Ok(!there);
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
 /// Between two looks at an interface.
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -350,7 +367,13 @@ mod tests {
                     .and_then(|a| a.as_sockaddr_in6().map(|six| six.ip().is_unicast_link_local()))
                     .unwrap_or(false)
             }));
-            remove("tpvtest0").unwrap();
+            assert!(!wait_until_gone([2, 0, 0], Instant::now()).unwrap());
+            assert!(wait_until_gone([2, 0, 1], Instant::now()).unwrap());
+            std::thread::scope(|scope| {
+                let removing = scope.spawn(|| remove("tpvtest0").unwrap());
+                assert!(wait_until_gone([2, 0, 0], Instant::now() + Duration::from_secs(60)).unwrap());
+                removing.join().unwrap();
+            });
             assert!(remove("tpvtest0").is_err());
         })
         .unwrap();

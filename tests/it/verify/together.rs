@@ -4,9 +4,11 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
 use super::verify;
+use crate::support::command::must;
 use crate::support::firewall::Family;
 use crate::support::lab::each_backend;
 use crate::support::mesh::Mesh;
+use crate::support::tracer::{Then, trace};
 use crate::support::{APP, Lab, Variant, as_user, names};
 
 /// Somebody who verifies, for as long as this value lives.
@@ -66,5 +68,31 @@ fn a_stranger_is_not_waited_for() {
         let said = verify(lab, &[]);
         said.all_pass();
         assert!(said.run.stderr.contains(&format!("user {APP} has taken its name")), "{}", said.run.stderr);
+    });
+}
+
+/// The kernel removes the interfaces of a proof that was killed on the side. Until then every address would be in use.
+#[test]
+fn what_is_left_of_a_killed_one_is_waited_for() {
+    Lab::enter(|lab| {
+        lab.install(Variant::Nft, &[]).succeeds();
+        let link = |line: &str| must("ip", &line.split(' ').collect::<Vec<_>>());
+        link("link add tpv01234567 address 02:74:70:00:00:01 type veth peer name tpvpeer");
+        for end in ["tpv01234567", "tpvpeer"] {
+            link(&format!("link set {end} up"));
+        }
+        for network in ["192.0.2.1/24", "198.51.100.1/24", "203.0.113.1/24"] {
+            link(&format!("addr add {network} dev tpv01234567"));
+        }
+        let mut left = true;
+        let run = trace(&lab.program().args(["verify", "-o", "json"]), |call, _| {
+            if call.number == libc::SYS_clock_nanosleep && left {
+                left = false;
+                link("link del tpv01234567");
+            }
+            Then::GoOn
+        });
+        let run = run.exits(0);
+        assert!(!left && !run.stdout.contains("documentation address is in use"), "{run}");
     });
 }
