@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::{InterfaceFlags, if_nametoindex};
-use nix::sys::socket::SockProtocol;
+use nix::sys::socket::{LinkAddr, SockProtocol};
 
 use super::message::{Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, Request, nest};
 use super::{Socket, absent};
@@ -147,7 +147,7 @@ pub fn wait_until_gone(hardware: [u8; 3], deadline: Instant) -> io::Result<bool>
     loop {
         let there = getifaddrs()?.any(|interface| {
             let link = interface.address.as_ref().and_then(|address| address.as_link_addr());
-            link.and_then(|link| link.addr()).is_some_and(|address| address.starts_with(&hardware))
+            link.and_then(LinkAddr::addr).is_some_and(|address| address.starts_with(&hardware))
         });
         if !there || Instant::now() >= deadline {
             return Ok(!there);
