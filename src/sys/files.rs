@@ -131,18 +131,7 @@ impl Dir {
     /// It is not there, or another user can write it or put another one in its place.
     pub fn open(path: &Path) -> Result<Self, NoDir> {
         let failed = |source| NoDir::Io { path: path.to_owned(), source };
-        let parent = path.parent().unwrap_or(Path::new("/"));
-        // Of a symbolic link, the place to which it leads.
-        let parent = fs::canonicalize(parent).map_err(failed)?;
-        for above in parent.ancestors() {
-            let found = fs::metadata(above).map_err(failed)?;
-            let owners: &[u32] = if above == parent { &[] } else { &[OVERFLOW] };
-            if let Some(how) = in_others_hands(found.uid(), found.mode(), owners) {
-                let what = format!("{}, in which {} is, {how}", above.display(), path.display());
-                return Err(NoDir::Foreign(what));
-            }
-        }
-        let real = parent.join(path.file_name().unwrap_or_default());
+        let real = place(path)?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = match nix::fcntl::open(&real, flags, Mode::empty()) {
             Ok(fd) => fd,
@@ -364,6 +353,27 @@ fn must_be_ours(file: &FileStat) -> Result<(), Unread> {
         SFlag::S_IFSOCK => "a socket",
         _ => "a device",
     }))
+}
+
+/// Where a path leads but for its last name, in a directory in which no other user can put something else in the place of
+/// what is there.
+///
+/// # Errors
+/// Another user can, or there is no such directory.
+pub fn place(path: &Path) -> Result<PathBuf, NoDir> {
+    let failed = |source| NoDir::Io { path: path.to_owned(), source };
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    // Of a symbolic link, the place to which it leads.
+    let parent = fs::canonicalize(parent).map_err(failed)?;
+    for above in parent.ancestors() {
+        let found = fs::metadata(above).map_err(failed)?;
+        let owners: &[u32] = if above == parent { &[] } else { &[OVERFLOW] };
+        if let Some(how) = in_others_hands(found.uid(), found.mode(), owners) {
+            let what = format!("{}, in which {} is, {how}", above.display(), path.display());
+            return Err(NoDir::Foreign(what));
+        }
+    }
+    Ok(parent.join(path.file_name().unwrap_or_default()))
 }
 
 /// How others can put another directory in the place of one that is in this one.

@@ -33,24 +33,25 @@ pub(super) fn holder_of(locks: &str, device: u64, inode: u64) -> Option<Holder> 
     let pid = if Path::new(&format!("/proc/{taker}")).exists() {
         taker
     } else {
-        heir(device, inode).unwrap_or(taker)
+        heirs(device, inode).first().copied().unwrap_or(taker)
     };
     Some(process(pid))
 }
 
-/// A process with an open file that has the lock; `/proc/PID/fdinfo` lists a file's locks in the form of
+/// The processes with an open file that has the lock; `/proc/PID/fdinfo` lists a file's locks in the form of
 /// `/proc/locks`.
-fn heir(device: u64, inode: u64) -> Option<u32> {
-    let numbers =
-        std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    numbers.into_iter().find(|pid: &u32| {
+pub(super) fn heirs(device: u64, inode: u64) -> Vec<u32> {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let has_it = |pid: &u32| {
         let Ok(files) = std::fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return false };
         files.filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok()).any(|info| {
             info.lines()
                 .filter_map(|line| line.strip_prefix("lock:"))
                 .any(|line| pid_of(line, device, inode).is_some())
         })
-    })
+    };
+    numbers.filter(has_it).collect()
 }
 
 /// A process with an open socket of this inode; seen only by those who may look into other users' processes.
@@ -70,9 +71,14 @@ pub fn socket_holder(inode: u32) -> Option<Holder> {
 /// The user as which a process sends, which can be another one than made its sockets: many make them as root first
 /// (the fourth number behind `Uid:`, `proc_pid_status(5)`).
 pub fn user_of(pid: u32) -> Option<u32> {
+    users_of(pid)?.get(3).copied()
+}
+
+/// The real, effective, saved and file system UID of a process.
+pub(super) fn users_of(pid: u32) -> Option<Vec<u32>> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    line.split_ascii_whitespace().nth(3)?.parse().ok()
+    line.split_ascii_whitespace().map(|number| number.parse().ok()).collect()
 }
 
 /// A process and those that started it, from itself to the first one of all.

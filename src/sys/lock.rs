@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::files::Entry;
 pub use super::holder::Holder;
-use super::holder::holder_of;
+use super::holder::{heirs, holder_of, users_of};
 use super::poll;
 use super::signal::{self, Interrupted, Wait};
 
@@ -179,6 +179,31 @@ fn flock(file: &File, operation: libc::c_int) -> Result<(), Errno> {
 pub fn holder(path: &Path) -> Option<Holder> {
     let file = std::fs::metadata(path).ok()?;
     holder_of(&std::fs::read_to_string("/proc/locks").ok()?, file.dev(), file.ino())
+}
+
+/// Who keeps a file locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keepers {
+    /// Nobody, as far as that is to be seen.
+    Nobody,
+    /// This user's processes alone.
+    Root,
+    /// Another user's process has it too, or nobody sees who has it.
+    Others,
+}
+
+/// Who can let go of the flock on a file: all processes that have the open file, whoever took it. Root's processes that
+/// another user started, set-user-ID, count as that user's.
+pub fn keepers(path: &Path) -> Keepers {
+    let Ok(file) = std::fs::metadata(path) else { return Keepers::Nobody };
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    if holder_of(&locks, file.dev(), file.ino()).is_none() {
+        return Keepers::Nobody;
+    }
+    let user = nix::unistd::geteuid().as_raw();
+    let all = heirs(file.dev(), file.ino());
+    let ours = |pid: &u32| users_of(*pid).is_some_and(|users| users.iter().all(|of| *of == user));
+    if !all.is_empty() && all.iter().all(ours) { Keepers::Root } else { Keepers::Others }
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Says where the legacy programs have their lock. It is passed on, because everybody has to take the same one.
 /// `XTABLES_LIBDIR` is not: programs load code from there.
-const LOCK_VARIABLE: &str = "XTABLES_LOCKFILE";
+pub const LOCK_VARIABLE: &str = "XTABLES_LOCKFILE";
 
 /// The caller's lock file of xtables, if it names one that does not depend on the working directory.
 pub fn xtables_lock() -> Option<PathBuf> {

@@ -1,15 +1,14 @@
 //! Hands a family's changes to the kernel.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::passing::Passing;
 use crate::plan::Table;
-use crate::sys::lock::{self, Holder};
+use crate::sys::lock::{Holder, holder};
 use crate::sys::run::{self, Command, Output, RunError};
 
+use super::lock;
 use super::refusal::Refusal;
 use super::tools::{Programs, Variant};
 
@@ -145,6 +144,10 @@ impl Commit {
         args.push("--noflush".to_owned());
         let mut command = Command::new(&programs.restore, args, deadline);
         command.stdin = script.into_bytes();
+        if variant == Variant::Legacy {
+            let other = lock::another().map(|path| (run::LOCK_VARIABLE.into(), path.into()));
+            command.env.extend(other);
+        }
         Self { variant, command }
     }
 
@@ -175,15 +178,7 @@ impl Commit {
     }
 
     fn judge(&self, output: Result<Output, RunError>) -> Result<(), CommitError> {
-        let mut output = output.map_err(|source| self.failed(source))?;
-        // Where it can be opened, only that one call failed, perhaps after a table was committed: to commit all again
-        // would do that twice.
-        if self.variant == Variant::Legacy && cannot_open_lock(&output) && !opens(&xtables_lock()) {
-            tracing::info!("the xtables lock cannot be made; the network namespace itself is locked instead");
-            let mut command = self.command.clone();
-            command.env.push(("XTABLES_LOCKFILE".into(), NAMESPACE_LOCK.into()));
-            output = run::run(&command).map_err(|source| self.failed(source))?;
-        }
+        let output = output.map_err(|source| self.failed(source))?;
         if output.success() && !output.unread {
             return Ok(());
         }
@@ -195,6 +190,7 @@ impl Commit {
         }
         let (program, ending) = (self.command.program.clone(), output.ending());
         if refusal.is_busy() {
+            lock::waited();
             return Err(CommitError::Busy { holder: self.holder(), words: refusal.words });
         }
         if output.is_passing() || cannot_open_lock(&output) {
@@ -209,7 +205,7 @@ impl Commit {
 
     /// Who has the xtables lock. Asked only when it matters, while the holder is likely to be there still.
     fn holder(&self) -> Option<Holder> {
-        (self.variant == Variant::Legacy).then(|| lock::holder(&xtables_lock())).flatten()
+        (self.variant == Variant::Legacy).then(|| holder(&lock::path())).flatten()
     }
 }
 
@@ -250,37 +246,6 @@ impl Working<'_> {
     }
 }
 
-/// What can be locked where no file can be made, as on a read-only /run: it is the same for every process that could
-/// change the same rules. Programs older than 1.8.6 do not know the variable, and do not insist on the lock either.
-const NAMESPACE_LOCK: &str = "/proc/self/ns/net";
-
 fn cannot_open_lock(output: &Output) -> bool {
     !output.success() && String::from_utf8_lossy(&output.stderr).contains("can't open lock file")
-}
-
-/// Whether the file can be opened, or made, as the legacy programs do. It is not waited for the reader of a FIFO.
-fn opens(lock: &Path) -> bool {
-    let how = libc::O_NONBLOCK | libc::O_NOCTTY;
-    OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(how).open(lock).is_ok()
-}
-
-/// Where the legacy programs lock (`XT_LOCK_NAME` in their source).
-fn xtables_lock() -> PathBuf {
-    run::xtables_lock().unwrap_or_else(|| PathBuf::from("/run/xtables.lock"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nobody_waits_for_the_reader_of_a_fifo() {
-        let dir = std::env::temp_dir().join(format!("tproxy-commit-{}", std::process::id()));
-        std::fs::create_dir(&dir).unwrap();
-        let fifo = dir.join("lock");
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let opened = (opens(&fifo), opens(&dir.join("file")));
-        std::fs::remove_dir_all(&dir).unwrap();
-        assert_eq!(opened, (false, true));
-    }
 }

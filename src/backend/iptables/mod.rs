@@ -5,6 +5,7 @@ pub mod decode;
 pub mod infer;
 pub mod legacy;
 pub mod lines;
+mod lock;
 pub mod observe;
 pub mod owned;
 mod piecewise;

@@ -22,6 +22,7 @@ mod tools;
 mod unreadable;
 mod users;
 mod waits;
+mod xtables;
 
 use crate::support::firewall;
 use crate::support::snapshot::Snapshot;
