@@ -13,6 +13,7 @@ use crate::host::{self, HostFacts, Interfaces, Ipv6Support, PASSTHROUGH};
 use crate::passing::Passing;
 use crate::plan::{self, Family};
 use crate::present::{Action, Receipt};
+use crate::status::model::Finding;
 use crate::verify::turn::{self, Turn};
 
 use super::confirm::{self, Guard};
@@ -29,7 +30,7 @@ use super::store::{Phase, State, Store};
 use super::transaction::{Refused, Session};
 use super::undo::Undo;
 use super::warnings::Warnings;
-use super::{owners, persist, refused, show, ssh, stop, sweep, translated};
+use super::{first, owners, persist, refused, show, ssh, stop, sweep, translated};
 
 /// How long another run of ours is waited for, beyond the wait for the xtables lock.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -304,6 +305,7 @@ impl<'a> Install<'a> {
         changed: bool,
     ) -> Result<(), Failure> {
         self.warnings.say();
+        self.say_who_comes_first(before, &goal.redirected());
         let format = self.request.format;
         let mut proof = None;
         if self.request.verify {
@@ -342,6 +344,16 @@ impl<'a> Install<'a> {
         show::installed(&receipt, proof.as_ref(), guard.as_ref(), format);
         let Some(guard) = guard else { return Ok(()) };
         guard.announce(trial.is_some_and(|trial| trial.stay), format)
+    }
+
+    /// Known only when the rules are there.
+    fn say_who_comes_first(&mut self, before: &Scene, families: &[Family]) {
+        let config = &self.request.config;
+        for Finding { what, fix } in
+            first::findings(config, &self.facts, self.backend, families, &before.iptables)
+        {
+            self.warnings.warn(what, fix);
+        }
     }
 
     fn persist(&mut self) -> Result<(), Failure> {

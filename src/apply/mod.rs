@@ -4,6 +4,7 @@ pub mod confirm;
 pub(crate) mod degrade;
 mod dns_flows;
 pub(crate) mod facts;
+mod first;
 mod found;
 pub(crate) mod guests;
 mod install;

@@ -247,7 +247,7 @@ fn place_of(difference: &Difference) -> String {
 }
 
 fn ahead_lines(text: &mut String, ahead: &Ahead) {
-    let Ahead { whose, family, place, rule, traffic, all, packets, fix: next, .. } = ahead;
+    let Ahead { whose, family, place, rule, traffic, all, unsure, packets, fix: next, .. } = ahead;
     let met = packets.map_or(String::new(), |packets| format!(", {packets} packets so far"));
     let part = if *all { "all" } else { "some" };
     let traffic = match *traffic {
@@ -255,7 +255,8 @@ fn ahead_lines(text: &mut String, ahead: &Ahead) {
         "inbound" => "incoming TCP",
         _ => "DNS questions",
     };
-    let what = format!("{} takes {part} {family} {traffic}{met}", escape(whose));
+    let takes = if *unsure { "may take" } else { "takes" };
+    let what = format!("{} {takes} {part} {family} {traffic}{met}", escape(whose));
     paragraph(text, "  ", "    ", &what);
     paragraph(text, "    ", "      ", &format!("{}: {}", escape(place), escape(rule)));
     fix(text, next);
@@ -386,6 +387,7 @@ mod tests {
             rule: "-m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES".into(),
             traffic: "outbound",
             all: false,
+            unsure: false,
             packets: Some(42),
             fix: "install with --redirect-outbound-insert-instead-of-append".into(),
         }];

@@ -136,6 +136,7 @@ fn ahead(ahead: &Ahead) -> Value {
         "rule": ahead.rule,
         "traffic": ahead.traffic,
         "takes": if ahead.all { "all" } else { "part" },
+        "certain": !ahead.unsure,
         "packets": ahead.packets,
         "fix": ahead.fix,
     })

@@ -1,6 +1,7 @@
 //! Looks at the host and puts the report together. Reads only.
 
 mod facts;
+mod foreign;
 mod native;
 mod parts;
 mod reading;
@@ -199,6 +200,8 @@ impl Look {
         report.listeners = listeners(report.ports, &planned, facts.sidecar_uid);
         report.ahead = ahead::of_ours(&situation, variant, &native, &Ours::of(&self.config, &facts));
         self.say_what_is_elsewhere(&native, &report.ahead, |_| Some(ahead::IPTABLES));
+        let ours = Ours::of(&self.config, &facts);
+        self.say_who_may_come_first(backend, &planned, &native, &situation, &ours);
         self.say_who_bypasses(facts.sidecar_uid, report.ports);
         self.say_more(&situation, variant);
         self.say_what_is_unread(&unreadable, Some(variant));

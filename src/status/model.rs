@@ -293,6 +293,8 @@ pub struct Ahead {
     pub traffic: &'static str,
     /// All of it, and not only a part.
     pub all: bool,
+    /// Whether the kernel does not tell if it comes first.
+    pub unsure: bool,
     /// How many packets it has met.
     pub packets: Option<u64>,
     /// How to come first.

@@ -57,10 +57,11 @@ impl Look {
             None => finding.what.clone(),
         });
         let ahead = report.ahead.iter().take(SHOWN).map(|ahead| {
-            let Ahead { whose, family, place, rule, traffic, all, fix, .. } = ahead;
+            let Ahead { whose, family, place, rule, traffic, all, unsure, fix, .. } = ahead;
+            let takes = if *unsure { "may take" } else { "takes" };
             let part = if *all { "" } else { "part of " };
             let rule = escaped(rule);
-            format!("{whose} takes {part}the {traffic} {family} traffic before the redirection, by '{rule}' in {place}; {fix}")
+            format!("{whose} {takes} {part}the {traffic} {family} traffic before the redirection, by '{rule}' in {place}; {fix}")
         });
         let more = report.ahead.len().saturating_sub(SHOWN);
         let more = (more > 0).then(|| {

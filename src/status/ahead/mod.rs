@@ -7,6 +7,7 @@
 mod exempt;
 mod native;
 mod rules;
+mod tie;
 
 use std::net::IpAddr;
 
@@ -21,6 +22,7 @@ use super::model::Ahead;
 pub use exempt::exempted;
 use native::Stand;
 pub use native::{IPTABLES, elsewhere, may_be_ahead};
+pub use tie::{Place, chains_at, install_findings, status_notes};
 
 /// The traffic that is ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,7 +141,7 @@ pub fn of_ours(situation: &Situation, variant: Variant, native: &Ruleset, ours: 
             found.extend(rules::other_variant(situation, (variant, family), traffic, ours));
             // What no program was asked for is seen as the kernel has it.
             let compat = situation.saved((Variant::Nft, family)).is_none();
-            let stand = Stand { priority: native::IPTABLES, own_table: false, compat };
+            let stand = Stand { compat, ..Stand::iptables(variant) };
             found.extend(native::ahead(native, family, traffic, ours, stand));
         }
     }
@@ -163,7 +165,7 @@ pub fn of_own_table(
             if priority >= native::IPTABLES {
                 found.extend(rules::legacy(situation, family, traffic, ours));
             }
-            let stand = Stand { priority, own_table: true, compat: true };
+            let stand = Stand::own_table(priority);
             found.extend(native::ahead(native, family, traffic, ours, stand));
         }
     }
@@ -180,11 +182,11 @@ pub fn translating_dns(situation: &Situation, native: &Ruleset, family: Family, 
     let nat = |chain: &&HookedChain| chain.kind == ChainType::Nat;
     let native = Ruleset {
         hooked: native.hooked.iter().filter(nat).cloned().collect(),
-        others: Vec::new(),
         rules: native.rules.clone(),
+        ..Ruleset::default()
     };
     let compat = situation.saved((Variant::Nft, family)).is_none();
-    let stand = Stand { priority: i32::MAX, own_table: true, compat };
+    let stand = Stand { compat, ..Stand::own_table(i32::MAX) };
     found.extend(native::ahead(&native, family, Traffic::Dns, ours, stand));
     found.retain(|ahead| ahead.whose != "Docker");
     found

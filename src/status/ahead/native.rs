@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::backend::iptables::tools::Variant;
 use crate::backend::nftables::model::TABLE;
 use crate::plan::Family;
+use crate::sys::netlink::ruleset::order::{Called, Turn};
 use crate::sys::netlink::ruleset::{
     Action, ChainType, Condition, FamilyNumber, HookedChain, NativeRule, Ruleset, is_compat,
 };
@@ -26,8 +27,22 @@ pub struct Stand {
     pub priority: i32,
     /// Whether it is a table of our own, beside those of iptables.
     pub own_table: bool,
+    /// Whether it is one of iptables' legacy variant.
+    pub legacy: bool,
     /// Whether the chains of iptables' nft variant are to be told of here too.
     pub compat: bool,
+}
+
+impl Stand {
+    /// In the chains of iptables.
+    pub fn iptables(variant: Variant) -> Self {
+        Self { priority: IPTABLES, own_table: false, legacy: variant == Variant::Legacy, compat: false }
+    }
+
+    /// In a table of our own.
+    pub const fn own_table(priority: i32) -> Self {
+        Self { priority, own_table: true, legacy: false, compat: true }
+    }
 }
 
 const fn number(family: Family) -> FamilyNumber {
@@ -56,6 +71,30 @@ const LATEST: i32 = crate::backend::nftables::lower::NAT_LAST;
 /// Chains at the same hook with an earlier or the same priority that take of this traffic, and those that switch
 /// connection tracking off for it.
 pub fn ahead(ruleset: &Ruleset, family: Family, traffic: Traffic, ours: &Ours, stand: Stand) -> Vec<Ahead> {
+    let all = taking(ruleset, family, traffic, ours, stand).into_iter();
+    all.filter(|(_, turn)| *turn != Some(Turn::After)).map(|(ahead, _)| ahead).collect()
+}
+
+/// Chains with the priority of ours that would take of this traffic if they came first, and whether they do.
+pub fn ties(
+    ruleset: &Ruleset,
+    family: Family,
+    traffic: Traffic,
+    ours: &Ours,
+    stand: Stand,
+) -> Vec<(Ahead, Turn)> {
+    let all = taking(ruleset, family, traffic, ours, stand).into_iter();
+    all.filter_map(|(ahead, turn)| Some((ahead, turn?))).collect()
+}
+
+/// The same, and others with an earlier priority; of equal ones, whether they come before ours.
+fn taking(
+    ruleset: &Ruleset,
+    family: Family,
+    traffic: Traffic,
+    ours: &Ours,
+    stand: Stand,
+) -> Vec<(Ahead, Option<Turn>)> {
     let hook = match traffic {
         Traffic::Inbound => PREROUTING,
         Traffic::Outbound | Traffic::Dns => OUTPUT,
@@ -64,7 +103,7 @@ pub fn ahead(ruleset: &Ruleset, family: Family, traffic: Traffic, ours: &Ours, s
     for rule in &ruleset.rules {
         rules.entry((rule.family, &rule.table, &rule.chain)).or_default().push(rule);
     }
-    let search = Search { rules, family, traffic, ours, stand };
+    let search = Search { ruleset, rules, family, traffic, ours, stand };
     ruleset
         .hooked
         .iter()
@@ -129,6 +168,7 @@ const fn family_name(chain: &HookedChain) -> &'static str {
 type Place<'a> = (FamilyNumber, &'a str, &'a str);
 
 struct Search<'a> {
+    ruleset: &'a Ruleset,
     rules: HashMap<Place<'a>, Vec<&'a NativeRule>>,
     family: Family,
     traffic: Traffic,
@@ -145,7 +185,28 @@ struct Taken<'a> {
 }
 
 impl Search<'_> {
-    fn chain(&self, chain: &HookedChain) -> Option<Ahead> {
+    /// Who comes first, if both have the same priority.
+    fn turn(&self, chain: &HookedChain) -> Option<Turn> {
+        if chain.kind != ChainType::Nat || chain.priority != self.stand.priority {
+            return None;
+        }
+        let own = || {
+            let mut all = self.ruleset.hooked.iter().chain(&self.ruleset.others).filter(|of| is_ours(of));
+            all.find(|of| (of.hook, of.priority) == (chain.hook, chain.priority))
+        };
+        let key = |of: &HookedChain| Called::Chain((of.family, of.table.clone(), of.name.clone()));
+        let ours = match self.stand {
+            Stand { own_table: true, .. } => own().map(key),
+            Stand { legacy: true, .. } => Some(Called::Legacy),
+            _ => {
+                Some(Called::Chain((number(self.family), "nat".to_owned(), self.traffic.chain().to_owned())))
+            }
+        };
+        let place = (number(self.family), chain.hook);
+        Some(ours.map_or(Turn::Unknown, |ours| self.ruleset.order.turn(place, &key(chain), &ours)))
+    }
+
+    fn chain(&self, chain: &HookedChain) -> Option<(Ahead, Option<Turn>)> {
         let taken = self.taken(chain, &chain.name, 0);
         let table = chain.table.to_uppercase();
         let whose = whose([table.as_str(), &chain.table].into_iter().chain(taken.chains));
@@ -159,20 +220,23 @@ impl Search<'_> {
         } else {
             self::place(chain)
         };
-        Some(Ahead {
+        let turn = self.turn(chain);
+        let ahead = Ahead {
             whose,
             family: self.family,
             hook: self.traffic.hook(),
             rule: self::rule(chain),
             traffic: self.traffic.name(),
             all: taken.part == Part::All,
+            unsure: turn == Some(Turn::Unknown),
             packets: taken.packets,
-            fix: self.fix(chain, family),
+            fix: self.fix(chain, family, turn),
             place,
-        })
+        };
+        Some((ahead, turn))
     }
 
-    fn fix(&self, chain: &HookedChain, family: &str) -> String {
+    fn fix(&self, chain: &HookedChain, family: &str, turn: Option<Turn>) -> String {
         let first = match self.traffic {
             Traffic::Outbound => Some("--redirect-outbound-insert-instead-of-append"),
             Traffic::Inbound => Some("--redirect-inbound-insert-instead-of-append"),
@@ -189,8 +253,17 @@ impl Search<'_> {
                 format!("install with {flag} to come first, or exclude that traffic; {list}")
             }
             _ => {
+                let why = match turn {
+                    Some(Turn::Before) => {
+                        "it has the priority of ours and was made later, so it comes first: "
+                    }
+                    Some(Turn::Unknown) => {
+                        "it has the priority of ours, and this kernel does not tell which of the two comes first: "
+                    }
+                    Some(Turn::After) | None => "",
+                };
                 format!(
-                    "exclude that traffic, or give the chain a priority above {}: {list}",
+                    "{why}exclude that traffic, or give the chain a priority above {}; {list}",
                     self.stand.priority
                 )
             }
@@ -267,7 +340,8 @@ mod tests {
         }
     }
 
-    const BESIDE: Stand = Stand { priority: IPTABLES, own_table: false, compat: false };
+    const BESIDE: Stand = Stand { priority: IPTABLES, own_table: false, legacy: false, compat: false };
+    const OWN: Stand = Stand { priority: -95, own_table: true, legacy: false, compat: true };
 
     fn found(priority: i32, rules: Vec<NativeRule>, traffic: Traffic) -> Vec<Ahead> {
         found_by(BESIDE, ChainType::Nat, "t", priority, rules, traffic)
@@ -287,19 +361,20 @@ mod tests {
         let hooked =
             HookedChain { kind, family: BOTH, table: table.into(), name: "out".into(), hook: 3, priority };
         let ours = Ours { sidecar: 5678, outbound: true, inbound: true, dns: Dns::All };
-        ahead(&Ruleset { hooked: vec![hooked], others: vec![], rules }, Family::V4, traffic, &ours, stand)
+        let ruleset = Ruleset { hooked: vec![hooked], rules, ..Ruleset::default() };
+        ahead(&ruleset, Family::V4, traffic, &ours, stand)
     }
 
     #[test]
     fn a_table_of_our_own_stands_where_its_chain_does() {
         let take = || vec![rule("out", &[Condition::Protocol(6)], Action::Redirect)];
         let count = |ours: i32, theirs: i32| {
-            let stand = Stand { priority: ours, own_table: true, compat: true };
+            let stand = Stand { priority: ours, ..OWN };
             found_by(stand, ChainType::Nat, "t", theirs, take(), Traffic::Outbound).len()
         };
         assert_eq!([count(-95, -100), count(-95, -95), count(-95, -90)], [1, 1, 0]);
         assert_eq!([count(-105, -106), count(-105, -105), count(-105, -100)], [1, 1, 0]);
-        let stand = Stand { priority: -95, own_table: true, compat: true };
+        let stand = OWN;
         let fix = |theirs: i32| {
             found_by(stand, ChainType::Nat, "t", theirs, take(), Traffic::Outbound)[0].fix.clone()
         };
@@ -332,7 +407,7 @@ mod tests {
         let ruleset = Ruleset {
             hooked: vec![chain("t", 3, -101), chain("usual", 3, -100), chain(TABLE, 3, -105)],
             others: vec![chain("late", 3, -50), chain("postrouting", 4, 100)],
-            rules: vec![],
+            ..Ruleset::default()
         };
         let said = |taking: &[Ahead]| elsewhere(&ruleset, taking, |hook| (hook == "output").then_some(-95));
         let all = said(&[]);

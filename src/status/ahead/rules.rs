@@ -73,7 +73,23 @@ pub fn other_variant(
 ) -> Vec<Ahead> {
     let search = Search { table: Table::Nat, decide: REDIRECT, return_decides: false, traffic, ours };
     let others = Variant::BOTH.into_iter().filter(|other| *other != variant);
-    others.flat_map(|other| search.run(situation, (other, family), None, OTHER_VARIANT)).collect()
+    let found = others.flat_map(|other| search.run(situation, (other, family), None, OTHER_VARIANT));
+    found.map(|ahead| Ahead { unsure: true, ..ahead }).collect()
+}
+
+/// Rules of others in the chain of ours, wherever ours stand or will stand, that take of this traffic if they come first.
+pub fn in_the_chain(situation: &Situation, place: Place, traffic: Traffic, ours: &Ours) -> Vec<Ahead> {
+    let search = Search { table: Table::Nat, decide: DECIDE, return_decides: true, traffic, ours };
+    search.run(situation, place, None, "")
+}
+
+/// Those of them that stand behind ours.
+pub fn behind(situation: &Situation, place: Place, traffic: Traffic, ours: &Ours) -> Vec<Ahead> {
+    let before = same_chain(situation, place, traffic, ours);
+    let mut all = in_the_chain(situation, place, traffic, ours);
+    // What stands before ours is found first.
+    drop(all.drain(..before.len().min(all.len())));
+    if our_place(situation, place, traffic).is_some() { all } else { Vec::new() }
 }
 
 /// Legacy rules, which stand before what is appended to our own table.
@@ -150,6 +166,7 @@ impl Search<'_> {
                     rule: rule.args.clone(),
                     traffic: self.traffic.name(),
                     all: taken.part == Part::All,
+                    unsure: false,
                     packets: taken.packets,
                     fix: fix.to_owned(),
                 })

@@ -133,6 +133,7 @@ impl Look {
             let at_hook = Traffic::ALL.into_iter().filter(|traffic| traffic.hook() == hook);
             at_hook.filter_map(priority).max()
         });
+        self.say_who_may_come_first(Backend::Nftables, &installed, &native, &situation, &ours);
         self.say_who_bypasses(uid, report.ports);
         self.say_more_of(observed, &situation);
         self.say_what_is_unread(&unread, None);

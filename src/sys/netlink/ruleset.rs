@@ -6,6 +6,7 @@
 //! matches and targets those of `xt_{addrtype,owner,tcpudp,CT}.h` beside it.
 
 mod matched;
+pub mod order;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::list;
 use super::message::{Message, NLM_F_DUMP, Request, attributes};
 use matched::{matched, native16};
+use order::Order;
 
 const NEWCHAIN: u16 = 0x0a03;
 const GETCHAIN: u16 = 0x0a04;
@@ -34,6 +36,8 @@ pub struct Ruleset {
     pub others: Vec<HookedChain>,
     /// The rules of those that were wanted, and of the chains that they lead to.
     pub rules: Vec<NativeRule>,
+    /// Who comes first of those at the same place.
+    pub order: Order,
 }
 
 /// A table's family as the kernel numbers it: 1 both, 2 IPv4, 10 IPv6, others.
@@ -118,13 +122,22 @@ pub enum Action {
     Other,
 }
 
-/// Reads the chains that `wanted` picks, and the chains that they lead to. Empty where the kernel has no `nf_tables`.
+/// Reads the chains that `wanted` picks, and the chains that they lead to. Those of dormant tables are left out, because
+/// no packet meets them. Empty where the kernel has no `nf_tables`.
 ///
 /// # Errors
 /// The kernel's.
 pub fn read(wanted: impl Fn(&HookedChain) -> bool) -> io::Result<Ruleset> {
     let header = [AF_UNSPEC, 0, 0, 0];
-    let all = list(&Request::new(GETCHAIN, NLM_F_DUMP, &header, &[]), hooked_chain)?;
+    let mut all = list(&Request::new(GETCHAIN, NLM_F_DUMP, &header, &[]), hooked_chain)?;
+    if all.is_empty() {
+        return Ok(Ruleset::default());
+    }
+    let dormant = order::dormant()?;
+    all.retain(|chain| {
+        !dormant.iter().any(|(family, table)| (*family, table) == (chain.family, &chain.table))
+    });
+    let order = order::read(&all)?;
     let (hooked, others): (Vec<_>, Vec<_>) = all.into_iter().partition(wanted);
     let mut rules: Vec<NativeRule> = Vec::new();
     let mut asked: BTreeSet<(FamilyNumber, String, String)> = BTreeSet::new();
@@ -144,7 +157,7 @@ pub fn read(wanted: impl Fn(&HookedChain) -> bool) -> io::Result<Ruleset> {
         }));
         rules.extend(found);
     }
-    Ok(Ruleset { hooked, others, rules })
+    Ok(Ruleset { hooked, others, rules, order })
 }
 
 /// Whether it is a chain of iptables, which its own programs read.

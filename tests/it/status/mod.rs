@@ -5,6 +5,7 @@ mod bad_input;
 mod bystanders;
 mod native;
 mod report;
+mod ties;
 mod untouched;
 mod watch;
 
