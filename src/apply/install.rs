@@ -73,6 +73,8 @@ struct Install<'a> {
     instead: Option<String>,
     /// Whether `::6` is there and may be from an installation whose record could not be read.
     unsure_of_address: bool,
+    /// What a setting of firewalld does to redirected IPv6 connections.
+    ipv6_warning: Option<String>,
 }
 
 impl<'a> Install<'a> {
@@ -83,7 +85,8 @@ impl<'a> Install<'a> {
         let mut store = Store::unlocked()?;
         store.must_answer()?;
         let read = facts::read(config)?;
-        drop(persist::backup());
+        persist::must_answer(config.store_firewalld && config.backend != BackendChoice::Nftables)?;
+        let ipv6_warning = firewalld::ipv6_warning();
         stop::hold_signals()?;
         let tools = Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())?;
         store.lock(PATIENCE + Duration::from_secs(config.wait.into()))?;
@@ -142,6 +145,7 @@ impl<'a> Install<'a> {
             journal: Journal::default(),
             instead: None,
             unsure_of_address,
+            ipv6_warning,
         };
         run.check_ipv6()?;
         if let Some(warning) = translated::warning(&translating) {
@@ -163,7 +167,7 @@ impl<'a> Install<'a> {
         let dual = self.request.config.ip_family_mode == IpFamilyMode::DualStack;
         match &self.facts.ipv6 {
             Ipv6Support::Available if dual => {
-                if let Some(warning) = firewalld::ipv6_warning() {
+                if let Some(warning) = self.ipv6_warning.take() {
                     self.warnings.warn(warning, None);
                 }
                 Ok(())

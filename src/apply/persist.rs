@@ -114,6 +114,22 @@ pub fn backup() -> Option<Backup> {
     firewalld::why_not_here().is_none().then(|| Backup::take(path).ok()).flatten()
 }
 
+/// Reads the file where a run may write it, so that what is wrong with it is said before others wait for this run, and
+/// a file system that does not answer keeps nobody else waiting.
+///
+/// # Errors
+/// The run stores rules in it, and it cannot be read.
+pub fn must_answer(stores: bool) -> Result<(), Failure> {
+    let path = Path::new(firewalld::DIRECT_XML);
+    if !is_to_be_read(path) {
+        return Ok(());
+    }
+    match firewalld::check_readable(path) {
+        Err(failure) if stores => Err(failure.hint("look what it is, or leave --store-firewalld out")),
+        _ => Ok(()),
+    }
+}
+
 /// Whether there may be a file, and it is about this network namespace.
 fn is_to_be_read(path: &Path) -> bool {
     let absent = path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);

@@ -40,7 +40,7 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     // Whatever has to be read from file systems: should one not answer, any signal ends the run here.
     let mut store = Store::unlocked()?;
     store.must_answer()?;
-    drop(persist::backup());
+    persist::must_answer(false)?;
     stop::hold_signals()?;
     let tools = find_tools(config)?;
     store.lock(PATIENCE + Duration::from_secs(config.wait.into()))?;

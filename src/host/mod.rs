@@ -13,7 +13,8 @@ mod user;
 use std::path::Path;
 
 use crate::exit::{Exit, Failure};
-use crate::sys::files;
+use crate::passing::Passing;
+use crate::sys::files::{self, Unread};
 pub use facts::{HostFacts, Ipv6Support, Resolver, Translated};
 pub use guests::{Guests, guests};
 pub use listeners::listeners;
@@ -29,16 +30,27 @@ const LARGEST: u64 = 1 << 20;
 /// The DNS servers of a resolv.conf, and what in it should be looked at: one sentence each.
 ///
 /// # Errors
-/// The file cannot be read, or is no regular file ([`Exit::Usage`]): nobody knows when a pipe ends.
+/// The file cannot be read; see [`unread`].
 pub fn resolvers(path: &Path) -> Result<(Vec<Resolver>, Vec<String>), Failure> {
     let text = files::read(path, LARGEST).map_err(|error| {
-        // What is no file was named by mistake.
-        let exit = if error.is_misnamed() { Exit::Usage } else { Exit::Host };
-        Failure::new(exit, format!("cannot read the DNS servers from {}: {error}", path.display()))
+        unread(&format!("the DNS servers from {}", path.display()), &error)
             .hint("name the file with redirect.dns.resolvConfigPath, or redirect every DNS question with --redirect-all-dns-traffic")
     })?;
     let (resolvers, notes) = parse_resolv_conf(&text);
     Ok((resolvers, notes.into_iter().map(|note| format!("{}: {note}", path.display())).collect()))
+}
+
+/// A file of the host's that was not read. One that is there and is no regular file, is too long, or lets nobody read it
+/// is wrong ([`Exit::Usage`]): nobody knows when a pipe ends. One that is missing is the host's ([`Exit::Host`]), and a lack
+/// of memory or descriptors passes ([`Exit::Failed`]).
+pub fn unread(what: &str, error: &Unread) -> Failure {
+    let exit = match error {
+        Unread::Io(error) if error.is_passing() => Exit::Failed,
+        error if error.is_missing() => Exit::Host,
+        _ => Exit::Usage,
+    };
+    let passing = exit == Exit::Failed;
+    Failure::new(exit, format!("cannot read {what}: {error}")).passing(passing)
 }
 
 /// Whether this process may change the firewall, as far as its user ID says it.

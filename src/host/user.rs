@@ -7,7 +7,12 @@ use crate::exit::{Exit, Failure};
 use crate::sys::files::{self, Unread};
 use crate::sys::run::{Command, RunError, run};
 
+use super::unread;
+
 const PASSWD: &str = "/etc/passwd";
+
+/// Names the user databases that `getent` asks.
+const SERVICES: &str = "/etc/nsswitch.conf";
 
 /// The longest that is read of it, in bytes.
 const LARGEST: u64 = 64 << 20;
@@ -51,8 +56,8 @@ pub fn sidecar_user_takes_a_program(spec: Option<&UserSpec>, cni_mode: bool) -> 
 
 /// The user database.
 trait Users {
-    fn by_uid(&self, uid: u32) -> Result<Option<String>, String>;
-    fn by_name(&self, name: &str) -> Result<Option<u32>, String>;
+    fn by_uid(&self, uid: u32) -> Result<Option<String>, Failure>;
+    fn by_name(&self, name: &str) -> Result<Option<u32>, Failure>;
 }
 
 struct System;
@@ -60,19 +65,24 @@ struct System;
 /// `/etc/passwd` first, and `getent` for a name that is not in it. A lookup through libc would load every
 /// configured name service into this process, and those that ask the network can hold it up for a minute.
 impl Users for System {
-    fn by_uid(&self, uid: u32) -> Result<Option<String>, String> {
-        let text = passwd().map_err(|error| format!("{PASSWD}: {error}"))?;
+    fn by_uid(&self, uid: u32) -> Result<Option<String>, Failure> {
+        let text = passwd().map_err(|error| unread(PASSWD, &error))?;
         Ok(entries(&text).find(|(_, of)| *of == uid).map(|(name, _)| name.to_owned()))
     }
 
-    fn by_name(&self, name: &str) -> Result<Option<u32>, String> {
+    fn by_name(&self, name: &str) -> Result<Option<u32>, Failure> {
         let text = match passwd() {
+            Err(error) if error.is_missing() => String::new(),
             // Those who look names up for others would wait for it too.
-            Err(error) if error.is_misnamed() => return Err(format!("{PASSWD}: {error}")),
-            text => text.unwrap_or_default(),
+            text => text.map_err(|error| unread(PASSWD, &error))?,
         };
         if let Some((_, uid)) = entries(&text).find(|(of, _)| *of == name) {
             return Ok(Some(uid));
+        }
+        if let Err(error) = files::is_regular(SERVICES.as_ref())
+            && error.is_misnamed()
+        {
+            return Err(unread(SERVICES, &error));
         }
         match run(&Command::new("getent", ["passwd", name], DIRECTORY_DEADLINE)) {
             Ok(output) => {
@@ -81,7 +91,7 @@ impl Users for System {
             }
             // A host without it has no other databases either.
             Err(RunError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(Failure::new(Exit::Host, error.to_string())),
         }
     }
 }
@@ -114,10 +124,11 @@ fn find(spec: Option<&UserSpec>, cni_mode: bool, users: &impl Users) -> Result<U
 
 fn numbered(uid: u32, users: &impl Users) -> User {
     // A database that cannot be read says as little about a number as one without it.
-    let name = users.by_uid(uid).unwrap_or_default();
-    let note = name.is_none().then(|| {
-        format!("no user of this host has the UID {uid}; it is taken as the sidecar's all the same")
-    });
+    let (name, why) = match users.by_uid(uid) {
+        Ok(name) => (name, format!("no user in {PASSWD} has the UID {uid}")),
+        Err(failure) => (None, failure.message),
+    };
+    let note = name.is_none().then(|| format!("{why}; {uid} is taken as the sidecar's UID all the same"));
     User { uid, name, note }
 }
 
@@ -125,7 +136,8 @@ fn named(name: &str, users: &impl Users) -> Result<User, Failure> {
     let reason = match users.by_name(name) {
         Ok(Some(uid)) => return Ok(User { uid, name: Some(name.to_owned()), note: None }),
         Ok(None) => String::new(),
-        Err(error) => format!(": {error}"),
+        Err(failure) if failure.exit != Exit::Host => return Err(failure),
+        Err(failure) => format!(": {failure}"),
     };
     let message = format!(
         "the specified UID or username ('{name}') does not refer to a valid user on the host{reason}"
@@ -137,11 +149,15 @@ fn named(name: &str, users: &impl Users) -> Result<User, Failure> {
 }
 
 fn default(users: &impl Users) -> Result<User, Failure> {
-    if let Ok(Some(name)) = users.by_uid(DEFAULT_UID) {
-        return Ok(User { uid: DEFAULT_UID, name: Some(name), note: None });
+    match users.by_uid(DEFAULT_UID) {
+        Ok(Some(name)) => return Ok(User { uid: DEFAULT_UID, name: Some(name), note: None }),
+        Err(failure) if failure.exit != Exit::Host => return Err(failure),
+        _ => {}
     }
-    if let Ok(Some(uid)) = users.by_name(DEFAULT_NAME) {
-        return Ok(User { uid, name: Some(DEFAULT_NAME.to_owned()), note: None });
+    match users.by_name(DEFAULT_NAME) {
+        Ok(Some(uid)) => return Ok(User { uid, name: Some(DEFAULT_NAME.to_owned()), note: None }),
+        Err(failure) if failure.exit != Exit::Host => return Err(failure),
+        _ => {}
     }
     let message = format!(
         "no UID or username provided, and user with the default UID ('{DEFAULT_UID}') or username \
@@ -166,24 +182,25 @@ mod tests {
     struct Fake(&'static [(u32, &'static str)]);
 
     impl Users for Fake {
-        fn by_uid(&self, uid: u32) -> Result<Option<String>, String> {
+        fn by_uid(&self, uid: u32) -> Result<Option<String>, Failure> {
             Ok(self.0.iter().find(|user| user.0 == uid).map(|user| user.1.to_owned()))
         }
 
-        fn by_name(&self, name: &str) -> Result<Option<u32>, String> {
+        fn by_name(&self, name: &str) -> Result<Option<u32>, Failure> {
             Ok(self.0.iter().find(|user| user.1 == name).map(|user| user.0))
         }
     }
 
-    struct Broken;
+    /// With this exit code.
+    struct Broken(Exit);
 
     impl Users for Broken {
-        fn by_uid(&self, _: u32) -> Result<Option<String>, String> {
-            Err("I/O error".into())
+        fn by_uid(&self, _: u32) -> Result<Option<String>, Failure> {
+            Err(Failure::new(self.0, "I/O error"))
         }
 
-        fn by_name(&self, _: &str) -> Result<Option<u32>, String> {
-            Err("I/O error".into())
+        fn by_name(&self, _: &str) -> Result<Option<u32>, Failure> {
+            Err(Failure::new(self.0, "I/O error"))
         }
     }
 
@@ -206,7 +223,7 @@ mod tests {
     #[test]
     fn a_uid_needs_no_entry_but_gets_a_note() {
         assert_eq!(found("4294967294", false, &Fake(&[])), Ok((4_294_967_294, None, true)));
-        assert_eq!(found("12", false, &Broken), Ok((12, None, true)));
+        assert_eq!(found("12", false, &Broken(Exit::Usage)), Ok((12, None, true)));
     }
 
     #[test]
@@ -226,8 +243,13 @@ mod tests {
             "the specified UID or username ('ghost') does not refer to a valid user on the host"
         );
         assert!(failure.hint.unwrap().contains("useradd --system"));
-        let failure = found("ghost", false, &Broken).unwrap_err();
+        let failure = found("ghost", false, &Broken(Exit::Host)).unwrap_err();
         assert!(failure.message.ends_with("user on the host: I/O error"), "{failure}");
+        for (spec, exit) in
+            [("ghost", Exit::Usage), ("", Exit::Usage), ("ghost", Exit::Failed), ("", Exit::Failed)]
+        {
+            assert_eq!(found(spec, false, &Broken(exit)), Err(Failure::new(exit, "I/O error")));
+        }
         let failure = found("", false, &Fake(&[(0, "root")])).unwrap_err();
         assert_eq!(
             failure.message,

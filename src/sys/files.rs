@@ -90,6 +90,14 @@ pub fn up_to(source: impl Read, limit: u64) -> Result<Vec<u8>, Unread> {
     if bytes.len() as u64 > limit { Err(Unread::TooLarge(limit)) } else { Ok(bytes) }
 }
 
+/// Whether what others are about to read is a regular file. It is not opened.
+///
+/// # Errors
+/// It is none, or is not there.
+pub fn is_regular(path: &Path) -> Result<(), Unread> {
+    must_be_a_file(&fs::metadata(path)?)
+}
+
 fn must_be_a_file(file: &fs::Metadata) -> Result<(), Unread> {
     let kind = file.file_type();
     Err(Unread::NotAFile(match kind {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::back::{self, Back};
 use super::{Error, SKELETON, merge, remove};
 use crate::exit::{Exit, Failure};
+use crate::host::unread;
 use crate::plan::Plan;
 use crate::sys::files;
 
@@ -155,7 +156,7 @@ fn read(path: &Path) -> Result<Option<Text>, Failure> {
     match files::read(path, LARGEST) {
         Ok(bytes) => Ok(Some(Text::decode(bytes))),
         Err(error) if error.is_missing() => Ok(None),
-        Err(error) => Err(Failure::new(Exit::Failed, format!("cannot read {}: {error}", path.display()))),
+        Err(error) => Err(unread(&path.display().to_string(), &error)),
     }
 }
 

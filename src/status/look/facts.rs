@@ -6,7 +6,7 @@ use crate::apply::degrade::Degraded;
 use crate::backend::iptables::infer::{self, Inferred};
 use crate::backend::iptables::tools::Variant;
 use crate::backend::iptables::typed::TypedRule;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Interfaces, Ipv6Support, Resolver};
 use crate::plan::{self, Family};
 
@@ -96,6 +96,9 @@ impl Look {
                         ),
                         fix,
                     )),
+                    Err(failure) if failure.exit != Exit::Host => self.notes.push(Finding::note(format!(
+                        "the sidecar's user cannot be looked up (the rules are for UID {recorded}): {failure}"
+                    ))),
                     Err(failure) => self.problems.push(Finding::new(
                         format!("the sidecar's user is gone (the rules are for UID {recorded}): {failure}"),
                         fix,

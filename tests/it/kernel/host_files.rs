@@ -125,6 +125,26 @@ each_iptables_variant! {
         assert_eq!(read(), edited.replacen("</direct>", added, 1));
     }
 
+    fn what_is_no_file_is_named_before_any_lock(lab, variant) {
+        own_etc(lab);
+        firewalld_is_here();
+        for (what, words) in [("a FIFO", "it is a FIFO"), ("a device", "it is a device"), ("a long file", "it is larger than 32 MiB")] {
+            fs::remove_file(DIRECT_XML).expect("ours");
+            match what {
+                "a FIFO" => nix::unistd::mkfifo(DIRECT_XML, nix::sys::stat::Mode::S_IRUSR).expect("a private /etc"),
+                "a device" => std::os::unix::fs::symlink("/dev/zero", DIRECT_XML).expect("a private /etc"),
+                _ => fs::File::create(DIRECT_XML).and_then(|file| file.set_len(33 << 20)).expect("a private /etc"),
+            }
+            let run = lab.install(variant, STORED).exits(2).says(&format!("cannot read {DIRECT_XML}: {words}"));
+            assert_eq!(run.stderr.matches("hint: ").count(), 1, "{run}");
+            assert!(!Path::new("/run/tproxy").exists());
+            // Who stores nothing is not stopped by it.
+            lab.install(variant, &[]).succeeds();
+            let run = lab.uninstall(variant, &[]).succeeds().prints(words);
+            assert!(!run.stdout.contains("successfully"), "{run}");
+        }
+    }
+
     fn runs_in_another_network_namespace_leave_it_alone(lab, variant) {
         own_etc(lab);
         firewalld_is_here();

@@ -7,8 +7,8 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 
-use crate::support::command::pid;
-use crate::support::lab::each_backend;
+use crate::support::command::{must, pid};
+use crate::support::lab::{each_backend, skip};
 use crate::support::snapshot::Snapshot;
 use crate::support::{Backend, Lab};
 
@@ -66,18 +66,69 @@ each_backend! {
     }
 }
 
+/// What is no list of users, and what every run says of it.
+const NO_LISTS: [(&str, &str); 4] = [
+    ("a FIFO", "it is a FIFO, not a regular file"),
+    ("a socket", "it is a socket, not a regular file"),
+    ("a device", "it is a device, not a regular file"),
+    ("a long file", "it is larger than 64 MiB"),
+];
+
 #[test]
-fn a_list_of_users_that_is_no_file_is_named() {
+fn a_list_of_users_that_is_no_file_is_named_before_any_lock() {
     Lab::enter(|lab| {
-        let fifo = lab.dir().join("users");
+        for (n, (what, words)) in NO_LISTS.iter().enumerate() {
+            let list = lab.dir().join(format!("users{n}"));
+            match *what {
+                "a device" => {}
+                "a long file" => {
+                    fs::File::create(&list).and_then(|file| file.set_len(65 << 20)).expect("a sparse file")
+                }
+                what => put(what, &list),
+            }
+            let list = if *what == "a device" { Path::new("/dev/zero") } else { &list };
+            must("mount", &["--bind", &list.to_string_lossy(), "/etc/passwd"]);
+            let install = |more: &[&str]| lab.program().arg("install").args(more).run();
+            let named = install(&["--kuma-dp-user", "kuma-dp"]);
+            let default = install(&[]);
+            let shown = install(&["--kuma-dp-user", "kuma-dp", "--dry-run"]);
+            let verify = lab.program().args(["verify", "--kuma-dp-user", "kuma-dp"]).run();
+            // None of them has come as far as the lock.
+            let locked = Path::new("/run/tproxy").exists();
+            let numbered = install(&["--kuma-dp-user", "5678"]);
+            let status = lab.program().arg("status").run();
+            let uninstall = lab.program().arg("uninstall").run();
+            must("umount", &["/etc/passwd"]);
+            for run in [named, default, shown, verify] {
+                let _ = run.exits(2).says("cannot read /etc/passwd").says(words);
+            }
+            assert!(!locked);
+            // Rules are about numbers.
+            let _ = numbered
+                .succeeds()
+                .says("cannot read /etc/passwd")
+                .says("5678 is taken as the sidecar's UID");
+            assert!(!status.stdout.contains("the sidecar's user is gone"), "{status}");
+            let _ = uninstall.succeeds();
+        }
+    });
+}
+
+/// The program that asks the host's other lists of users would wait for it.
+#[test]
+fn the_name_of_other_lists_of_users_is_a_file() {
+    Lab::enter(|lab| {
+        if !Path::new("/etc/nsswitch.conf").exists() {
+            return skip("there is no /etc/nsswitch.conf here");
+        }
+        let fifo = lab.dir().join("services");
         put("a FIFO", &fifo);
-        crate::support::command::must("mount", &["--bind", &fifo.to_string_lossy(), "/etc/passwd"]);
-        let named = lab.program().args(["install", "--kuma-dp-user", "kuma-dp"]).run();
-        let numbered = lab.program().args(["install", "--kuma-dp-user", "5678"]).run();
-        let uninstall = lab.program().arg("uninstall").run();
-        crate::support::command::must("umount", &["/etc/passwd"]);
-        let _ = named.exits(3).says("/etc/passwd: it is a FIFO");
-        let _ = numbered.succeeds();
-        let _ = uninstall.succeeds();
+        must("mount", &["--bind", &fifo.to_string_lossy(), "/etc/nsswitch.conf"]);
+        let unknown = lab.program().args(["install", "--kuma-dp-user", "nobody-of-that-name"]).run();
+        let known =
+            lab.program().args(["install", "--kuma-dp-user", "kuma-dp", "--backend", "nftables"]).run();
+        must("umount", &["/etc/nsswitch.conf"]);
+        let _ = unknown.exits(2).says("cannot read /etc/nsswitch.conf: it is a FIFO");
+        let _ = known.succeeds();
     });
 }
