@@ -12,8 +12,14 @@ use crate::sys::socket;
 /// Bytes of a DNS message's header: its number, flags, and how many entries follow.
 const HEADER: usize = 12;
 
+/// One question, and three more records of which there are none: a form that is wrong.
+const COUNTS: [u8; 8] = [0, 1, 0, 0, 0, 0, 0, 3];
+
+/// Who answers? (`id.server`, type TXT, class CHAOS; RFC 4892.)
+const WHO: &[u8; 15] = b"\x02id\x06server\x00\x00\x10\x00\x03";
+
 /// Bytes of what is asked.
-const QUESTION: usize = HEADER + 8;
+const QUESTION: usize = HEADER + WHO.len() + 8;
 
 /// The service.
 #[derive(Debug)]
@@ -37,37 +43,16 @@ impl Token {
         Self(RandomState::new().build_hasher().finish().to_ne_bytes())
     }
 
-    /// What to ask a sidecar with: a DNS message without a question, and the word behind it. It has nothing to look up
-    /// elsewhere for it; Envoy, `CoreDNS` and kuma-dp answer that its form is wrong (RFC 1035, section 4.1.1), which shows
-    /// the way back.
+    /// What to ask a sidecar with: who it is, in a message that claims more than it has, and the word behind it. What is
+    /// of the class CHAOS is for the server itself to answer, and dnsmasq and `CoreDNS` keep to that; what has a wrong
+    /// form, Envoy and kuma-dp turn down before they look at the name. So none of them asks anybody else, and each
+    /// answers, which shows the way back.
     pub fn question(self) -> [u8; QUESTION] {
         let mut message = [0; QUESTION];
         message[..2].copy_from_slice(&self.0[..2]);
-        message[HEADER..].copy_from_slice(&self.0);
-        message
-    }
-
-    /// What to ask a DNS server with that is not the sidecar: who it is, in the class CHAOS and without asking for
-    /// recursion. That is for the server itself to answer or to refuse (RFC 4892), while there are some that pass a
-    /// message without a question on.
-    pub fn question_to_server(self) -> Vec<u8> {
-        const ID_SERVER: &[u8] = b"\x02id\x06server\x00";
-        const TXT: [u8; 2] = [0, 16];
-        const CHAOS: [u8; 2] = [0, 3];
-        let mut message = self.0[..2].to_vec();
-        message.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
-        message.extend(ID_SERVER);
-        message.extend(TXT);
-        message.extend(CHAOS);
-        message
-    }
-
-    /// A DNS message that nobody passes on or answers, because it is an answer itself, and one to nothing. By it
-    /// connection tracking tells whose turn it is to be asked.
-    pub fn silence(self) -> [u8; HEADER] {
-        let mut message = [0; HEADER];
-        message[..2].copy_from_slice(&self.0[..2]);
-        message[2] = 0x80;
+        message[4..HEADER].copy_from_slice(&COUNTS);
+        message[HEADER..HEADER + WHO.len()].copy_from_slice(WHO);
+        message[HEADER + WHO.len()..].copy_from_slice(&self.0);
         message
     }
 
@@ -185,20 +170,11 @@ mod tests {
         assert!(!token.question().ends_with(&token.answer()));
     }
 
+    /// Of a class that nobody asks others about, and of a form that nobody reads further.
     #[test]
-    fn servers_are_asked_who_they_are() {
-        let asked = Token::random().question_to_server();
-        assert_eq!(asked[2..4], [0, 0], "no recursion");
-        assert_eq!(asked[4..6], [0, 1]);
-        assert_eq!(&asked[HEADER..], b"\x02id\x06server\x00\x00\x10\x00\x03");
-        assert_eq!(Token::random().silence()[2] & 0x80, 0x80, "an answer");
-    }
-
-    /// No question, no answer, nothing more: nobody asks on behalf of it.
-    #[test]
-    fn what_is_asked_is_a_message_without_a_question() {
+    fn what_is_asked_is_nothing_to_pass_on() {
         let asked = Token::random().question();
-        assert_eq!(asked[2..HEADER], [0; 10]);
-        assert_eq!(crate::sidecar::dns::answer(&asked, |_| Vec::new()), None);
+        assert_eq!(asked[2..HEADER], [0, 0, 0, 1, 0, 0, 0, 0, 0, 3]);
+        assert_eq!(&asked[HEADER..HEADER + WHO.len()], WHO);
     }
 }

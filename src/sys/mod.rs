@@ -13,6 +13,7 @@ pub mod moment;
 pub mod netlink;
 pub mod netns;
 pub mod private;
+pub mod raw;
 pub mod rights;
 pub mod run;
 pub mod secure;

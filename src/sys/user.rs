@@ -24,26 +24,39 @@ use super::{rights, threads};
 /// The kernel's: not permitted (EPERM), or no such user in this user namespace (EINVAL).
 pub fn run_as<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     threads::alone(|| {
+        if borrow(uid)? {
+            rights::give_up()?;
+        }
+        Ok(work())
+    })?
+}
+
+/// The same with this process's capabilities, to make a socket that takes some and is another user's to every rule.
+///
+/// # Errors
+/// As above.
+pub fn own_as<T: Send>(uid: u32, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    threads::alone(|| {
         borrow(uid)?;
         Ok(work())
     })?
 }
 
-/// Takes a file system UID for the calling thread, and gives up what it is privileged to do with another one.
-fn borrow(uid: u32) -> io::Result<()> {
+/// Takes a file system UID for the calling thread; `false` if it has it already.
+fn borrow(uid: u32) -> io::Result<bool> {
     // The call reports no error: it returns what the UID was before, so a second one tells what the first one did. No
     // user has this UID, so the second changes nothing.
     let now = || setfsuid(Uid::from_raw(u32::MAX)).as_raw();
     let before = now();
     if before == uid {
-        return Ok(());
+        return Ok(false);
     }
     setfsuid(Uid::from_raw(uid));
     if now() != uid {
         let errno = if is_mapped(uid)? { Errno::EPERM } else { Errno::EINVAL };
         return Err(errno.into());
     }
-    rights::give_up()
+    Ok(true)
 }
 
 /// Whether a user exists in this user namespace.

@@ -185,6 +185,11 @@ pub enum Reached {
         /// It did.
         answered: bool,
     },
+    /// Where it was sent there is a program of this host, which got nothing of it; whether an answer comes back.
+    Program {
+        /// It does.
+        answered: bool,
+    },
     /// It was not sent: it would come to this port, which somebody else has, and go round without end.
     Held {
         /// Which port.

@@ -140,12 +140,12 @@ impl Field<'_> {
                     format!("the rules are not as wanted, so that answers to {from} could leave this host");
                 return Ok(Reached::Unknown(why));
             }
-            match self.arrive_from(there, to)? {
+            match self.arrive_from(there, to, false)? {
                 Reached::Port(..) | Reached::Destination { .. } | Reached::Tracked { .. } => {}
                 refused => return Ok(refused),
             }
         }
-        self.arrive_from(from, to)
+        self.arrive_from(from, to, there != from)
     }
 
     /// Whether a running sidecar listens on this port of the host.
@@ -159,13 +159,23 @@ impl Field<'_> {
         self.method == Method::Counters && Family::BOTH.into_iter().any(of_family)
     }
 
-    fn arrive_from(&self, from: IpAddr, to: SocketAddr) -> io::Result<Reached> {
+    /// `far`: no route to the source leads by the temporary interface.
+    fn arrive_from(&self, from: IpAddr, to: SocketAddr, far: bool) -> io::Result<Reached> {
         let lab = self.lab()?;
-        // Answers to a listener on the device go back by it, whatever the routes say of their destination. A port
-        // that is left alone may have a listener already.
+        // Answers to a listener on the device go back by it, whatever the routes say of their destination.
         let listener = match socket::listen_on(socket::tcp(to.ip())?, to, Some(&lab.device)) {
             Ok(listener) => Some(listener),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && far => {
+                let why =
+                    format!("a program listens at {to}, and its answer to {from} would leave this host");
+                return Ok(Reached::Unknown(why));
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                if let Some(reached) = self.knock_from_outside(from, to)? {
+                    return Ok(reached);
+                }
+                None
+            }
             Err(error) => return Err(error),
         };
         let fd = lab.outside.run(|| {

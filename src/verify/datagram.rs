@@ -1,7 +1,7 @@
 //! Probes over UDP.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -9,15 +9,13 @@ use std::time::Instant;
 use super::check::{Method, Reached};
 use super::lab::link_of;
 use super::probe::{BRIEFLY, Field, ZONES, localhost, same, unspecified};
+use super::quiet::{Came, answer_for};
 use crate::config::values::Protocol;
 use crate::sys::netlink::conntrack;
 use crate::sys::{socket, user};
 
 /// What the other end of a datagram answers.
 const ECHO: &[u8] = b"seen";
-
-/// Docker's DNS server.
-const DOCKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11));
 
 /// How a datagram gets on its way.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,11 +32,11 @@ enum Tie {
 const TRIES: usize = 16;
 
 /// A socket to ask from.
-struct Asker {
+pub(super) struct Asker {
     udp: UdpSocket,
     /// The address and port that packets carry.
-    source: SocketAddr,
-    uid: u32,
+    pub(super) source: SocketAddr,
+    pub(super) uid: u32,
     tie: Tie,
 }
 
@@ -201,11 +199,14 @@ impl Field<'_> {
     fn ask(&self, asker: &Asker, to: SocketAddr, server: Option<&UdpSocket>) -> io::Result<Reached> {
         let question = self.token.question();
         self.began(Protocol::Udp, asker.source, to);
-        // A real server of this host might pass on to others what is meant for the sidecar. Who it is that gets it,
-        // connection tracking tells by a message that nobody takes up.
-        let real = asker.tie == Tie::Loopback && server.is_none();
+        // A real server of this host might pass on whatever it gets.
+        if asker.tie == Tie::Loopback
+            && server.is_none()
+            && let Some(reached) = self.ask_silently(asker, to)?
+        {
+            return Ok(reached);
+        }
         match asker.tie {
-            Tie::Loopback if real => asker.udp.send_to(&self.token.silence(), to)?,
             Tie::Free => socket::send_by(&asker.udp, &question, to, (self.lab()?.index, asker.source.ip()))?,
             Tie::Device | Tie::Loopback => asker.udp.send_to(&question, to)?,
         };
@@ -215,12 +216,6 @@ impl Field<'_> {
             if asker.tie == Tie::Device || matches!(reached, Reached::Astray(_)) {
                 return Ok(reached);
             }
-        }
-        if real {
-            // Docker's server passes on every question that it does not know, and drops what is none.
-            let none = led.is_some_and(|from| from.port() == self.dns_port) || to.ip() == DOCKER;
-            let message = if none { question.to_vec() } else { self.token.question_to_server() };
-            asker.udp.send_to(&message, to)?;
         }
         let counted = led.is_some() && self.method == Method::Counters;
         let until = if counted { self.patience.at_most(BRIEFLY) } else { self.patience.until() };
@@ -235,12 +230,46 @@ impl Field<'_> {
                 let lost = self.was_answered(asker, to, from)?;
                 Ok(Reached::Tracked { port: from.port(), answered: lost.then_some(false) })
             }
-            (None, None) => {
-                let why = "the server on this host gives no sign of what it gets";
-                Ok(Reached::Unknown(why.to_owned()))
-            }
-            (None, Some(_)) => Ok(Reached::Nowhere),
+            (None, _) => Ok(Reached::Nowhere),
         }
+    }
+
+    /// Who a datagram would meet, without a program that gets it. `None`: the sidecar, or tproxy in its place, which may
+    /// be asked aloud.
+    fn ask_silently(&self, asker: &Asker, to: SocketAddr) -> io::Result<Option<Reached>> {
+        let (holder, came) = match self.knock(asker, to)? {
+            Came::To(holder) => (holder, true),
+            Came::Dropped(holder) => (holder, false),
+            Came::Unknown => {
+                let why =
+                    "connection tracking does not know of it, so nobody sees which program would get it";
+                return Ok(Some(Reached::Unknown(why.to_owned())));
+            }
+        };
+        let led = Some(holder).filter(|holder| !same(*holder, to));
+        if led.is_some_and(|led| led.port() == self.dns_port && self.is_here(led.ip())) {
+            return Ok(None);
+        }
+        let elsewhere = led.map(|led| self.elsewhere(led));
+        if let Some(Reached::Astray(away)) = elsewhere {
+            return Ok(Some(Reached::Astray(away)));
+        }
+        if !came {
+            return Ok(Some(Reached::Nowhere));
+        }
+        if !answer_for(holder, asker)? {
+            let nobody = Reached::Tracked { port: holder.port(), answered: None };
+            return Ok(Some(nobody));
+        }
+        let answered = match self.await_answer(asker, to, None, led, self.patience.until())? {
+            Some(Reached::Tracked { answered, .. }) => answered == Some(true),
+            Some(Reached::Destination { answered }) => answered,
+            _ => false,
+        };
+        Ok(Some(match led {
+            Some(led) => Reached::Tracked { port: led.port(), answered: Some(answered) },
+            None => Reached::Program { answered },
+        }))
     }
 
     fn await_answer(

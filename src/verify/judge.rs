@@ -63,7 +63,9 @@ impl Bench<'_> {
             // The connection came about, and not with the sidecar: tproxy has its ports, and they were not reached.
             Reached::Somebody if self.method == Method::Listeners => Some(Evidence::Listener),
             // Or the sidecar has them, and no redirection there is known.
-            Reached::Tracked { .. } | Reached::Astray(_) | Reached::Somebody => Some(Evidence::Conntrack),
+            Reached::Tracked { .. } | Reached::Astray(_) | Reached::Somebody | Reached::Program { .. } => {
+                Some(Evidence::Conntrack)
+            }
             Reached::Refused
             | Reached::Nowhere
             | Reached::Held { .. }
@@ -128,18 +130,24 @@ impl Bench<'_> {
             },
             (Goal::Dns, Reached::Dns { answered: true }) => pass("it did"),
             (Goal::Dns, Reached::Dns { answered: false })
-            | (Goal::Past, Reached::Destination { answered: false } | Reached::LedOn { answered: false, .. }) => lost(),
+            | (
+                Goal::Past,
+                Reached::Destination { answered: false }
+                | Reached::LedOn { answered: false, .. }
+                | Reached::Program { answered: false },
+            ) => lost(),
             (Goal::Past, Reached::Tracked { port, answered }) if self.is_led_on(check, *port) => {
                 match answered {
                     Some(false) => lost(),
                     Some(true) => pass(
-                        "it did not come to the sidecar: another rule leads it on, and the answer came back",
+                        "it did not come to the sidecar: another rule leads it on, and an answer comes back",
                     ),
                     None => (
                         Status::NotTested,
-                        "it did not come to the sidecar: another rule leads it on to a server that gave no answer to \
-                         what is no question, so whether answers come back was not seen"
-                            .to_owned(),
+                        format!(
+                            "it did not come to the sidecar: another rule leads it on to port {port}, where no socket \
+                             was found, so whether answers come back was not seen"
+                        ),
                         None,
                     ),
                 }
@@ -148,6 +156,9 @@ impl Bench<'_> {
                 pass(&format!("another rule leads it on to {to}, and the answer came back"))
             }
             (Goal::Past, Reached::Destination { answered: true }) => pass("it arrived where it was sent"),
+            (Goal::Past, Reached::Program { answered: true }) => {
+                pass("a program that is not the sidecar is there, and an answer of it comes back")
+            }
             (Goal::Past, Reached::Apart) => apart(),
             // The sidecar's own port is left alone: who listens there got it without a redirection.
             (Goal::Past, Reached::Port(channel, _))
@@ -196,7 +207,9 @@ impl Bench<'_> {
             Reached::Astray(to) => format!("would have gone to {to} instead, and was kept on this host"),
             Reached::LedOn { to, .. } => format!("another rule led it on to {to}"),
             Reached::Held { port, uid } => format!("was not sent: UID {uid} has port {port}"),
-            Reached::Destination { .. } | Reached::Apart => "went straight to where it was sent".to_owned(),
+            Reached::Destination { .. } | Reached::Apart | Reached::Program { .. } => {
+                "went straight to where it was sent".to_owned()
+            }
             Reached::Somebody => "was taken by a program that is not the sidecar".to_owned(),
             Reached::Refused => match wanted {
                 Some(port) => {
@@ -285,7 +298,7 @@ fn fail(happened: String, cause: &str, next: Next) -> Verdict {
 fn answered_too(held: Verdict, answered: Option<bool>) -> Verdict {
     match (held, answered) {
         ((Status::Pass, happened, _), Some(true)) => {
-            (Status::Pass, format!("{happened} and its answer came back"), None)
+            (Status::Pass, format!("{happened}, and an answer from there comes back"), None)
         }
         ((Status::Pass, ..), Some(false)) => lost(),
         ((Status::Pass, happened, _), None) => {
@@ -351,7 +364,7 @@ fn advice(check: &Check, reached: &Reached) -> (String, Next) {
         (_, Reached::Astray(_)) => ("a foreign NAT rule takes it before ours", Next::Status),
         (_, Reached::Nowhere | Reached::Refused) => (FIREWALL, Next::Count),
         (_, Reached::Unsent(_)) if !is_bound(&check.probe) => (FIREWALL, Next::Count),
-        (_, Reached::Destination { .. } | Reached::Apart | Reached::Somebody) => {
+        (_, Reached::Destination { .. } | Reached::Apart | Reached::Somebody | Reached::Program { .. }) => {
             ("no rule redirects it, or a rule ahead of ours takes it first", Next::Status)
         }
         _ => {

@@ -20,6 +20,7 @@ mod loopback;
 mod others;
 mod probe;
 mod queue;
+mod quiet;
 mod routes;
 mod routing;
 mod rules;

@@ -50,6 +50,8 @@ pub struct Field<'a> {
     pub sidecar: u32,
     /// The sidecar's DNS port.
     pub dns_port: u16,
+    /// The sidecar's inbound port.
+    pub inbound_port: u16,
     /// The sidecar of our own.
     pub tokens: &'a Tokens,
     /// How it is seen where they arrive.
@@ -62,6 +64,8 @@ pub struct Field<'a> {
     pub patience: &'a Patience<'a>,
     /// One probe at a time to the same destination: each has a listener there.
     pub busy: Mutex<HashMap<SocketAddr, Arc<Mutex<()>>>>,
+    /// One datagram at a time that the kernel only counts.
+    pub knocking: Mutex<()>,
     /// Flows that probes began: connection tracking would know some of them for minutes.
     pub flows: Mutex<Vec<Began>>,
     /// Connections that a running sidecar has not let go of yet.

@@ -17,5 +17,6 @@ mod said;
 mod sidecar;
 mod slow;
 mod together;
+mod unheard;
 
 pub use said::{Said, verify};
