@@ -16,9 +16,10 @@ use crate::present::{Action, Receipt};
 use crate::status::model::Finding;
 use crate::verify::turn::{self, Turn};
 
-use super::confirm::{self, Guard};
+use super::confirm;
 use super::degrade::Degraded;
 use super::facts;
+use super::guard::Guard;
 use super::guests;
 use super::journal::Journal;
 use super::passthrough::Passthrough;
@@ -221,16 +222,17 @@ impl<'a> Install<'a> {
                 return self.finish(&first, &goal, guard, changed);
             }
             // A run that is killed from here on has to be found by the next one, so what may come is written first.
+            let intent = Self::intent(&done, old);
             if let (Some(Trial { time, .. }), None) = (self.request.confirm, &guard) {
                 guard = Some(Guard::start(
                     &mut self.store,
                     &self.session,
                     &self.undo,
+                    &intent,
                     time,
                     self.request.verify,
                 )?);
             }
-            let intent = Self::intent(&done, old);
             intended = true;
             let next = match self.step(&intent, &mut passthrough, &scene, &goal, six) {
                 Ok(true) => {

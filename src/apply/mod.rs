@@ -6,6 +6,7 @@ mod dns_flows;
 pub(crate) mod facts;
 mod first;
 mod found;
+mod guard;
 pub(crate) mod guests;
 mod install;
 mod journal;
@@ -31,6 +32,7 @@ mod transaction;
 pub(crate) mod translated;
 mod undo;
 mod uninstall;
+mod wait;
 mod warnings;
 
 pub use install::install;

@@ -1,10 +1,14 @@
-//! The file that says that an installation waits to be confirmed, and until when.
+//! The file that says that an installation waits to be confirmed, and until when; and the log of the process that waits.
 
+use std::fs::{File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Failure;
+use crate::status::words;
 use crate::sys::files::{Entry, Unread};
 use crate::sys::moment::Moment;
 use crate::sys::netns::Identity;
@@ -18,6 +22,16 @@ pub(super) const LOG: &str = "log";
 
 /// More than it ever says, in bytes.
 const LARGEST: u64 = 64 << 10;
+
+/// The permissions of the log of a trial that is over, and the one that it lacks then.
+const OVER: u32 = 0o400;
+const MAY_WRITE: u32 = 0o200;
+
+/// What the log says of a way back that has begun.
+pub(super) const GOING_BACK: &str = "going back";
+
+/// More than is read of the log, in bytes.
+const LONGEST_LOG: u64 = 16 << 20;
 
 /// The file's format.
 const SCHEMA: u32 = 2;
@@ -81,7 +95,24 @@ impl Pending {
             Err(_) => return Some(self.clone()),
         };
         let says: Self = serde_json::from_slice(&text).unwrap_or_else(|_| self.clone());
-        Some(says).filter(|says| (says.begun, says.installer) == (self.begun, self.installer))
+        Some(says).filter(|says| says.is_the_trial_of(self))
+    }
+
+    /// Whether both are of one installation, however its time was changed.
+    pub fn is_the_trial_of(&self, other: &Self) -> bool {
+        (self.begun, self.installer) == (other.begun, other.installer)
+    }
+
+    /// Puts the file in place.
+    ///
+    /// # Errors
+    /// The kernel's: no space, a read-only file system, no directory any more.
+    pub fn put(&self, files: &Store) -> io::Result<()> {
+        let text = serde_json::to_vec(self)?;
+        match (files.entry(PENDING), files.entry(UNFINISHED)) {
+            (Some(pending), Some(unfinished)) => pending.replace(&unfinished, &text),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
     /// Whether the installing process holds the lock, as far as that can be seen.
@@ -111,6 +142,20 @@ pub enum Trial {
     Over(u64),
     /// The process that waited has ended, so nothing goes back, now or then.
     Abandoned(u64),
+    /// The process that waits is stopped, so nothing goes back until it continues.
+    Stopped {
+        /// Until when it may be confirmed, as of the others.
+        until: u64,
+        /// That process, in this PID namespace.
+        pid: u32,
+    },
+}
+
+impl Trial {
+    /// Whether nothing goes back by itself when the time is over.
+    pub fn is_stuck(self) -> bool {
+        matches!(self, Self::Abandoned(_) | Self::Stopped { .. })
+    }
 }
 
 /// Whether an installation waits, and the process has ended that goes back when the time is over. That one has locked
@@ -122,6 +167,58 @@ pub(super) fn is_abandoned(store: &Store) -> bool {
     ended && matches!(Pending::read(store), Ok(Some(_)))
 }
 
+/// The process that waits, if it is stopped and in this PID namespace.
+pub(super) fn stopped(store: &Store) -> Option<u32> {
+    let log = store.entry(LOG)?.file().ok()?.metadata().ok()?;
+    sys::writing_errors_to(log.dev(), log.ino()).filter(|pid| sys::is_stopped(*pid))
+}
+
+/// Whether a way back has begun that may go on, as far as its log says.
+pub(super) fn is_going_back(store: &Store) -> bool {
+    let text = store.entry(LOG).and_then(|log| log.read(LONGEST_LOG).ok()?);
+    text.is_some_and(|text| String::from_utf8_lossy(&text).contains(GOING_BACK))
+}
+
+/// Makes a log, which begins with the network namespace, as links in `/proc` name it; later runs go by that. Whoever has
+/// this open file has locked it, until all of them have closed it.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn make_log(files: &Store) -> io::Result<File> {
+    let entry = files.entry(LOG).ok_or(io::ErrorKind::NotFound)?;
+    let mut log = entry.keep(true)?;
+    if is_marked(&log)? || !lock::keep(&log)? {
+        // Of an earlier installation, for which a process waits in vain that somebody has stopped.
+        entry.remove()?;
+        log = entry.keep(true)?;
+        lock::keep(&log)?;
+    }
+    let identity = files.identity();
+    if let (Some(inode), 0) = (identity.inode, log.metadata()?.len()) {
+        writeln!(log, "{} a trial in net:[{inode}]", words::time(on_the_wall(Moment::now())))?;
+    }
+    Ok(log)
+}
+
+/// Tells the process that waits that the trial is over, by the permissions of its log. It has that file open, whoever
+/// removes the name; and no space is needed. Must come before the file is removed that says that an installation waits:
+/// without this mark, that is somebody's mistake, and is put back.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn mark(log: &File) -> io::Result<()> {
+    let over = || log.set_permissions(Permissions::from_mode(OVER));
+    over().or_else(|_| over())
+}
+
+/// Whether [`mark`] was.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn is_marked(log: &File) -> io::Result<bool> {
+    Ok(log.metadata()?.mode() & MAY_WRITE == 0)
+}
+
 /// How an installation stands that has to be confirmed, if there is one.
 ///
 /// # Errors
@@ -130,6 +227,9 @@ pub fn trial(store: &Store) -> Result<Option<Trial>, Failure> {
     let Some(waits) = Pending::read(store)? else { return Ok(None) };
     if is_abandoned(store) {
         return Ok(Some(Trial::Abandoned(on_the_wall(waits.until))));
+    }
+    if let Some(pid) = stopped(store) {
+        return Ok(Some(Trial::Stopped { until: on_the_wall(waits.until), pid }));
     }
     // Who was killed in a proof left the lock to whoever goes back, and the time as it was promised first.
     if waits.proving && waits.is_locked_by_installer(store) {
@@ -141,6 +241,10 @@ pub fn trial(store: &Store) -> Result<Option<Trial>, Failure> {
 
 /// What waits need not wait any more.
 pub fn withdraw(store: &Store) {
+    let log = || store.entry(LOG).and_then(|log| log.file().ok());
+    if let Some(Err(error)) = log().or_else(log).map(|log| mark(&log)) {
+        tracing::debug!("the process that waits for a confirmation cannot be told that it is over: {error}");
+    }
     for kind in [UNFINISHED, PENDING, LOG] {
         let _ = store.entry(kind).map(|entry| entry.remove());
     }

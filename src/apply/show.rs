@@ -19,7 +19,7 @@ use crate::stdout::print;
 use crate::text::escape;
 use crate::verify::Report;
 
-use super::confirm::Guard;
+use super::guard::Guard;
 use super::request::{Format, InstallRequest, UninstallRequest};
 use super::scene::{Goal, Scene};
 use super::store::Store;
@@ -220,8 +220,9 @@ pub fn installed(receipt: &Receipt, proof: Option<&Report>, guard: Option<&Guard
     tell(&match format {
         Format::Json => {
             let proof = proof.map(|report| ("verify", present::verify_value(report)));
-            let guard = guard
-                .map(|guard| ("confirm", json!({ "until": words::time(guard.until()), "log": guard.log() })));
+            let guard = guard.map(|guard| {
+                ("confirm", json!({ "until": words::time(guard.until()), "log": guard.log_path() }))
+            });
             receipt.json(proof.into_iter().chain(guard).collect())
         }
         Format::Text => {

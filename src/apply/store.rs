@@ -118,6 +118,13 @@ impl Store {
         Self::at(self.place.clone(), self.identity.clone())
     }
 
+    /// The same files, in the directory that has its name now.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        let place = Dir::open(Path::new(DIRECTORY)).map_or_else(|_| self.place.clone(), Place::Ours);
+        Self::at(place, self.identity.clone())
+    }
+
     fn at(place: Place, identity: Identity) -> Self {
         Self { place, identity, lock: None, namespace: None, turn: None, usable: false }
     }

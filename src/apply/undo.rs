@@ -35,6 +35,14 @@ impl Undo {
         }
     }
 
+    /// The configuration that was recorded before, in the text of its file.
+    pub fn config(&self) -> Option<&str> {
+        match &self.record {
+            Found::Record(state) => Some(&state.config),
+            Found::Unusable(_) | Found::Missing => None,
+        }
+    }
+
     /// firewalld's file is about to change.
     pub fn before_firewalld(&mut self, journal: &mut Journal) {
         // What could not be read at the beginning can perhaps be now, and is still as it was.

@@ -100,7 +100,7 @@ impl Look {
         let on_trial = pending::trial(&store)?;
         if let Some(on_trial) = on_trial {
             let what = trial::finding(on_trial, &store.path("log"));
-            if matches!(on_trial, Trial::Abandoned(_)) { problems.push(what) } else { notes.push(what) }
+            if on_trial.is_stuck() { problems.push(what) } else { notes.push(what) }
         }
         let (config, compared) = source(state.as_ref());
         let (places, others) = reading::places(&state.as_ref().map(Record::from).unwrap_or_default())?;
@@ -238,9 +238,7 @@ impl Look {
             ));
         }
         report.notes.extend(self.namesake);
-        report
-            .notes
-            .extend(self.problems.into_iter().filter(|_| matches!(self.on_trial, Some(Trial::Abandoned(_)))));
+        report.notes.extend(self.problems.into_iter().filter(|_| self.on_trial.is_some_and(Trial::is_stuck)));
         Ok(report)
     }
 

@@ -14,6 +14,7 @@ pub fn on_trial(trial: Trial) -> OnTrial {
         Trial::Waits(until) => ("waiting", Some(until)),
         Trial::Over(until) => ("going-back", Some(until)),
         Trial::Abandoned(until) => ("abandoned", Some(until)),
+        Trial::Stopped { until, .. } => ("stopped", Some(until)),
     };
     OnTrial { state, until }
 }
@@ -48,6 +49,17 @@ pub fn finding(trial: Trial, log: &Path) -> Finding {
             ),
             "run 'tproxy confirm' to keep it, 'tproxy uninstall' to remove it, or 'tproxy install' with the \
              configuration that was there before",
+        ),
+        Trial::Stopped { until, pid } => Finding::new(
+            format!(
+                "on trial until {}, but process {pid}, which takes the installation back then, is stopped: nothing goes \
+                 back until it continues",
+                words::time(until)
+            ),
+            format!(
+                "run 'kill -CONT {pid}' to let it go on, 'tproxy confirm' to keep the installation, or 'tproxy \
+                 uninstall' to remove it"
+            ),
         ),
     }
 }

@@ -81,7 +81,8 @@ pub fn is_heard(mouth: &impl AsFd) -> bool {
 }
 
 /// Makes the second process. It has a session of its own, reads nothing, writes to `log` alone, is deaf to SIGHUP
-/// and to SIGINT, knows nothing of signals that the first one got, and its parent is init.
+/// and to SIGINT, knows nothing of signals that the first one got, is spared by the OOM killer where that is allowed, and
+/// its parent is init.
 ///
 /// `let_go` runs in the other one before this one goes on: what only one of them may hold is let go of there.
 ///
@@ -131,11 +132,22 @@ fn second(nothing: &File, log: &File) -> nix::Result<()> {
         unsafe { signal(number, SigHandler::SigIgn) }?;
     }
     stop::forget()?;
+    // Without memory the kernel ends others first, or nobody would be left to go back. Less than it is may be denied to a
+    // process without CAP_SYS_RESOURCE; then it stays as it was inherited.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
     // The directory that it began in may have to be unmounted.
     chdir("/")?;
     dup2_stdin(nothing.as_fd())?;
     dup2_stdout(nothing.as_fd())?;
     dup2_stderr(log.as_fd())
+}
+
+/// Lets the second process go on with another log.
+///
+/// # Errors
+/// The kernel's.
+pub fn write_to(log: &File) -> io::Result<()> {
+    Ok(dup2_stderr(log.as_fd())?)
 }
 
 /// Closes what this process got from its caller beside the three standard streams: somebody may wait for the end of

@@ -19,7 +19,7 @@ pub fn takes_others_along() -> Option<&'static str> {
     }
     let main = env::var(MAIN_PROCESS).is_ok_and(|number| number == pid.to_string());
     main.then_some(
-        "this is the main process of a systemd unit, and systemd ends the others of the unit when it ends",
+        "this is the main process of a systemd unit, and systemd may end the others of the unit when it ends",
     )
 }
 

@@ -1,6 +1,7 @@
 //! Who holds a file lock, as `/proc/locks` has it.
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::escape;
@@ -66,6 +67,16 @@ pub fn socket_holder(inode: u32) -> Option<Holder> {
             .any(|to| to.as_os_str() == link.as_str())
     })?;
     Some(process(pid))
+}
+
+/// A process of our PID namespace that writes its error messages to this file.
+pub fn writing_errors_to(device: u64, inode: u64) -> Option<u32> {
+    let mut numbers =
+        std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.find(|pid: &u32| {
+        let file = std::fs::metadata(format!("/proc/{pid}/fd/2"));
+        file.is_ok_and(|file| (file.dev(), file.ino()) == (device, inode))
+    })
 }
 
 /// The user as which a process sends, which can be another one than made its sockets: many make them as root first

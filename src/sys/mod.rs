@@ -28,6 +28,6 @@ pub mod xtables;
 mod holder;
 mod poll;
 
-pub use holder::{ancestry, is_stopped, process_command, socket_holder, user_of};
+pub use holder::{ancestry, is_stopped, process_command, socket_holder, user_of, writing_errors_to};
 
 pub(crate) use crate::text::escape;

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::command::{Program, must, must_with};
+use crate::support::injector;
 use crate::support::lab::everywhere;
 use crate::support::state::State;
 use crate::support::{Backend, Family, Lab, Variant, firewall};
@@ -172,7 +173,8 @@ impl Scenario {
                 must_with(&restore, &[], &format!("*{table}\nCOMMIT\n"));
             }
         }
-        // Whoever still waits finds nothing to wait for.
+        // Whoever still waits would put back what it waits for.
+        injector::end_all();
         let _ = fs::remove_dir_all(RUN);
         for address in ["::6/128", "::9/128"] {
             let _ = Program::new("ip").args(["addr", "del", address, "dev", "lo"]).run();

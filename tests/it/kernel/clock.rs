@@ -3,10 +3,10 @@
 use nix::sys::signal::{Signal, kill};
 
 use super::trial::{file, notes, promise, say, waiter};
+use crate::support::Lab;
 use crate::support::command::{Program, Run, pid};
 use crate::support::lab::{each_backend, skip};
 use crate::support::wrappers::is_running;
-use crate::support::{Backend, Lab};
 
 /// Longer than any of these tests takes; nobody waits for it.
 const LONG: &[&str] = &["--confirm", "600s"];
@@ -31,26 +31,44 @@ each_backend! {
     }
 }
 
-/// A command where the clock since the boot is so many seconds ahead of what the one on the wall knows of.
-fn later(lab: &Lab, seconds: u64, command: &[&str]) -> Run {
-    let ahead = ["--time", "--fork", "--boottime", &seconds.to_string()];
-    Program::new("unshare").args(ahead).arg(lab.program_path()).args(command).run()
+/// A command in a time namespace that adds so many seconds to the clock since the boot.
+fn elsewhere(lab: &Lab, seconds: i64, command: &[&str]) -> Run {
+    let other = ["--time", "--fork", "--boottime", &seconds.to_string()];
+    Program::new("unshare").args(other).arg(lab.program_path()).args(command).run()
+}
+
+/// Of `2026-11-29T19:10:48Z`; a day's first second comes after its last one.
+fn second_of_day(time: &str) -> u32 {
+    let clock = time.split_once('T').and_then(|(_, clock)| clock.strip_suffix('Z')).expect("a time");
+    let second = clock.split(':').fold(0, |sum, number| sum * 60 + number.parse::<u32>().expect("a number"));
+    if second < 12 * 3600 { second + 24 * 3600 } else { second }
 }
 
 #[test]
-fn the_clock_on_the_wall_decides_nothing() {
+fn a_time_namespace_changes_no_times() {
     Lab::enter(|lab| {
-        if later(lab, 1, &["--version"]).code != Some(0) {
+        if elsewhere(lab, 1, &["--version"]).code != Some(0) {
             return skip("this machine has no time namespaces");
         }
-        lab.install(Backend::Nftables, LONG).succeeds();
-        let install = &["install", "--backend", "nftables"];
-        later(lab, 500, install).exits(4).says("waits to be confirmed");
-        later(lab, 601, install).exits(4).says("being taken back");
-        later(lab, 601, &["status", "-o", "json"]).prints("nobody confirmed");
-        later(lab, 601, &["confirm"]).exits(1).says("too late");
-        // Nobody is that late.
-        later(lab, 1200, install).succeeds();
-        assert_eq!(file("pending"), None);
+        let install = &["install", "--kuma-dp-user", "kuma-dp", "--backend", "nftables"];
+        let until = |run: &Run| {
+            let report: serde_json::Value = serde_json::from_str(&run.stdout).expect("JSON");
+            assert_eq!(report["trial"]["state"], "waiting", "{run}");
+            report["trial"]["until"].as_str().map(str::to_owned).expect("a time")
+        };
+        let status = &["status", "-o", "json"];
+        // Made here and seen from there, and the other way round.
+        for (made, seen) in [(0, 100_000), (100_000, 0), (-1, 5)] {
+            elsewhere(lab, made, &[&install[..], LONG].concat()).succeeds();
+            let times = [0, made, seen].map(|seconds| until(&elsewhere(lab, seconds, status)));
+            // Each is rounded to a second of the clock on the wall.
+            assert!(
+                times.iter().all(|time| second_of_day(time).abs_diff(second_of_day(&times[0])) <= 1),
+                "{times:?}"
+            );
+            elsewhere(lab, seen, install).exits(4).says("waits to be confirmed, for");
+            elsewhere(lab, seen, &["confirm"]).succeeds();
+            elsewhere(lab, 0, &["uninstall"]).succeeds();
+        }
     });
 }

@@ -341,7 +341,7 @@ fn has_loader(process: u32) -> bool {
 }
 
 /// Kills whatever else is in this network namespace, which a lab made: all of it was started by the lab.
-fn end_all() {
+pub fn end_all() {
     lab::in_a_namespace_of_our_own();
     let here = fs::read_link("/proc/thread-self/ns/net").expect("a network namespace");
     for entry in fs::read_dir("/proc").expect("processes").filter_map(Result::ok) {
