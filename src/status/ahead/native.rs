@@ -52,10 +52,12 @@ const fn number(family: Family) -> FamilyNumber {
     }
 }
 
-/// Whether a chain may have to be looked into: all that come early enough, but for ours.
+/// Whether a chain may have to be looked into: all that come early enough, but for ours, and those that translate what
+/// ours let pass, such as the sidecar's questions, however late.
 pub fn may_be_ahead(chain: &HookedChain) -> bool {
     let early = chain.kind == ChainType::Untracked || chain.priority <= LATEST;
-    early && matches!(chain.hook, PREROUTING | OUTPUT) && !is_ours(chain)
+    let translates = chain.kind == ChainType::Nat && chain.hook == OUTPUT;
+    (early || translates) && matches!(chain.hook, PREROUTING | OUTPUT) && !is_ours(chain)
 }
 
 /// A table of our name is ours in one family only.

@@ -79,4 +79,48 @@ each_backend! {
             assert_eq!(mesh.ask(APP, server), "dns", "{flags:?}");
         }
     }
+
+    /// Whenever a foreign rule translates, and however late its chain is called: the check says what becomes of a
+    /// question.
+    fn a_dns_server_that_is_translated_late(lab, backend) {
+        let _resolver = lab.peer().run(|| Listener::udp("service", "10.77.0.2".parse().expect("an address"), 5353));
+        let server = "10.96.0.10".parse().expect("an address");
+        let late = "table ip late { chain output { type nat hook output priority 50; \
+            ip daddr 10.96.0.10 udp dport 53 dnat to 10.77.0.2:5353; }; }\n";
+        let rule = "-d 10.96.0.10/32 -p udp -m udp --dport 53 -j DNAT --to-destination 10.77.0.2:5353";
+        let iptables = format!("*nat\n-I OUTPUT 1 {rule}\nCOMMIT\n");
+        let translate = |in_nft: bool| match in_nft {
+            true => firewall::nft(late),
+            false => firewall::restore(backend.tools(), Family::V4, &iptables),
+        };
+        let no_longer = |in_nft: bool| match in_nft {
+            true => firewall::nft("delete table ip late\n"),
+            false => firewall::restore(backend.tools(), Family::V4, &iptables.replace("-I OUTPUT 1", "-D OUTPUT")),
+        };
+        for (in_nft, before) in [(true, true), (true, false), (false, false)] {
+            if before {
+                translate(in_nft);
+            }
+            let run = lab.install(backend, &["--redirect-dns"]).succeeds();
+            assert_eq!(run.stderr.contains("address translation of"), before, "{run}");
+            if !before {
+                translate(in_nft);
+            }
+            let [sidecar, app] = {
+                let mesh = Mesh::new(lab, Family::V4);
+                [(SIDECAR, "service"), (APP, "dns")].map(|(user, by)| mesh.ask(user, server) == by)
+            };
+            assert!(sidecar || !before, "the installation knew of it");
+            for with_sidecar in [false, true] {
+                let mesh = with_sidecar.then(|| Mesh::new(lab, Family::V4));
+                let said = verify(lab, &[]);
+                let passes = |id: &str| said.all("ipv4", id).iter().all(|check| check["status"] == "pass");
+                let told = [passes("dns-sidecar"), passes("dns")];
+                assert_eq!(told, [sidecar, app], "{in_nft} {before} {with_sidecar} {:#}", said.json);
+                drop(mesh);
+            }
+            no_longer(in_nft);
+            lab.uninstall(backend, &[]).succeeds();
+        }
+    }
 }
