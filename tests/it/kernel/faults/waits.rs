@@ -82,7 +82,7 @@ fn a_list_of_users_that_is_no_file_is_named_before_any_lock() {
             match *what {
                 "a device" => {}
                 "a long file" => {
-                    fs::File::create(&list).and_then(|file| file.set_len(65 << 20)).expect("a sparse file")
+                    fs::File::create(&list).and_then(|file| file.set_len(65 << 20)).expect("a sparse file");
                 }
                 what => put(what, &list),
             }
