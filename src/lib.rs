@@ -24,6 +24,7 @@ pub mod passing;
 pub mod plan;
 pub mod present;
 pub mod rules;
+pub mod saved;
 pub mod sidecar;
 pub mod status;
 pub mod stdout;

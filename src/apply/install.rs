@@ -76,6 +76,8 @@ struct Install<'a> {
     unsure_of_address: bool,
     /// What a setting of firewalld does to redirected IPv6 connections.
     ipv6_warning: Option<String>,
+    /// Whether firewalld's configuration was written.
+    file_changed: bool,
 }
 
 impl<'a> Install<'a> {
@@ -147,6 +149,7 @@ impl<'a> Install<'a> {
             instead: None,
             unsure_of_address,
             ipv6_warning,
+            file_changed: false,
         };
         run.check_ipv6()?;
         if let Some(warning) = translated::warning(&translating) {
@@ -215,7 +218,7 @@ impl<'a> Install<'a> {
                 }
                 // An earlier try may have done all of it before it was refused a part.
                 let address_changed = passthrough.is_there() != self.interfaces.has(PASSTHROUGH);
-                let changed = address_changed || !first.steps(&goal).is_empty();
+                let changed = address_changed || self.file_changed || !first.steps(&goal).is_empty();
                 if let Some(guard) = guard.take_if(|_| !changed) {
                     guard.cancel();
                 }
@@ -328,9 +331,7 @@ impl<'a> Install<'a> {
                     } else {
                         let (backends, rules) = (before.installed(), before.own_rules());
                         let unattributed = self.unattributed.clone();
-                        let action = Action::Install;
-                        let left = Vec::new();
-                        Receipt { action, changed: false, backends, rules, unattributed, instead: None, left }
+                        Receipt { unattributed, ..Receipt::new(Action::Install, false, backends, rules) }
                     };
                     prove::show(&there, report.as_ref(), format);
                     return Err(failure);
@@ -368,7 +369,9 @@ impl<'a> Install<'a> {
         }
         let comments = !self.degraded.config(Family::V4).comments.disabled;
         let plan = || self.degraded.plan(&self.facts);
-        persist::keep(self.request.config.store_firewalld, plan, self.backend, comments)
+        let stores = self.request.config.store_firewalld;
+        self.file_changed |= persist::keep(stores, plan, self.backend, comments)?;
+        Ok(())
     }
 
     /// Leaves out what was refused, if it can be left out; else does it by another way, if there is one.
@@ -472,13 +475,9 @@ impl<'a> Install<'a> {
 
     fn receipt(&self, goal: &Goal, changed: bool) -> Receipt {
         Receipt {
-            action: Action::Install,
-            changed,
-            backends: vec![self.backend],
-            rules: goal.rules(),
             unattributed: self.unattributed.clone(),
             instead: self.instead.clone(),
-            left: Vec::new(),
+            ..Receipt::new(Action::Install, changed, vec![self.backend], goal.rules())
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::backend::firewalld::Backup;
+use crate::backend::firewalld::{Backup, Changes};
 use crate::backend::iptables::tools::Variant;
 use crate::backend::{Backend, firewalld};
 use crate::exit::Failure;
@@ -14,6 +14,21 @@ use super::remains;
 
 /// More than is read of the file, in bytes.
 const LARGEST: u64 = 32 << 20;
+
+/// What [`keep`] did to firewalld's configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It did not write the file.
+    AsItWas,
+    /// It wrote the file.
+    Written,
+}
+
+impl Kept {
+    fn if_written(written: bool) -> Self {
+        if written { Self::Written } else { Self::AsItWas }
+    }
+}
 
 /// Whether [`keep`] may write firewalld's configuration.
 pub fn may_write(wanted: bool, backend: Backend) -> bool {
@@ -30,14 +45,14 @@ pub fn keep(
     plan: impl FnOnce() -> Plan,
     backend: Backend,
     comments: bool,
-) -> Result<(), Failure> {
+) -> Result<Kept, Failure> {
     let path = Path::new(firewalld::DIRECT_XML);
     if backend == Backend::Nftables {
         return without_file(wanted);
     }
     if wanted && let Some(why) = firewalld::why_not_here() {
         tracing::warn!("nothing is stored in {}: {why}", path.display());
-        return Ok(());
+        return Ok(Kept::AsItWas);
     }
     if !wanted {
         if is_to_be_read(path) && holds_ours(path) {
@@ -52,7 +67,7 @@ pub fn keep(
                  install with --store-firewalld"
             );
         }
-        return Ok(());
+        return Ok(Kept::AsItWas);
     }
     let stored = firewalld::store(path, &plan(), comments)?;
     for note in stored.notes.iter().chain(&stored.replaced) {
@@ -64,22 +79,48 @@ pub fn keep(
             path.display()
         );
     }
-    Ok(())
+    Ok(Kept::if_written(stored.changed))
+}
+
+/// What [`keep`] would change in the file.
+///
+/// # Errors
+/// As those of [`keep`].
+pub fn keep_changes(wanted: bool, plan: &Plan, backend: Backend, comments: bool) -> Result<Changes, Failure> {
+    if backend == Backend::Nftables {
+        return withdraw_changes(false);
+    }
+    if !wanted || firewalld::why_not_here().is_some() {
+        return Ok(Changes::default());
+    }
+    firewalld::store_changes(Path::new(firewalld::DIRECT_XML), plan, comments)
+}
+
+/// What [`withdraw`] would change in the file.
+///
+/// # Errors
+/// As those of [`withdraw`].
+pub fn withdraw_changes(force: bool) -> Result<Changes, Failure> {
+    let path = Path::new(firewalld::DIRECT_XML);
+    if !is_to_be_read(path) || firewalld::check_readable(path).is_err() {
+        return Ok(Changes::default());
+    }
+    firewalld::withdraw_changes(path, force)
 }
 
 /// firewalld leaves tables of others alone, so ours needs no entry in its configuration; one that is there would
 /// bring iptables rules back.
-fn without_file(wanted: bool) -> Result<(), Failure> {
+fn without_file(wanted: bool) -> Result<Kept, Failure> {
     if wanted {
         tracing::info!(
             "firewalld leaves the table inet kuma_mesh alone, so nothing is stored in its configuration"
         );
     }
-    if let Withdrawn::Unread(why) = withdraw(false)? {
-        let left = remains::direct_xml(Path::new(firewalld::DIRECT_XML), &why);
-        tracing::warn!("{}", left.what);
+    let withdrawn = withdraw(false)?;
+    if let Withdrawn::Unread(why) = &withdrawn {
+        tracing::warn!("{}", remains::direct_xml(Path::new(firewalld::DIRECT_XML), why).what);
     }
-    Ok(())
+    Ok(Kept::if_written(withdrawn == Withdrawn::Gone))
 }
 
 /// What became of the rules in firewalld's configuration.

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::backend::Backend;
+use crate::backend::firewalld::{Changes, DIRECT_XML};
 use crate::backend::iptables::render;
 use crate::backend::iptables::syntax::Style;
 use crate::backend::iptables::tools::{self, Tools};
@@ -10,9 +11,9 @@ use crate::backend::nftables::{self, change, foreign, lower};
 use crate::config::Config;
 use crate::config::values::BackendChoice;
 use crate::exit::{Failure, HINT};
-use crate::host::{self, HostFacts};
-use crate::plan::{self, Plan};
-use crate::present::{self, Receipt};
+use crate::host::{self, HostFacts, PASSTHROUGH};
+use crate::plan::{self, Family, Plan};
+use crate::present::{self, Beside, Part, Receipt};
 use crate::status::ahead::{self, Ours};
 use crate::status::words;
 use crate::stdout::print;
@@ -20,11 +21,12 @@ use crate::text::escape;
 use crate::verify::Report;
 
 use super::guard::Guard;
+use super::passthrough::Passthrough;
 use super::request::{Format, InstallRequest, UninstallRequest};
 use super::scene::{Goal, Scene};
-use super::store::Store;
+use super::store::{RECORD, State, Store};
 use super::transaction::Session;
-use super::{facts, stop, translated, uninstall};
+use super::{facts, persist, stop, translated, uninstall};
 
 /// `install --dry-run`: the rules as kumactl prints them. Needs no root: what only root can see is assumed, and
 /// said. Changes nothing at all.
@@ -110,9 +112,11 @@ pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
          prints the rules that there would be, needs no root",
     )?;
     let config = &request.config;
-    let mut facts = facts::collect(config, &host::interfaces()?)?;
+    let interfaces = host::interfaces()?;
+    let mut facts = facts::collect(config, &interfaces)?;
     host::check_users(config, facts.sidecar_uid)?;
-    let (scene, session) = look(find_tools(config)?, config, request.adopt, false)?;
+    let old = Store::unlocked()?.load()?;
+    let (scene, session) = look(find_tools(config)?, config, old.as_ref(), request.adopt, false)?;
     let Some((backend, why)) = session.choose(&scene, facts::demand_ipv6(request, &facts)) else {
         return Err(tools::none_found());
     };
@@ -130,25 +134,56 @@ pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
     facts::require_ipv6(request, &facts)?;
     let plan = plan::build(config, &facts);
     warn_of_notes(&plan);
-    print_diff(&scene, &Goal::of(&plan, backend, |_| !config.comments.disabled), request.format)
+    let comments = !config.comments.disabled;
+    let six = plan.families.iter().any(|plan| plan.family == Family::V6);
+    let passthrough = Passthrough::new(&interfaces, old.is_some_and(|old| old.added_passthrough));
+    let file = persist::keep_changes(config.store_firewalld, &plan, backend, comments)?;
+    let beside = beside(&passthrough, six, file);
+    print_diff(&scene, &Goal::of(&plan, backend, |_| comments), &beside, request.format)
+}
+
+/// What changes beside rules.
+fn beside(passthrough: &Passthrough, six: bool, file: Changes) -> Beside {
+    let mut beside = Beside::default();
+    if passthrough.differs(six) {
+        let address = vec![format!("{PASSTHROUGH}/128")];
+        let (add, remove) = if six { (address, Vec::new()) } else { (Vec::new(), address) };
+        beside.addresses.push(Part { place: passthrough.interface().to_owned(), add, remove });
+    }
+    let Changes { add, remove } = file;
+    if !(add.is_empty() && remove.is_empty()) {
+        beside.files.push(Part { place: DIRECT_XML.to_owned(), add, remove });
+    }
+    beside
 }
 
 /// `uninstall --dry-run`: what would be removed.
 pub fn uninstall_diff(request: &UninstallRequest) -> Result<(), Failure> {
     stop::unless_root("run it with sudo, because only root can see the rules that it would remove")?;
     let config = &request.config;
-    let (scene, session) = look(uninstall::find_tools(config)?, config, request.adopt, request.force)?;
+    let store = Store::unlocked()?;
+    let old = store.load()?;
+    let tools = uninstall::find_tools(config)?;
+    let (scene, session) = look(tools, config, old.as_ref(), request.adopt, request.force)?;
     stop::if_owned(&scene)?;
     stop::if_unread(&scene)?;
     stop::if_no_tools(&scene, &session)?;
     stop::if_unclaimed(&scene.iptables)?;
     stop::if_chains_in_use(&scene.iptables)?;
-    print_diff(&scene, &Goal::default(), request.format)
+    let record = old.as_ref().map(|_| store.path(RECORD).display().to_string());
+    let passthrough = Passthrough::new(&host::interfaces()?, old.is_some_and(|old| old.added_passthrough));
+    let beside = beside(&passthrough, false, persist::withdraw_changes(request.force)?);
+    print_diff(&scene, &Goal::default(), &Beside { record, ..beside }, request.format)
 }
 
-fn look(tools: Tools, config: &Config, adopt: bool, force: bool) -> Result<(Scene, Session), Failure> {
-    let old = Store::unlocked()?.load()?;
-    let mut session = Session::new(tools, config, old.as_ref(), adopt, force);
+fn look(
+    tools: Tools,
+    config: &Config,
+    old: Option<&State>,
+    adopt: bool,
+    force: bool,
+) -> Result<(Scene, Session), Failure> {
+    let mut session = Session::new(tools, config, old, adopt, force);
     Ok((session.first_look()?, session))
 }
 
@@ -156,13 +191,13 @@ fn find_tools(config: &Config) -> Result<Tools, Failure> {
     Tools::find(&config.iptables_executables, std::env::var_os("PATH").as_ref())
 }
 
-fn print_diff(scene: &Scene, goal: &Goal, format: Format) -> Result<(), Failure> {
+fn print_diff(scene: &Scene, goal: &Goal, beside: &Beside, format: Format) -> Result<(), Failure> {
     let steps = scene.steps(goal);
     let native = (!steps.native.is_nothing())
         .then(|| change::differences(scene.native.as_ref(), goal.native.as_ref()));
     print(&match format {
-        Format::Json => present::diff_json(&steps.iptables, native.as_deref()),
-        Format::Text => present::diff_text(&steps.iptables, native.as_deref()),
+        Format::Json => present::diff_json(&steps.iptables, native.as_deref(), beside),
+        Format::Text => present::diff_text(&steps.iptables, native.as_deref(), beside),
     })
 }
 

@@ -6,9 +6,11 @@ use std::time::Duration;
 use crate::backend::firewalld;
 use crate::backend::iptables::tools::Tools;
 use crate::config::{Config, Executables};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, HINT};
 use crate::host;
 use crate::present::{Action, Receipt};
+use crate::saved;
+use crate::status::model::Saved;
 
 use super::install::PATIENCE;
 use super::journal::Journal;
@@ -41,6 +43,7 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     let mut store = Store::unlocked()?;
     store.must_answer()?;
     persist::must_answer(false)?;
+    let saved = saved::find();
     stop::hold_signals()?;
     let tools = find_tools(config)?;
     store.lock(PATIENCE + Duration::from_secs(config.wait.into()))?;
@@ -118,11 +121,15 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     if unrecorded && passthrough.is_there() {
         left.push(remains::address(passthrough.interface()));
     }
-    let (backends, rules, unattributed) =
-        (scene.installed(), scene.own_rules(), stop::unattributed(&scene.iptables));
-    let receipt =
-        Receipt { action: Action::Uninstall, changed, backends, rules, unattributed, instead: None, left };
-    show::receipt(&receipt, request.format);
+    for copy in saved.iter().map(Saved::finding) {
+        tracing::warn!("{}", copy.what);
+        if let Some(fix) = copy.fix {
+            tracing::info!(target: HINT, "{fix}");
+        }
+    }
+    let unattributed = stop::unattributed(&scene.iptables);
+    let receipt = Receipt::new(Action::Uninstall, changed, scene.installed(), scene.own_rules());
+    show::receipt(&Receipt { unattributed, left, saved, ..receipt }, request.format);
     Ok(())
 }
 

@@ -21,9 +21,43 @@ impl fmt::Display for DiffLine {
     }
 }
 
+/// What would change at one place beside rules.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The interface, or the path of the file.
+    pub place: String,
+    /// What it gets.
+    pub add: Vec<String>,
+    /// What it loses.
+    pub remove: Vec<String>,
+}
+
+/// What would change beside rules.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Beside {
+    /// Addresses, by interface.
+    pub addresses: Vec<Part>,
+    /// Elements of configuration files.
+    pub files: Vec<Part>,
+    /// The record of an installation that would go.
+    pub record: Option<String>,
+}
+
+impl Beside {
+    fn is_empty(&self) -> bool {
+        self.addresses.is_empty() && self.files.is_empty() && self.record.is_none()
+    }
+
+    /// Each with its title.
+    fn parts(&self) -> impl Iterator<Item = (String, &Part)> {
+        let addresses = self.addresses.iter().map(|part| (format!("addresses of {}", part.place), part));
+        addresses.chain(self.files.iter().map(|part| (part.place.clone(), part)))
+    }
+}
+
 /// For people: a section for each table, `+` for what would be added and `-` for what would be removed.
-pub fn diff_text(changes: &Changes, native: Option<&[Line]>) -> String {
-    if changes.is_empty() && native.is_none() {
+pub fn diff_text(changes: &Changes, native: Option<&[Line]>, beside: &Beside) -> String {
+    if changes.is_empty() && native.is_none() && beside.is_empty() {
         return "no difference: nothing would be written\n".to_owned();
     }
     // Writing to a String cannot fail.
@@ -48,11 +82,22 @@ pub fn diff_text(changes: &Changes, native: Option<&[Line]>) -> String {
             let _ = writeln!(text, "{}", escape(&line.to_string()));
         }
     }
+    for (title, part) in beside.parts() {
+        let _ = writeln!(text, "### {title} ###");
+        for (sign, lines) in [('-', &part.remove), ('+', &part.add)] {
+            for line in lines {
+                let _ = writeln!(text, "{sign} {}", escape(line));
+            }
+        }
+    }
+    if let Some(record) = &beside.record {
+        let _ = writeln!(text, "### record of the installation ###\n- {record}");
+    }
     text
 }
 
 /// For programs.
-pub fn diff_json(changes: &Changes, native: Option<&[Line]>) -> String {
+pub fn diff_json(changes: &Changes, native: Option<&[Line]>, beside: &Beside) -> String {
     let mut tables: Vec<Value> = changes
         .iter()
         .flat_map(|((variant, family), tables)| {
@@ -78,5 +123,15 @@ pub fn diff_json(changes: &Changes, native: Option<&[Line]>) -> String {
         };
         tables.push(json!({ "family": "inet", "table": TABLE, "add": side(true), "remove": side(false) }));
     }
-    super::pretty(&json!({ "schema": 1, "changed": !tables.is_empty(), "tables": tables }))
+    let parts = |what: &str, parts: &[Part]| -> Vec<Value> {
+        parts.iter().map(|part| json!({ what: part.place, "add": part.add, "remove": part.remove })).collect()
+    };
+    super::pretty(&json!({
+        "schema": 1,
+        "changed": !tables.is_empty() || !beside.is_empty(),
+        "tables": tables,
+        "addresses": parts("interface", &beside.addresses),
+        "files": parts("file", &beside.files),
+        "record": beside.record,
+    }))
 }

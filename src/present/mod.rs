@@ -11,12 +11,12 @@ mod verify;
 mod watch;
 
 pub use config::{Checked, checked_json, config_json};
-pub use diff::{diff_json, diff_text};
+pub use diff::{Beside, Part, diff_json, diff_text};
 pub use plan::plan_json;
 pub use receipt::{Action, Receipt, RuleCounts};
 pub use status::status_text;
-use status_json::finding;
 pub use status_json::status_json;
+use status_json::{finding, saved};
 pub use verify::{verify_json, verify_text, verify_value};
 pub use watch::{change_json, change_text, in_short, state_json, state_text};
 

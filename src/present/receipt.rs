@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::backend::Backend;
 use crate::plan::Family;
-use crate::status::model::Finding;
+use crate::status::model::{Finding, Saved};
 use crate::text::escape;
 
 /// What was asked for.
@@ -36,6 +36,8 @@ pub struct Receipt {
     pub instead: Option<String>,
     /// What an uninstall left, or could not look at.
     pub left: Vec<Finding>,
+    /// Of an uninstall, files from which rules come back.
+    pub saved: Vec<Saved>,
 }
 
 /// How many rules there are.
@@ -56,6 +58,12 @@ impl RuleCounts {
 }
 
 impl Receipt {
+    /// Of a run that left nothing behind that should be said.
+    pub fn new(action: Action, changed: bool, backends: Vec<Backend>, rules: RuleCounts) -> Self {
+        let (unattributed, left, saved) = (Vec::new(), Vec::new(), Vec::new());
+        Self { action, changed, backends, rules, unattributed, instead: None, left, saved }
+    }
+
     /// For people. The words that kumactl ends with are in it, because scripts look for them.
     pub fn text(&self) -> String {
         let variants = self.backends.iter().filter_map(|backend| backend.variant());
@@ -145,6 +153,7 @@ impl Receipt {
             });
             all["removed"] = removed.collect();
             all["left"] = self.left.iter().map(super::finding).collect();
+            all["saved"] = self.saved.iter().map(super::saved).collect();
         }
         for (key, value) in more {
             all[key] = value;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::plan::Family;
 use crate::status::model::{
-    Ahead, Compared, Difference, Finding, Installer, Listening, Report, Resolvers, Verdict, Who,
+    Ahead, Compared, Difference, Finding, Installer, Listening, Program, Report, Resolvers, Verdict, Who,
 };
 use crate::status::words::{time, wrapped};
 use crate::text::escape;
@@ -82,9 +82,16 @@ fn summary(text: &mut String, report: &Report) {
 
 fn installed(installer: &Installer) -> String {
     let since = installer.since.map_or(String::new(), |since| format!(" on {}", time(since)));
-    let version = installer.version.as_ref().map_or(String::new(), |version| format!(" {}", escape(version)));
-    let doubt = if installer.program == "tproxy" { "" } else { ", going by its rules: there is no record" };
-    format!("by {}{version}{since}{doubt}", installer.program)
+    let version = installer.version.as_ref().map(|version| escape(version));
+    match installer.program {
+        Program::Tproxy => format!("by tproxy{}{since}", version.map_or(String::new(), |v| format!(" {v}"))),
+        Program::Unrecorded => {
+            let like = version
+                .map_or(String::new(), |version| format!("; the rules are those of kumactl {version}"));
+            format!("unknown: kumactl, or restored from a file, or tproxy without a record{like}")
+        }
+        Program::UnrecordedTable => "unknown: tproxy without a record, or restored from a file".to_owned(),
+    }
 }
 
 fn compared(compared: Compared) -> &'static str {
@@ -318,7 +325,7 @@ mod tests {
             variant: Some("nft".into()),
             hits,
             installer: Some(Installer {
-                program: "tproxy",
+                program: Program::Tproxy,
                 version: Some("0.1.0".into()),
                 since: Some(1_795_254_548),
             }),

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::plan::Family;
 use crate::status::model::{
-    Ahead, Compared, Difference, Finding, Hits, Listening, Report, Resolvers, Verdict, Who,
+    Ahead, Compared, Difference, Finding, Hits, Listening, Program, Report, Resolvers, Saved, Verdict, Who,
 };
 use crate::status::words::time;
 
@@ -17,7 +17,10 @@ pub fn status_json(report: &Report) -> String {
         "backend": report.backend,
         "variant": report.variant,
         "installedBy": report.installer.as_ref().map(|installer| json!({
-            "program": installer.program,
+            "program": match installer.program {
+                Program::Tproxy => "tproxy",
+                Program::Unrecorded | Program::UnrecordedTable => "unknown",
+            },
             "version": installer.version,
             "since": installer.since.map(time),
         })),
@@ -43,6 +46,7 @@ pub fn status_json(report: &Report) -> String {
         "trial": report.on_trial.map(|trial| json!({ "state": trial.state, "until": trial.until.map(time) })),
         "problems": report.problems.iter().map(finding).collect::<Vec<_>>(),
         "notes": report.notes.iter().map(finding).collect::<Vec<_>>(),
+        "saved": report.saved.iter().map(saved).collect::<Vec<_>>(),
     }))
 }
 
@@ -139,6 +143,17 @@ fn ahead(ahead: &Ahead) -> Value {
         "certain": !ahead.unsure,
         "packets": ahead.packets,
         "fix": ahead.fix,
+    })
+}
+
+/// Where rules come back from.
+pub(super) fn saved(saved: &Saved) -> Value {
+    let lines = saved.lines.as_ref();
+    json!({
+        "file": saved.file,
+        "firstLine": lines.ok().map(|(first, _)| first),
+        "lastLine": lines.ok().map(|(_, last)| last),
+        "error": lines.err(),
     })
 }
 

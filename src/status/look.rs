@@ -27,10 +27,11 @@ use crate::config::{Config, Resolved};
 use crate::exit::{Exit, Failure};
 use crate::host;
 use crate::plan::{self, Family};
+use crate::saved;
 use crate::sys::netlink::ruleset;
 
 use super::ahead::Ours;
-use super::model::{Compared, Finding, Hits, Installer, Ports, Report, Resolvers};
+use super::model::{Compared, Finding, Hits, Installer, Ports, Program, Report, Resolvers, Saved};
 use super::{ahead, compare, source, trial, words};
 pub(crate) use native::table as native_table;
 use parts::{families, listeners, sidecar};
@@ -132,7 +133,11 @@ impl Look {
     /// Puts the report together.
     fn report(self) -> Result<Report, Failure> {
         let on_trial = self.on_trial.map(trial::on_trial);
-        Ok(Report { on_trial, ..self.report_of_rules()? })
+        let mut report = self.report_of_rules()?;
+        report.on_trial = on_trial;
+        report.saved = saved::find();
+        report.notes.extend(report.saved.iter().map(Saved::finding));
+        Ok(report)
     }
 
     fn report_of_rules(mut self) -> Result<Report, Failure> {
@@ -259,12 +264,12 @@ impl Look {
     fn installer(&self, rules: &[(Family, Vec<TypedRule>)], uncommented: bool) -> Installer {
         match &self.state {
             Some(state) => Installer {
-                program: "tproxy",
+                program: Program::Tproxy,
                 version: Some(state.version.clone()),
                 since: Some(state.installed_at),
             },
             None => Installer {
-                program: "kumactl",
+                program: Program::Unrecorded,
                 version: infer::kumactl_version(rules, uncommented).map(str::to_owned),
                 since: None,
             },

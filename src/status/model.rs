@@ -43,6 +43,8 @@ pub struct Report {
     pub problems: Vec<Finding>,
     /// What is worth knowing.
     pub notes: Vec<Finding>,
+    /// Rules in files that others load; in words, they are among the notes.
+    pub saved: Vec<Saved>,
 }
 
 /// An installation that has to be confirmed.
@@ -68,12 +70,23 @@ pub enum Verdict {
 /// Who installed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installer {
-    /// `tproxy` or `kumactl`.
-    pub program: &'static str,
+    /// Who made them, where that is on record.
+    pub program: Program,
     /// Its version, or what the rules tell of it.
     pub version: Option<String>,
     /// When, in seconds since 1970.
     pub since: Option<u64>,
+}
+
+/// What made an installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// There is a record.
+    Tproxy,
+    /// Rules through iptables without a record.
+    Unrecorded,
+    /// A table of our own without a record.
+    UnrecordedTable,
 }
 
 /// What the rules were compared with.
@@ -322,6 +335,35 @@ impl Finding {
     }
 }
 
+/// Rules of an installation in a file that others load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saved {
+    /// The path of the file.
+    pub file: String,
+    /// The first and the last line that is an installation's, counted from 1; or why the file was not read.
+    pub lines: Result<(usize, usize), String>,
+}
+
+impl Saved {
+    /// In words that are true wherever the file is loaded.
+    pub fn finding(&self) -> Finding {
+        match &self.lines {
+            Ok((first, last)) => Finding::new(
+                format!(
+                    "rules of an installation are saved in {}, lines {first} to {last}; whatever loads that file, as at the \
+                     start of a machine, brings them back",
+                    self.file
+                ),
+                "take those lines out of it, or save the rules again when no installation is left",
+            ),
+            Err(why) => Finding::note(format!(
+                "{} was not read ({why}); rules of an installation that are in it come back when it is loaded",
+                self.file
+            )),
+        }
+    }
+}
+
 impl Report {
     /// Of a host without anything of ours.
     pub fn nothing() -> Self {
@@ -344,6 +386,7 @@ impl Report {
             on_trial: None,
             problems: Vec::new(),
             notes: Vec::new(),
+            saved: Vec::new(),
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::plan::{OWNER_TAG, OwnChain};
 
 /// The words of the text; `None` where firewalld would refuse it.
-pub(super) fn split(text: &str) -> Option<Vec<String>> {
+pub(crate) fn split(text: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut chars = text.chars();
@@ -58,14 +58,14 @@ pub(super) fn has_comment(words: &[String]) -> bool {
 }
 
 /// Whether a whole comment is the owner tag, or the tag, a slash and a reason.
-pub(super) fn is_tagged(words: &[String]) -> bool {
+pub(crate) fn is_tagged(words: &[String]) -> bool {
     arguments(words, &["--comment"])
         .filter_map(|comment| comment.strip_prefix(OWNER_TAG))
         .any(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Whether it jumps or goes to a chain of ours.
-pub(super) fn leads_to_us(words: &[String]) -> bool {
+pub(crate) fn leads_to_us(words: &[String]) -> bool {
     arguments(words, &["-j", "--jump", "-g", "--goto"]).any(|chain| OwnChain::named(chain).is_some())
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use super::back::{self, Back};
+use super::changes::{self, Changes};
 use super::{Error, SKELETON, merge, remove};
 use crate::exit::{Exit, Failure};
 use crate::host::unread;
@@ -115,6 +116,31 @@ pub fn withdraw(path: &Path, force: bool) -> Result<bool, Failure> {
     let done = if text.text == SKELETON { fs::remove_file(path) } else { write(path, &text) };
     done.map_err(|error| unwritable(path, &error))?;
     Ok(true)
+}
+
+/// What [`store`] would change.
+///
+/// # Errors
+/// As for [`store`].
+pub fn store_changes(path: &Path, plan: &Plan, comments: bool) -> Result<Changes, Failure> {
+    let existing = read(path)?;
+    let existing = existing.as_ref().map(|existing| existing.text.as_str());
+    let merged = merge(existing, plan, comments).map_err(|error| failure(path, &error))?;
+    changes::between(existing, Some(&merged.text)).map_err(|error| failure(path, &error))
+}
+
+/// What [`withdraw`] would change.
+///
+/// # Errors
+/// As for [`withdraw`].
+pub fn withdraw_changes(path: &Path, force: bool) -> Result<Changes, Failure> {
+    let Some(before) = read(path)? else { return Ok(Changes::default()) };
+    match remove(&before.text, force).map_err(|error| failure(path, &error))? {
+        Some(text) => {
+            changes::between(Some(&before.text), Some(&text)).map_err(|error| failure(path, &error))
+        }
+        None => Ok(Changes::default()),
+    }
 }
 
 /// A file's content. One that is not UTF-8 is in one of the encodings that have ASCII within them; then each byte is

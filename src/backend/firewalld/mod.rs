@@ -10,15 +10,19 @@
 //! with the owner tag as their whole `--comment`; and, for installs without comments, rules without any comment at
 //! one of the priorities that [`entries`] gives out.
 
-mod args;
+pub(crate) mod args;
 mod back;
+mod changes;
 mod document;
 mod entries;
 mod file;
 mod home;
 mod rfc3964;
 
-pub use file::{Backup, DIRECT_XML, Stored, check_readable, store, withdraw};
+pub use changes::Changes;
+pub use file::{
+    Backup, DIRECT_XML, Stored, check_readable, store, store_changes, withdraw, withdraw_changes,
+};
 pub use home::why_not_here;
 pub use rfc3964::ipv6_warning;
 

@@ -21,7 +21,7 @@ use crate::plan::{Family, OwnChain};
 use crate::sys::netlink;
 
 use super::super::ahead::{self, Dns, Ours, Traffic};
-use super::super::model::{Compared, Finding, Installer, Report, Resolvers};
+use super::super::model::{Compared, Finding, Installer, Program, Report, Resolvers};
 use super::super::own_table;
 use super::Look;
 use super::parts::{listeners, sidecar};
@@ -68,7 +68,7 @@ impl Look {
         let table = &observed.table;
         let mut report = Report { backend: Some("nftables"), compared: self.compared, ..Report::nothing() };
         report.installer = Some(Installer {
-            program: "tproxy",
+            program: if self.state.is_some() { Program::Tproxy } else { Program::UnrecordedTable },
             version: self.state.as_ref().map(|state| state.version.clone()),
             since: self.state.as_ref().map(|state| state.installed_at),
         });

@@ -12,11 +12,11 @@ use crate::support::lab::{each_iptables_variant, skip};
 use crate::support::{APP, Backend, Lab, Run};
 
 const PID_FILE: &str = "/run/firewalld.pid";
-const THEIRS: &str = "<direct>\n</direct>\n";
-const STORED: &[&str] = &["--store-firewalld", "--redirect-dns"];
+pub const THEIRS: &str = "<direct>\n</direct>\n";
+pub const STORED: &[&str] = &["--store-firewalld", "--redirect-dns"];
 
 /// Gives the lab an /etc of its own, where firewalld is installed.
-fn own_etc(lab: &Lab) {
+pub fn own_etc(lab: &Lab) {
     let own = lab.dir().join("etc");
     fs::create_dir(&own).expect("a directory in the private /run");
     command::must("cp", &["-a", "/etc/.", &own.to_string_lossy()]);
@@ -29,7 +29,7 @@ fn own_etc(lab: &Lab) {
 }
 
 /// The lab's thread, whose network namespace is the lab's, stands for firewalld.
-fn firewalld_is_here() {
+pub fn firewalld_is_here() {
     fs::write(PID_FILE, nix::unistd::gettid().to_string()).expect("a private /run");
 }
 

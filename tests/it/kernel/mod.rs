@@ -3,6 +3,7 @@
 mod bad_input;
 mod clock;
 mod counts;
+mod difference;
 mod dns_sockets;
 mod documented;
 mod empty_root;
@@ -17,6 +18,7 @@ mod native;
 mod open;
 mod preservation;
 mod proof;
+mod saved;
 mod ssh;
 mod stopped;
 mod traffic;

@@ -47,7 +47,8 @@ each_iptables_variant! {
         assert!(rules().all(|(kind, rule)| kind == "missing" && rule.to_string().contains("fe80::/10")), "{found:#}");
         assert_eq!(rules().count(), 3);
         assert_eq!(found["comparedWith"], "inferred");
-        assert_eq!(found["installedBy"]["program"], "kumactl");
+        assert_eq!(found["installedBy"]["program"], "unknown");
+        status(lab, &[]).exits(11).prints("unknown: kumactl, or restored from a file");
         assert_eq!(found["installedBy"]["version"], "2.14 or newer");
         assert_eq!(found["variant"], variant.name());
         assert_eq!(found["sidecar"]["uid"], SIDECAR);
