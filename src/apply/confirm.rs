@@ -4,10 +4,12 @@ use std::fs::File;
 use std::time::Duration;
 
 use crate::exit::{Exit, Failure};
+use crate::present;
 use crate::sys::signal;
 
 use super::install::PATIENCE;
 use super::pending::{self, LOG, PENDING, Pending, is_abandoned, withdraw};
+use super::request::Format;
 use super::show;
 use super::stop;
 use super::store::Store;
@@ -24,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// Nothing waits to be confirmed, or no longer.
-pub fn confirm() -> Result<(), Failure> {
+pub fn confirm(format: Format) -> Result<(), Failure> {
     stop::unless_root("run it with sudo")?;
     let nothing =
         || Failure::new(Exit::Failed, "no installation waits to be confirmed, or it was taken back already");
@@ -65,11 +67,9 @@ pub fn confirm() -> Result<(), Failure> {
     }
     let _ = store.entry(LOG).map(|log| log.remove());
     // It does, whether anybody hears of it or not.
-    show::tell(if abandoned {
-        "confirmed: the installation stays; the process that would have taken it back had ended already, so run \
-         'tproxy status' to see whether all of it is there\n"
-    } else {
-        "confirmed: the installation stays\n"
+    show::tell(&match format {
+        Format::Json => present::confirmed_json(abandoned),
+        Format::Text => present::confirmed_text(abandoned),
     });
     Ok(())
 }

@@ -111,7 +111,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> Result<(), Stop> {
     match matches.subcommand() {
         Some(("install", matches)) => install::install(matches)?,
         Some(("uninstall", matches)) => install::uninstall(matches)?,
-        Some(("confirm", _)) => confirm::confirm()?,
+        Some(("confirm", matches)) => confirm::confirm(flags::format(matches))?,
         Some(("status", matches)) => status::run(matches)?,
         Some(("verify", matches)) => verify::verify(matches)?,
         Some(("demo", _)) => demo::run()?,

@@ -1,6 +1,7 @@
 //! Results as text and JSON. Pure.
 
 mod config;
+mod confirm;
 pub mod demo;
 mod diff;
 mod plan;
@@ -11,6 +12,7 @@ mod verify;
 mod watch;
 
 pub use config::{Checked, checked_json, config_json};
+pub use confirm::{confirmed_json, confirmed_text};
 pub use diff::{Beside, Part, diff_json, diff_text};
 pub use plan::plan_json;
 pub use receipt::{Action, Receipt, RuleCounts};

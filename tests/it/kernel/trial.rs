@@ -274,7 +274,12 @@ each_backend! {
         let run = on_trial(lab, backend, LONG).run().succeeds().prints("tproxy confirm").prints("until 20");
         let log = file("log").expect("a log");
         let _ = run.prints(&format!("log: {}\n", log.display()));
-        lab.program().arg("confirm").run().succeeds();
+        let confirm = || lab.program().args(["confirm", "-o", "json"]).run();
+        let said: serde_json::Value = serde_json::from_str(&confirm().succeeds().stdout).expect("JSON");
+        let kept = serde_json::json!({ "schema": 1, "action": "confirm", "confirmed": true, "abandoned": false });
+        assert_eq!(said, kept);
+        // There is nothing more to keep, which is no result.
+        assert_eq!(confirm().exits(1).says("no installation waits").stdout, "");
     }
 
     fn staying_can_be_given_up_and_waiting_goes_on(lab, backend) {
