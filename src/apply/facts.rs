@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::config::values::IpFamilyMode;
 use crate::exit::{Exit, Failure};
 use crate::host::{self, HostFacts, Interfaces, Ipv6Support, Resolver};
+use crate::plan;
 
 use super::request::InstallRequest;
 
@@ -24,6 +25,11 @@ pub fn read(config: &Config) -> Result<Read, Failure> {
     let user = host::sidecar_user(config.kuma_dp_user.as_ref(), config.cni_mode)?;
     if let Some(note) = &user.note {
         tracing::info!("{note}");
+    }
+    if user.uid == 0 {
+        tracing::warn!(
+            "the sidecar's user is root (UID 0): nothing that root sends is redirected, whichever program sends it"
+        );
     }
     let dns = &config.redirect.dns;
     let mut resolvers = Vec::new();
@@ -78,6 +84,22 @@ pub fn require_ipv6(request: &InstallRequest, facts: &HostFacts) -> Result<(), F
         Ipv6Support::Unavailable(why) if dual && request.strict => Err(no_ipv6(why)),
         _ => Ok(()),
     }
+}
+
+/// With `--strict`, DNS questions that are to be redirected are, of one family at least.
+///
+/// # Errors
+/// The file that names the DNS servers names none whose questions can be redirected.
+pub fn require_dns(request: &InstallRequest, facts: &HostFacts) -> Result<(), Failure> {
+    if !request.strict || !plan::lacks_dns_servers(&request.config, facts) {
+        return Ok(());
+    }
+    let path = request.config.redirect.dns.resolv_config_path.display();
+    let message = format!(
+        "DNS questions cannot be redirected: {path} names no DNS server whose questions this installation could redirect"
+    );
+    Err(Failure::new(Exit::Host, message)
+        .hint("redirect every DNS question with --redirect-all-dns-traffic, or install without --strict"))
 }
 
 /// The same as the end of a run.

@@ -24,6 +24,7 @@ use super::guests;
 use super::journal::Journal;
 use super::passthrough::Passthrough;
 use super::patience::Patience;
+use super::persist::Kept;
 use super::prove::{self, Unproven};
 use super::request::{DryRun, InstallRequest, Trial};
 use super::scene::{Goal, Scene};
@@ -76,8 +77,8 @@ struct Install<'a> {
     unsure_of_address: bool,
     /// What a setting of firewalld does to redirected IPv6 connections.
     ipv6_warning: Option<String>,
-    /// Whether firewalld's configuration was written.
-    file_changed: bool,
+    /// What became of firewalld's configuration.
+    file: Kept,
 }
 
 impl<'a> Install<'a> {
@@ -149,7 +150,7 @@ impl<'a> Install<'a> {
             instead: None,
             unsure_of_address,
             ipv6_warning,
-            file_changed: false,
+            file: Kept::AsItWas,
         };
         run.check_ipv6()?;
         if let Some(warning) = translated::warning(&translating) {
@@ -165,6 +166,7 @@ impl<'a> Install<'a> {
     /// A dual-stack installation that gets IPv4 alone says so every time.
     fn check_ipv6(&mut self) -> Result<(), Failure> {
         facts::require_ipv6(self.request, &self.facts)?;
+        facts::require_dns(self.request, &self.facts)?;
         for note in self.plan().notes {
             self.warnings.warn(note, None);
         }
@@ -218,7 +220,7 @@ impl<'a> Install<'a> {
                 }
                 // An earlier try may have done all of it before it was refused a part.
                 let address_changed = passthrough.is_there() != self.interfaces.has(PASSTHROUGH);
-                let changed = address_changed || self.file_changed || !first.steps(&goal).is_empty();
+                let changed = address_changed || self.file == Kept::Written || !first.steps(&goal).is_empty();
                 if let Some(guard) = guard.take_if(|_| !changed) {
                     guard.cancel();
                 }
@@ -370,7 +372,10 @@ impl<'a> Install<'a> {
         let comments = !self.degraded.config(Family::V4).comments.disabled;
         let plan = || self.degraded.plan(&self.facts);
         let stores = self.request.config.store_firewalld;
-        self.file_changed |= persist::keep(stores, plan, self.backend, comments)?;
+        let kept = persist::keep(stores, plan, self.backend, comments)?;
+        if kept == Kept::Written {
+            self.file = kept;
+        }
         Ok(())
     }
 

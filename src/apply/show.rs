@@ -46,6 +46,7 @@ pub fn install_rules(request: &InstallRequest) -> Result<(), Failure> {
         }
     };
     facts::require_ipv6(request, &facts)?;
+    facts::require_dns(request, &facts)?;
     let plan = plan::build(config, &facts);
     warn_of_notes(&plan);
     let comments = !config.comments.disabled;
@@ -132,6 +133,7 @@ pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
     warn_of_intruders(&scene);
     warn_of_exempted(&scene, config, &facts, backend);
     facts::require_ipv6(request, &facts)?;
+    facts::require_dns(request, &facts)?;
     let plan = plan::build(config, &facts);
     warn_of_notes(&plan);
     let comments = !config.comments.disabled;

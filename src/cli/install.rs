@@ -37,7 +37,7 @@ fn install_arguments(command: Command) -> Command {
         .arg(
             flags::plain_switch(
                 "strict",
-                "Stop where an optional part would otherwise be left out with a warning",
+                "Stop where an optional part, IPv6, or all redirection of DNS would otherwise be left out with a warning",
             )
             .help_heading("Safety"),
         )
@@ -64,7 +64,8 @@ fn install_arguments(command: Command) -> Command {
 
 /// `tproxy confirm`.
 pub fn confirm_command() -> Command {
-    Command::new("confirm").about("Keep an installation that was made with --confirm").long_about(
+    let command = Command::new("confirm").about("Keep an installation that was made with --confirm");
+    command.arg(flags::output_arg()).long_about(
         "Keep an installation that was made with --confirm. Run it from a new connection: that it gets through is \
          the proof that the host can still be reached. Exit code 1: there was nothing to keep, or it is too late. Where the \
          process that would go back has ended it is never too late.",

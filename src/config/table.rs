@@ -15,7 +15,7 @@ pub const SETTINGS: &[Setting] = &[
         alternate: Some("KUMA_DP_USER"),
         group: Group::Host,
         field: Field::User(|c| &mut c.kuma_dp_user),
-        doc: "User the sidecar runs as, by name or UID; its own traffic is left alone\n\
+        doc: "User the sidecar runs as, by name or UID; all that this user sends is left alone\n\
             Without it, UID 5678 is looked up, then the name kuma-dp.",
     },
     Setting {

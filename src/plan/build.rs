@@ -16,14 +16,10 @@ use super::{link_local, nat, raw};
 /// left out with a note.
 pub fn build(config: &Config, facts: &HostFacts) -> Plan {
     let mut notes = Vec::new();
-    let mut families = vec![Family::V4];
-    match (config.ip_family_mode, &facts.ipv6) {
-        (IpFamilyMode::Ipv4, _) => {}
-        (IpFamilyMode::DualStack, Ipv6Support::Available) => families.push(Family::V6),
-        (IpFamilyMode::DualStack, Ipv6Support::Unavailable(why)) => {
-            notes.push(format!("IPv6 traffic is not redirected: {why}"));
-        }
+    if let (IpFamilyMode::DualStack, Ipv6Support::Unavailable(why)) = (config.ip_family_mode, &facts.ipv6) {
+        notes.push(format!("IPv6 traffic is not redirected: {why}"));
     }
+    let families = families(config, facts);
     for &family in &families {
         let scope = Scope::new(config, facts, family);
         let links = link_local::note(&scope);
@@ -36,6 +32,20 @@ pub fn build(config: &Config, facts: &HostFacts) -> Plan {
         notes.extend(links);
     }
     Plan { families: families.into_iter().map(|family| family_plan(config, facts, family)).collect(), notes }
+}
+
+/// Those whose traffic is redirected.
+fn families(config: &Config, facts: &HostFacts) -> Vec<Family> {
+    match (config.ip_family_mode, &facts.ipv6) {
+        (IpFamilyMode::DualStack, Ipv6Support::Available) => vec![Family::V4, Family::V6],
+        _ => vec![Family::V4],
+    }
+}
+
+/// Whether DNS questions are to be redirected, and no server is known from which any could be.
+pub fn lacks_dns_servers(config: &Config, facts: &HostFacts) -> bool {
+    let any = || families(config, facts).iter().any(|family| Scope::new(config, facts, *family).dns());
+    config.redirect.dns.enabled && !any()
 }
 
 /// What should exist for one address family.

@@ -21,6 +21,7 @@ mod proof;
 mod saved;
 mod ssh;
 mod stopped;
+mod strict;
 mod traffic;
 mod trial;
 mod way_back;

@@ -2,6 +2,7 @@
 
 mod attacked;
 mod bad_input;
+mod blame;
 mod broken;
 mod documented;
 mod healthy;
