@@ -6,8 +6,28 @@ use crate::config::Config;
 use crate::host::HostFacts;
 use crate::plan::Family;
 use crate::status::ahead::{self, Ours, Place};
+use crate::status::meets;
+use crate::status::meets::look::Installed;
 use crate::status::model::Finding;
 use crate::sys::netlink::ruleset;
+
+/// What rules about users and addresses do to the sidecar, which they meet in place of others.
+pub fn meeting(config: &Config, facts: &HostFacts, backend: Backend, families: &[Family]) -> Vec<Finding> {
+    let installed = Installed::new(config, facts, families, backend);
+    let found = meets::look::look(&installed).unwrap_or_else(|error| {
+        tracing::info!(
+            "the kernel does not list its rules ({error}); some may meet the sidecar in place of others"
+        );
+        Vec::new()
+    });
+    found.into_iter().map(|met| Finding::new(met.what, met.fix)).collect()
+}
+
+/// For which ports the addresses of clients are lost.
+pub fn lost_addresses(config: &Config, facts: &HostFacts, families: &[Family]) -> Option<Finding> {
+    let (what, fix) = meets::clients::lost(&meets::look::ports(config, facts.sidecar_uid), families)?;
+    Some(Finding::new(what, fix))
+}
 
 /// Looks who comes first, now that the rules are there. `before`: rules of iptables as they were before.
 pub fn findings(

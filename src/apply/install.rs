@@ -363,6 +363,15 @@ impl<'a> Install<'a> {
         {
             self.warnings.warn(what, fix);
         }
+        for Finding { what, fix } in first::meeting(config, &self.facts, self.backend, families) {
+            self.warnings.warn(what, fix);
+        }
+        if let Some(Finding { what, fix }) = first::lost_addresses(config, &self.facts, families) {
+            tracing::info!("{what}");
+            if let Some(fix) = fix {
+                tracing::info!(target: HINT, "{fix}");
+            }
+        }
     }
 
     fn persist(&mut self) -> Result<(), Failure> {

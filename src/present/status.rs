@@ -40,6 +40,13 @@ pub fn status_text(report: &Report) -> String {
             ahead_lines(&mut text, ahead);
         }
     }
+    if !report.meets.is_empty() {
+        section(&mut text, "Rules that meet the sidecar in place of others");
+        for met in &report.meets {
+            paragraph(&mut text, "  ", "    ", &escape(&met.what));
+            fix(&mut text, &met.fix);
+        }
+    }
     findings(&mut text, "Problems", &report.problems);
     findings(&mut text, "Notes", &report.notes);
     if report.verdict == Verdict::NotInstalled && report.notes.is_empty() {

@@ -43,6 +43,11 @@ pub fn status_json(report: &Report) -> String {
         "resolvers": report.resolvers.as_ref().map(resolvers),
         "differences": report.differences.iter().map(difference).collect::<Vec<_>>(),
         "ahead": report.ahead.iter().map(ahead).collect::<Vec<_>>(),
+        "meetSidecar": report.meets.iter().map(|met| json!({
+            "what": met.what,
+            "dead": met.dead,
+            "fix": met.fix,
+        })).collect::<Vec<_>>(),
         "trial": report.on_trial.map(|trial| json!({ "state": trial.state, "until": trial.until.map(time) })),
         "problems": report.problems.iter().map(finding).collect::<Vec<_>>(),
         "notes": report.notes.iter().map(finding).collect::<Vec<_>>(),

@@ -65,10 +65,12 @@ pub enum Field {
     SourceType,
     /// What its destination is to this host (`RTN_*`).
     DestinationType,
+    /// The control group of the socket that sent it: its number, that of `net_cls`, or one that stands for its path.
+    Cgroup,
 }
 
 /// How many there are.
-const FIELDS: usize = 15;
+const FIELDS: usize = 16;
 
 /// Numbers from one to another.
 pub type Span = RangeInclusive<u128>;
@@ -179,6 +181,11 @@ pub enum Test {
 }
 
 impl Test {
+    /// Whether a packet of a probe may meet it otherwise than those of others, for all that is known.
+    pub fn is_specific(&self) -> bool {
+        matches!(self, Self::Opaque { specific: true } | Self::In { field: Field::Cgroup, .. })
+    }
+
     /// Whether a packet meets it.
     pub fn holds(&self, packet: &Packet) -> Truth {
         let (truth, negated) = match self {

@@ -62,6 +62,7 @@ fn name(field: Field) -> &'static str {
         Field::Mark => "mark",
         Field::SourceType => "saddr type",
         Field::DestinationType => "daddr type",
+        Field::Cgroup => "cgroup",
     }
 }
 

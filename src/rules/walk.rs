@@ -136,7 +136,7 @@ impl<'a> Walk<'a, '_> {
                 continue;
             }
             let hit = here.min(meets);
-            let specific = specific || rule.tests.contains(&Test::Opaque { specific: true });
+            let specific = specific || rule.tests.iter().any(Test::is_specific);
             // What is left of it for the rules behind.
             let rest = if meets == Truth::Yes { Truth::No } else { here.min(Truth::Maybe) };
             let deed = match &rule.action {

@@ -69,6 +69,8 @@ fn rule(rule: &SavedRule, family: Family) -> Rule {
                 negated = true;
                 continue;
             }
+            "--socket-exists" => tests.push(super::owner::has_socket(negated)),
+            "--suppl-groups" => {}
             UNREAD => tests.push(Test::Opaque { specific: xt::is_specific(&last_match) }),
             "-m" => words.next().unwrap_or_default().clone_into(&mut last_match),
             "--comment" => {
@@ -114,6 +116,12 @@ fn test(option: &str, value: &str, negated: bool) -> Test {
         "--sport" | "--sports" => Field::SourcePort,
         "--dport" | "--dports" => Field::DestinationPort,
         "--uid-owner" => Field::User,
+        "--gid-owner" => Field::Group,
+        "--cgroup" => Field::Cgroup,
+        "--path" => {
+            let id = super::owner::of_path(value.as_bytes());
+            return within(Field::Cgroup, vec![Span::new(id, id)], negated);
+        }
         "--src-type" => Field::SourceType,
         "--dst-type" => Field::DestinationType,
         "-i" | "-o" => {

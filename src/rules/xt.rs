@@ -13,7 +13,8 @@ pub fn matched(name: &str, revision: u32, info: &[u8]) -> Vec<Test> {
         "tcp" => ports(info, 8..11, 11),
         "udp" => ports(info, 0..0, 8),
         "multiport" => multiport(info),
-        "owner" => owner(info),
+        "owner" => super::owner::owner(info),
+        "cgroup" => super::owner::cgroup(revision, info),
         "addrtype" if revision == 1 => address_types(info),
         "conntrack" => state(info, 146, 148, 150),
         "state" => native32(info, 0).map(|mask| vec![bits(Field::State, mask.into(), false)]),
@@ -112,22 +113,6 @@ fn multiport(info: &[u8]) -> Option<Vec<Test>> {
         at += 1;
     }
     Some(vec![within(field, spans, *info.get(2 + 3 * MOST)? != 0)])
-}
-
-/// First and last user, first and last group, what of it counts, and what of that is inverted.
-fn owner(info: &[u8]) -> Option<Vec<Test>> {
-    let (counts, inverted) = (*info.get(16)?, *info.get(17)?);
-    if counts & !3 != 0 {
-        return None;
-    }
-    let mut tests = Vec::new();
-    for (field, at, flag) in [(Field::User, 0, 1), (Field::Group, 8, 2)] {
-        if counts & flag != 0 {
-            let span = native32(info, at)?.into()..=native32(info, at + 4)?.into();
-            tests.push(within(field, vec![span], inverted & flag != 0));
-        }
-    }
-    Some(tests)
 }
 
 /// Masks of source and destination, one bit for each type; then flags.

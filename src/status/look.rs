@@ -31,6 +31,7 @@ use crate::saved;
 use crate::sys::netlink::ruleset;
 
 use super::ahead::Ours;
+use super::meets::look::Installed;
 use super::model::{Compared, Finding, Hits, Installer, Ports, Program, Report, Resolvers, Saved};
 use super::{ahead, compare, source, trial, words};
 pub(crate) use native::table as native_table;
@@ -207,6 +208,8 @@ impl Look {
         self.say_what_is_elsewhere(&native, &report.ahead, |_| Some(ahead::IPTABLES));
         let ours = Ours::of(&self.config, &facts);
         self.say_who_may_come_first(backend, &planned, &native, &situation, &ours);
+        let installed = Installed::new(&self.config, &facts, &planned, backend);
+        report.meets = foreign::meeting(&installed, &mut self.notes);
         self.say_who_bypasses(facts.sidecar_uid, report.ports);
         self.say_more(&situation, variant);
         self.say_what_is_unread(&unreadable, Some(variant));

@@ -5,6 +5,7 @@ pub mod change;
 mod compare;
 mod listen;
 pub(crate) mod look;
+pub(crate) mod meets;
 pub mod model;
 mod own_table;
 mod sequence;

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::meets::Met;
 use crate::plan::{Family, is_link_local};
 
 /// The whole answer.
@@ -37,6 +38,8 @@ pub struct Report {
     pub differences: Vec<Difference>,
     /// What takes traffic before our rules see it.
     pub ahead: Vec<Ahead>,
+    /// What rules about users and addresses do to the sidecar, which they meet in place of others.
+    pub meets: Vec<Met>,
     /// How an installation stands that has to be confirmed.
     pub on_trial: Option<OnTrial>,
     /// What else is wrong; each makes the verdict [`Verdict::Differs`].
@@ -383,6 +386,7 @@ impl Report {
             resolvers: None,
             differences: Vec::new(),
             ahead: Vec::new(),
+            meets: Vec::new(),
             on_trial: None,
             problems: Vec::new(),
             notes: Vec::new(),
@@ -401,6 +405,7 @@ impl Report {
     pub fn rules_are_as_wanted(&self) -> bool {
         self.differences.is_empty()
             && self.ahead.is_empty()
+            && !self.meets.iter().any(|met| met.dead)
             && self.problems.is_empty()
             && self.resolvers.as_ref().is_none_or(Resolvers::as_captured)
     }

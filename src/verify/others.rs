@@ -12,6 +12,7 @@ use crate::plan::Family;
 use crate::rules::model::{Chain, Truth};
 use crate::rules::walk::Deed;
 use crate::rules::{nft, show, words};
+use crate::status::meets;
 use crate::sys::netlink::nftables::Door;
 
 use super::check::{Check, Goal, Id, Outcome, Probe, Status};
@@ -288,4 +289,20 @@ pub fn unread(why: &str) -> Outcome {
         expected: "keep from nothing that the configuration promises".to_owned(),
     };
     Outcome { check, status: Status::NotTested, happened, evidence: Vec::new(), cause: None, next: None }
+}
+
+/// Of a rule about users or addresses that meets the sidecar in place of others.
+pub fn meets_the_sidecar(met: &meets::Met) -> Outcome {
+    let check = Check {
+        id: Id::Rules,
+        family: met.family,
+        target: "rules about users and addresses".to_owned(),
+        probe: Probe::Nothing(met.what.clone()),
+        goal: Goal::Past,
+        expected: "do the same to whoever is behind the sidecar".to_owned(),
+    };
+    let status = if met.dead { Status::Fail } else { Status::NotTested };
+    let cause = met.dead.then(|| met.fix.clone());
+    let next = (!met.dead).then(|| met.fix.clone());
+    Outcome { check, status, happened: met.what.clone(), evidence: Vec::new(), cause, next }
 }

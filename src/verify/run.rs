@@ -37,6 +37,7 @@ use crate::plan::Family;
 use crate::sidecar::Sidecar;
 use crate::sidecar::token::{Token, Tokens};
 use crate::status::ahead::IPTABLES;
+use crate::status::meets::{self, look::Installed};
 use crate::sys::rights::{self, Right};
 use crate::sys::{netlink, user};
 
@@ -249,8 +250,14 @@ fn beyond_probes(
         families: families.to_vec(),
         by_marks: families.iter().copied().filter(by_marks).collect(),
     };
-    let read =
-        budget.within(Stage::Explaining, move || others::read().map(|chains| others::judge(&asked, &chains)));
+    let known = facts.clone();
+    let judge = move |chains: Vec<crate::rules::model::Chain>| {
+        let installed = Installed { config: &asked.config, facts: &known, families: &asked.families, native };
+        let mut found = others::judge(&asked, &chains);
+        found.extend(meets::look::judge(&installed, &chains).iter().map(others::meets_the_sidecar));
+        found
+    };
+    let read = budget.within(Stage::Explaining, move || others::read().map(judge));
     match read {
         Some(Ok(found)) => outcomes.extend(found),
         Some(Err(error)) => outcomes.push(others::unread(&error.to_string())),

@@ -66,6 +66,7 @@ impl Reader<'_> {
             "payload" => self.payload(data),
             "ct" => self.ct(data),
             "fib" => self.fib(data),
+            "socket" => self.socket(data),
             "bitwise" => self.bitwise(data),
             "byteorder" => {
                 if let Some(loaded) = self.moved(data) {
@@ -132,6 +133,7 @@ impl Reader<'_> {
             Some(7) => (What::Name { leaving: true }, 16),
             Some(10) => number(Field::User, 4),
             Some(11) => number(Field::Group, 4),
+            Some(23) => number(Field::Cgroup, 4),
             Some(15) => (What::Family, 1),
             Some(16) => number(Field::Protocol, 1),
             Some(1) => (What::Something { specific: false }, 2),
@@ -181,6 +183,16 @@ impl Reader<'_> {
             _ => (What::Something { specific: false }, 4),
         };
         self.load(find_u32(data, 1), what, width, 0, false);
+    }
+
+    fn socket(&mut self, data: &[u8]) {
+        /// `NFT_SOCKET_CGROUPV2`
+        const CGROUP: u32 = 3;
+        let (what, width) = match find_u32(data, 1) {
+            Some(CGROUP) => (What::Number(Field::Cgroup), 8),
+            _ => (What::Something { specific: false }, 4),
+        };
+        self.load(find_u32(data, 2), what, width, 0, false);
     }
 
     fn fib(&mut self, data: &[u8]) {

@@ -21,10 +21,11 @@ use crate::plan::{Family, OwnChain};
 use crate::sys::netlink;
 
 use super::super::ahead::{self, Dns, Ours, Traffic};
+use super::super::meets::look::Installed;
 use super::super::model::{Compared, Finding, Installer, Program, Report, Resolvers};
 use super::super::own_table;
-use super::Look;
 use super::parts::{listeners, sidecar};
+use super::{Look, foreign};
 
 /// Our own table, if there is one.
 ///
@@ -134,6 +135,8 @@ impl Look {
             at_hook.filter_map(priority).max()
         });
         self.say_who_may_come_first(Backend::Nftables, &installed, &native, &situation, &ours);
+        let now = Installed::new(&self.config, &facts, &installed, Backend::Nftables);
+        report.meets = foreign::meeting(&now, &mut self.notes);
         self.say_who_bypasses(uid, report.ports);
         self.say_more_of(observed, &situation);
         self.say_what_is_unread(&unread, None);

@@ -16,9 +16,13 @@ const RTM_GETRULE: u16 = 34;
 const HEADER: usize = 12;
 
 const FRA_PRIORITY: u16 = 6;
+const FRA_FWMARK: u16 = 10;
 const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
 const FRA_TABLE: u16 = 15;
+const FRA_UID_RANGE: u16 = 20;
 const FRA_PROTOCOL: u16 = 21;
+/// Which of the actions are no route at all: blackhole, unreachable, prohibit.
+const REFUSING: std::ops::RangeInclusive<u8> = 6..=8;
 const FR_ACT_TO_TBL: u8 = 1;
 
 /// Whether the table of local addresses is asked before all others, as it is unless somebody moved its rule.
@@ -42,6 +46,69 @@ pub fn is_local_table_first(family: Family) -> io::Result<bool> {
         Err(errno) if absent(errno) => Ok(true),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// A routing rule about some users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UserRule {
+    /// Lower ones come first.
+    pub priority: u32,
+    /// The first user.
+    pub first: u32,
+    /// The last one.
+    pub last: u32,
+    /// The table that it leads to.
+    pub table: u32,
+    /// Whether it says that there is no route.
+    pub refuses: bool,
+}
+
+/// The rules of a family that are about some users.
+///
+/// # Errors
+/// The kernel's.
+pub fn by_user(family: Family) -> io::Result<Vec<UserRule>> {
+    collect(family, user_rule)
+}
+
+/// Whether any rule of a family is about packets with a mark.
+///
+/// # Errors
+/// The kernel's.
+pub fn go_by_marks(family: Family) -> io::Result<bool> {
+    let marked = |message: &Message<'_>| {
+        let rest = message.payload.get(HEADER..)?;
+        (message.kind == RTM_NEWRULE && attributes(rest).any(|(kind, _)| kind == FRA_FWMARK)).then_some(())
+    };
+    Ok(!collect(family, marked)?.is_empty())
+}
+
+fn collect<T>(family: Family, read: impl Fn(&Message<'_>) -> Option<T>) -> io::Result<Vec<T>> {
+    let mut header = [0; HEADER];
+    header[0] = number(family);
+    let request = Request::new(RTM_GETRULE, NLM_F_DUMP, &header, &[]);
+    let mut found = Vec::new();
+    let asked =
+        Socket::open(SockProtocol::NetlinkRoute)?.ask(&request, |message| found.extend(read(message)));
+    match asked {
+        Ok(()) => Ok(found),
+        Err(errno) if absent(errno) => Ok(Vec::new()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn user_rule(message: &Message<'_>) -> Option<UserRule> {
+    let (header, rest) = message.payload.split_at_checked(HEADER).filter(|_| message.kind == RTM_NEWRULE)?;
+    let find = |wanted: u16| attributes(rest).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let word = |bytes: &[u8]| bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+    let range = find(FRA_UID_RANGE)?;
+    Some(UserRule {
+        priority: find(FRA_PRIORITY).and_then(word).unwrap_or_default(),
+        first: word(range)?,
+        last: word(range.get(4..)?)?,
+        table: find(FRA_TABLE).and_then(word).unwrap_or(header[4].into()),
+        refuses: REFUSING.contains(&header[7]),
+    })
 }
 
 /// A rule's priority, and whether it leads everything to the table of local addresses. `struct fib_rule_hdr`: family, two lengths of prefixes, type of service, table, two idle bytes, action,
@@ -98,6 +165,24 @@ mod tests {
                 assert_eq!(link::route_to(addr).unwrap(), None, "{addr}");
                 ip(&format!("{six}rule del pref 5"));
                 assert!(is_local_table_first(family).unwrap());
+            }
+        });
+    }
+
+    #[test]
+    fn rules_about_users_and_marks_are_those_of_the_kernel() {
+        apart(|| {
+            for (family, six) in [(Family::V4, "-4 "), (Family::V6, "-6 ")] {
+                assert_eq!(by_user(family).unwrap(), []);
+                assert!(!go_by_marks(family).unwrap());
+                ip(&format!("{six}rule add uidrange 5702-5703 lookup 300 pref 9"));
+                ip(&format!("{six}rule add uidrange 7-7 prohibit pref 10"));
+                ip(&format!("{six}rule add fwmark 1 lookup 300 pref 11"));
+                let one = UserRule { priority: 9, first: 5702, last: 5703, table: 300, refuses: false };
+                let found = by_user(family).unwrap();
+                assert_eq!(found[0], one);
+                assert!(found.len() == 2 && found[1].first == 7 && found[1].refuses, "{found:?}");
+                assert!(go_by_marks(family).unwrap());
             }
         });
     }

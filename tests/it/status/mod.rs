@@ -3,6 +3,7 @@
 mod ahead;
 mod bad_input;
 mod bystanders;
+mod meets;
 mod native;
 mod report;
 mod ties;

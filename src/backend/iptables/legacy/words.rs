@@ -1,6 +1,6 @@
 //! A legacy rule in the words of a save program, as far as anybody here asks for them. Pure.
 //!
-//! Layouts are those of the kernel's `include/uapi/linux/netfilter/xt_{addrtype,multiport,owner,tcpudp,CT}.h`.
+//! Layouts are those of the kernel's `include/uapi/linux/netfilter/xt_{addrtype,cgroup,multiport,owner,tcpudp,CT}.h`.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -127,6 +127,7 @@ fn matched(one: &Extension<'_>) -> Option<String> {
         ("tcp", 0) if data.get(8..11)?.iter().all(|byte| *byte == 0) => ports(data, *data.get(11)?),
         ("udp", 0) => ports(data, *data.get(8)?),
         ("owner", 1) => owner(data),
+        ("cgroup", revision) => cgroup(revision, data),
         ("addrtype", 1) => address_types(data),
         ("multiport", 1) => multiport(data),
         _ => None,
@@ -146,16 +147,49 @@ fn ports(data: &[u8], inverted: u8) -> Option<String> {
     (inverted & !3 == 0).then_some(words)
 }
 
-/// First and last user, first and last group, what of it counts, what of that is inverted.
+/// First and last user, first and last group, what of it counts, what of that is inverted (`XT_OWNER_*`).
 fn owner(data: &[u8]) -> Option<String> {
-    /// `XT_OWNER_UID`
     const USER: u8 = 1;
-    let not = match data.get(16..18)? {
-        [USER, 0] => "",
-        [USER, USER] => " !",
-        _ => return None,
+    const GROUP: u8 = 2;
+    const SOCKET: u8 = 4;
+    const ALL_GROUPS: u8 = 8;
+    let [counts, inverted] = *data.get(16..18)?.first_chunk()?;
+    let mut words = String::new();
+    for (flag, option, at) in [
+        (SOCKET, "--socket-exists", None),
+        (USER, "--uid-owner", Some(0)),
+        (GROUP, "--gid-owner", Some(8)),
+        (ALL_GROUPS, "--suppl-groups", None),
+    ] {
+        if counts & flag == 0 {
+            continue;
+        }
+        let not = if inverted & flag != 0 { " !" } else { "" };
+        let _ = write!(words, "{not} {option}");
+        if let Some(at) = at {
+            let _ = write!(words, " {}", range(native32(data, at)?, native32(data, at + 4)?, '-'));
+        }
+    }
+    (counts & !(USER | GROUP | SOCKET | ALL_GROUPS) == 0).then_some(words)
+}
+
+/// A number of `net_cls`, or a path.
+fn cgroup(revision: u8, data: &[u8]) -> Option<String> {
+    const PATH: usize = 4;
+    let said = |inverted: bool, option: &str, value: &str| {
+        let not = if inverted { " !" } else { "" };
+        Some(format!("{not} {option} {value}"))
     };
-    Some(format!("{not} --uid-owner {}", range(native32(data, 0)?, native32(data, 4)?, '-')))
+    if revision == 0 {
+        return said(native32(data, 4)? != 0, "--cgroup", &native32(data, 0)?.to_string());
+    }
+    let [has_path, has_number, not_path, not_number] = *data.first_chunk()?;
+    match (has_path != 0, has_number != 0, revision) {
+        (true, false, 1 | 2) => said(not_path != 0, "--path", &quoted(&text(data.get(PATH..)?))),
+        (false, true, 1) => said(not_number != 0, "--cgroup", &native32(data, PATH + 4096)?.to_string()),
+        (false, true, 2) => said(not_number != 0, "--cgroup", &native32(data, PATH)?.to_string()),
+        _ => None,
+    }
 }
 
 fn range(first: u32, last: u32, dash: char) -> String {

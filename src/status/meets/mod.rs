@@ -1,0 +1,118 @@
+//! Rules of others that meet the sidecar in place of those whom they are about. It sends what applications sent, and it
+//! connects to this host's applications from one address, `127.0.0.6` or `::6`, whoever the client was. So rules about users,
+//! routes and filters by users or control groups, and rules about clients' addresses, shut out some and let others in.
+//! Pure but for `look` and `routes`.
+
+pub mod clients;
+pub mod look;
+mod routes;
+#[cfg(test)]
+mod tests;
+mod users;
+mod words;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::config::Config;
+use crate::plan::Family;
+use crate::rules::model::{Chain, Span, Value};
+use crate::rules::nft::{number_of, span_of};
+use crate::verify::flows::{Road, Stand};
+
+/// `NF_CT_STATE_BIT` of a new connection.
+const NEW: u128 = 8;
+/// `IPS_DST_NAT`
+const TRANSLATED: u128 = 0x20;
+const TCP: u128 = 6;
+const UDP: u128 = 17;
+/// `RTN_UNICAST`, `RTN_LOCAL`
+const UNICAST: u128 = 1;
+const LOCAL: u128 = 2;
+
+/// So many rules are looked at for one kind of question, each as often as it is met, but always some packets.
+const VISITS: usize = 3_000_000;
+const WALKS: usize = 24;
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct Asked<'a> {
+    /// What is redirected.
+    pub config: &'a Config,
+    /// The sidecar's user.
+    pub sidecar: u32,
+    /// A user whom no rule names.
+    pub nobody: u32,
+    /// The redirected families.
+    pub families: &'a [Family],
+    /// Where our rules stand.
+    pub stand: Stand,
+    /// The loopback interface's name and number.
+    pub loopback: (&'a str, u32),
+    /// By which source addresses and interfaces packets leave.
+    pub departures: &'a [Road],
+    /// At which addresses of which interfaces this host is asked.
+    pub arrivals: &'a [Road],
+    /// DNS servers whose questions are redirected.
+    pub servers: &'a [IpAddr],
+    /// TCP ports that are redirected when they are asked for from outside, and on which somebody listens.
+    pub ports: &'a [u16],
+    /// The families in which routing rules go by marks.
+    pub by_marks: &'a [Family],
+}
+
+impl Asked<'_> {
+    /// Addresses that are not elsewhere.
+    fn here(&self, family: Family) -> Vec<Span> {
+        let loopback = match family {
+            Family::V4 => "127.0.0.0/8",
+            Family::V6 => "::1/128",
+        };
+        let own = self.arrivals.iter().map(|road| road.address).filter(|addr| family.holds((*addr).into()));
+        let own = own.map(|addr| number_of(addr)..=number_of(addr));
+        own.chain(loopback.parse().ok().map(span_of)).collect()
+    }
+}
+
+/// How many packets may be walked through that many rules.
+fn walks(rules: usize) -> usize {
+    (VISITS / rules.max(1)).clamp(WALKS, 4096)
+}
+
+/// What such a rule does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Met {
+    /// Of which family, or one of both.
+    pub family: Family,
+    /// In a sentence.
+    pub what: String,
+    /// What cures it.
+    pub fix: String,
+    /// Whether traffic that worked is dead for sure, and not only another way than the rule means.
+    pub dead: bool,
+}
+
+/// Everything that rules do to the sidecar.
+pub fn judge(asked: &Asked<'_>, chains: &[Chain]) -> Vec<Met> {
+    let mut found = users::judge(asked, chains);
+    found.extend(clients::judge(asked, chains));
+    found
+}
+
+const fn is(number: u128) -> Value {
+    Value::Is(number)
+}
+
+fn localhost(family: Family) -> u128 {
+    match family {
+        Family::V4 => number_of(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        Family::V6 => number_of(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+    }
+}
+
+/// The address from which the sidecar connects to applications of this host.
+pub fn passthrough(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(127, 0, 0, 6).into(),
+        Family::V6 => crate::host::PASSTHROUGH.into(),
+    }
+}
