@@ -76,19 +76,20 @@ pub fn nft_chain_names(family: Family) -> io::Result<Vec<(String, String)>> {
 /// # Errors
 /// As those of [`nft_table_names`].
 pub fn nft_rules_mention(family: Family, table: &str, bytes: &[u8]) -> io::Result<bool> {
-    Ok(nft_rules_mentioning(family, table, bytes)? > 0)
+    Ok(!nft_rules_mentioning(family, table, bytes)?.is_empty())
 }
 
-/// How many rules of it have them.
+/// For each rule of it that has them, of how many matches and targets a program of iptables prints it at least.
 ///
 /// # Errors
 /// As those of [`nft_table_names`].
-pub fn nft_rules_mentioning(family: Family, table: &str, bytes: &[u8]) -> io::Result<usize> {
+pub fn nft_rules_mentioning(family: Family, table: &str, bytes: &[u8]) -> io::Result<Vec<usize>> {
     let holds = |message: &Message<'_>| {
         let mentioned = || message.payload.windows(bytes.len()).any(|window| window == bytes);
-        (message::is_rule_of(message, family, table) && mentioned()).then_some(())
+        let holds = message::is_rule_of(message, family, table) && mentioned();
+        holds.then(|| ruleset::extensions_of_rule(message))
     };
-    Ok(list(&message::list_rules_of(family, table), holds)?.len())
+    list(&message::list_rules_of(family, table), holds)
 }
 
 /// The names of the `nf_tables` tables of the family `ip` or `ip6` that have a rule with an expression such as the

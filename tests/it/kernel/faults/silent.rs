@@ -2,6 +2,7 @@
 //! program does not find a rule by the words that the save program prints.
 
 use super::{FIRST, install_second, their_rules};
+use crate::support::Variant;
 use crate::support::lab::each_iptables_variant;
 use crate::support::snapshot::Snapshot;
 use crate::support::wrappers::{Fault, Wrappers};
@@ -42,6 +43,27 @@ each_iptables_variant! {
         // It passes.
         let tools = Wrappers::new(variant).at(&("iptables-save".to_owned(), 1), &Fault::Instead(body));
         install_second(lab, &tools, &[]).succeeds();
+        lab.uninstall(variant, &[]).succeeds();
+    }
+
+    /// They do the same without a word where they may not ask the kernel whether it knows that match. The legacy ones
+    /// know without asking.
+    fn nor_is_it_the_same_where_nothing_is_said(lab, variant) {
+        their_rules(variant);
+        lab.install(variant, &FIRST).succeeds();
+        let before = Snapshot::take();
+        let lossy = "\"$real\" \"$@\" | sed '0,/transparent/s/ -m udp --[sd]port [0-9]*//'; exit 0";
+        for tool in ["iptables-save", "ip6tables-save"] {
+            let tools = Wrappers::new(variant).every(tool, &Fault::Instead(lossy.to_owned()));
+            if variant == Variant::Nft {
+                install_second(lab, &tools, &[]).exits(1).says("left matches out of rules");
+                Snapshot::take().assert_put_back_since(&before);
+            }
+        }
+        let tools = Wrappers::new(variant).at(&("iptables-save".to_owned(), 1), &Fault::Instead(lossy.to_owned()));
+        if variant == Variant::Nft {
+            install_second(lab, &tools, &[]).succeeds();
+        }
         lab.uninstall(variant, &[]).succeeds();
     }
 
