@@ -53,13 +53,26 @@ pub fn check(
     let lossy = |(table, ours): &&(Table, Ours)| {
         printed.iter().any(|(of, printed)| of == table && printed.extensions < ours.extensions)
     };
-    match listed.iter().find(lossy) {
-        Some((table, _)) => {
-            let what = format!("it left matches out of rules in the {family} table {}", table.name());
-            Err(not_all_of_each(programs, &what))
-        }
-        None => Ok(()),
+    if let Some((table, _)) = listed.iter().find(lossy) {
+        let what = format!("it left matches out of rules in the {family} table {}", table.name());
+        return Err(not_all_of_each(programs, &what));
     }
+    // Or it takes an older layout of it, and prints what is not there.
+    let all = saved.tables.iter().flat_map(|table| &table.chains).flat_map(|chain| &chain.rules);
+    if all.map(|rule| rule.args.as_str()).any(|args| args.contains(OWNER_TAG) && is_misread(args)) {
+        let what = format!("it misread owner matches of {family} rules");
+        return Err(not_all_of_each(programs, &what));
+    }
+    Ok(())
+}
+
+/// Whether an owner match is not one that a kernel has: those of sessions, processes and commands went with Linux 2.6.14,
+/// and the programs print them of the layout of that time alone.
+fn is_misread(args: &str) -> bool {
+    const NOW: [&str; 4] = ["--uid-owner", "--gid-owner", "--socket-exists", "--suppl-groups"];
+    const GONE: [&str; 3] = ["--sid-owner", "--pid-owner", "--cmd-owner"];
+    let has = |options: &[&str]| args.split(' ').any(|word| options.contains(&word));
+    args.contains("-m owner") && (has(&GONE) || !has(&NOW))
 }
 
 fn not_all_of_each(programs: &Programs, what: &str) -> Failure {
@@ -169,6 +182,22 @@ mod tests {
             assert!(!names_our_library(&failed(name)), "{name}");
         }
         assert!(!names_our_library("# Warning: iptables-legacy tables present"));
+    }
+
+    #[test]
+    fn an_owner_match_of_an_old_layout_is_found_out() {
+        for args in
+            ["-m owner --uid-owner 5678 -j RETURN", "-p tcp -j RETURN", "-m owner ! --gid-owner 1 -j X"]
+        {
+            assert!(!is_misread(args), "{args}");
+        }
+        for args in [
+            "-m owner -j CT --zone 2",
+            "-m owner --sid-owner 0",
+            "-m owner ! --uid-owner 1 --cmd-owner \"?\"",
+        ] {
+            assert!(is_misread(args), "{args}");
+        }
     }
 
     #[test]

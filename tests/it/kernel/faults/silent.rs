@@ -60,6 +60,10 @@ each_iptables_variant! {
                 Snapshot::take().assert_put_back_since(&before);
             }
         }
+        let odd = "\"$real\" \"$@\" | sed 's/ --uid-owner [0-9]*/ --sid-owner 0/'; exit 0";
+        let tools = Wrappers::new(variant).every("iptables-save", &Fault::Instead(odd.to_owned()));
+        install_second(lab, &tools, &[]).exits(1).says("misread owner matches of IPv4 rules");
+        Snapshot::take().assert_put_back_since(&before);
         let tools = Wrappers::new(variant).at(&("iptables-save".to_owned(), 1), &Fault::Instead(lossy.to_owned()));
         if variant == Variant::Nft {
             install_second(lab, &tools, &[]).succeeds();
