@@ -11,6 +11,9 @@ use crate::status::meets::look::Installed;
 use crate::status::model::Finding;
 use crate::sys::netlink::ruleset;
 
+/// So many rules are named one by one.
+const SHOWN: usize = 8;
+
 /// What rules about users and addresses do to the sidecar, which they meet in place of others.
 pub fn meeting(config: &Config, facts: &HostFacts, backend: Backend, families: &[Family]) -> Vec<Finding> {
     let installed = Installed::new(config, facts, families, backend);
@@ -20,7 +23,14 @@ pub fn meeting(config: &Config, facts: &HostFacts, backend: Backend, families: &
         );
         Vec::new()
     });
-    found.into_iter().map(|met| Finding::new(met.what, met.fix)).collect()
+    let more = found.len().saturating_sub(SHOWN);
+    let mut said: Vec<Finding> =
+        found.into_iter().take(SHOWN).map(|met| Finding::new(met.what, met.fix)).collect();
+    if more > 0 {
+        let what = format!("{more} more foreign rules meet the sidecar in place of others");
+        said.push(Finding::new(what, "'tproxy status' lists them"));
+    }
+    said
 }
 
 /// For which ports the addresses of clients are lost.

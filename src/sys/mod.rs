@@ -4,6 +4,7 @@
 
 pub mod alive;
 pub mod bus;
+pub mod cgroup;
 pub mod detach;
 pub mod files;
 pub mod first;

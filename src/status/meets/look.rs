@@ -12,13 +12,15 @@ use crate::config::Config;
 use crate::config::values::Protocol;
 use crate::host::{self, HostFacts};
 use crate::plan::Family;
-use crate::rules::model::{Action, Chain, Field, Rule, Test};
+use crate::rules::model::{Action, Chain, Field, Test};
+use crate::rules::nft::is_own_chain;
 use crate::status::ahead::IPTABLES;
 use crate::sys::netlink::rules as routing;
+use crate::sys::{cgroup, socket_holder};
 use crate::verify::flows::{Road, Stand};
 use crate::verify::routes as roads;
 
-use super::{Asked, Met, routes};
+use super::{Asked, Met, cgroups, routes};
 
 /// What is or will be installed.
 #[derive(Debug, Clone, Copy)]
@@ -71,16 +73,20 @@ pub fn judge(installed: &Installed<'_>, chains: &[Chain]) -> Vec<Met> {
             found.push(met);
         }
     }
+    found.sort_by_key(|met| !met.dead);
     found
 }
 
 fn both_families(installed: &Installed<'_>, chains: &[Chain]) -> Vec<Met> {
     let Installed { config, facts, families, .. } = *installed;
     let mut found = routes::judge(config, facts.sidecar_uid, families);
-    if !chains.iter().any(may_drop) && !chains.iter().flat_map(|chain| &chain.rules).any(names_owner) {
+    if config.redirect.outbound.enabled {
+        found.extend(filters(config, facts.sidecar_uid, families));
+    }
+    if !chains.iter().any(may_drop) && !chains.iter().any(names_owners) {
         return found;
     }
-    let about_owner = chains.iter().flat_map(|chain| &chain.rules).any(names_owner);
+    let about_owner = chains.iter().any(names_owners);
     let nobody = nobody(chains, facts.sidecar_uid);
     let departures: Vec<Road> = if about_owner {
         let of = |family: &Family| roads::departures(*family, &[nobody, facts.sidecar_uid], &facts.loopback);
@@ -110,15 +116,28 @@ fn both_families(installed: &Installed<'_>, chains: &[Chain]) -> Vec<Met> {
     found
 }
 
+/// What filters on control groups do. A kernel that does not tell has none that could be read.
+fn filters(config: &Config, sidecar: u32, families: &[Family]) -> Vec<Met> {
+    let filtered = cgroup::filtered().unwrap_or_default();
+    if filtered.is_empty() {
+        return Vec::new();
+    }
+    let ports = [config.redirect.outbound.port.get(), config.redirect.inbound.port.get()];
+    let listeners = Family::BOTH
+        .into_iter()
+        .flat_map(|family| host::listeners(Protocol::Tcp, family).unwrap_or_default());
+    let own = listeners.filter(|socket| socket.uid == sidecar && ports.contains(&socket.port));
+    let processes = own.filter_map(|socket| Some(socket_holder(socket.inode)?.pid)).collect();
+    cgroups::judge(&filtered, &processes, families)
+}
+
 fn may_drop(chain: &Chain) -> bool {
     chain.called.is_some_and(|called| called.drops)
         || chain.rules.iter().any(|rule| rule.action == Action::Drop)
 }
 
-fn names_owner(rule: &Rule) -> bool {
-    rule.tests
-        .iter()
-        .any(|test| matches!(test, Test::In { field: Field::User | Field::Group | Field::Cgroup, .. }))
+fn names_owners(chain: &Chain) -> bool {
+    !is_own_chain(&chain.name) && chain.rules.iter().any(super::users::names_owner)
 }
 
 /// A user whom no rule names.

@@ -3,6 +3,7 @@
 //! routes and filters by users or control groups, and rules about clients' addresses, shut out some and let others in.
 //! Pure but for `look` and `routes`.
 
+mod cgroups;
 pub mod clients;
 pub mod look;
 mod routes;
@@ -102,11 +103,15 @@ const fn is(number: u128) -> Value {
     Value::Is(number)
 }
 
-fn localhost(family: Family) -> u128 {
+const fn localhost_of(family: Family) -> IpAddr {
     match family {
-        Family::V4 => number_of(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-        Family::V6 => number_of(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+        Family::V4 => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        Family::V6 => IpAddr::V6(Ipv6Addr::LOCALHOST),
     }
+}
+
+fn localhost(family: Family) -> u128 {
+    number_of(localhost_of(family))
 }
 
 /// The address from which the sidecar connects to applications of this host.

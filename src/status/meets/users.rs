@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use crate::config::values::{Cidr, Protocol};
 use crate::plan::Family;
 use crate::rules::model::{Action, Chain, Field, Hook, Packet, Rule, Span, Test, Truth, Value};
-use crate::rules::nft::{number_of, span_of};
+use crate::rules::nft::{is_own_chain, number_of, span_of};
 use crate::rules::walk::{self, Deed, Finding, Part};
 use crate::verify::flows::Road;
 
@@ -25,8 +25,9 @@ const TRIED: usize = 2;
 pub fn judge(asked: &Asked<'_>, chains: &[Chain]) -> Vec<Met> {
     let owner_rules: Vec<(&Chain, &Rule)> = chains
         .iter()
+        .filter(|chain| !is_own_chain(&chain.name))
         .flat_map(|chain| chain.rules.iter().map(move |rule| (chain, rule)))
-        .filter(|(_, rule)| rule.tests.iter().any(is_about_owner) && !is_ours(rule))
+        .filter(|(_, rule)| names_owner(rule))
         .collect();
     if owner_rules.is_empty() || !asked.config.redirect.outbound.enabled && !asked.config.redirect.dns.enabled
     {
@@ -56,8 +57,10 @@ const fn is_owner(field: Field) -> bool {
     matches!(field, Field::User | Field::Group | Field::Cgroup)
 }
 
-fn is_about_owner(test: &Test) -> bool {
-    matches!(test, Test::In { field, .. } if is_owner(*field))
+/// Whether it is a foreign rule about who sends.
+pub fn names_owner(rule: &Rule) -> bool {
+    let about = |test: &Test| matches!(test, Test::In { field, .. } if is_owner(*field));
+    rule.tests.iter().any(about) && !is_ours(rule)
 }
 
 /// Somebody.
@@ -118,10 +121,14 @@ impl<'a> Search<'a, '_> {
         for there in self.destinations(rule, family) {
             for who in &who {
                 for road in tried(rule, &roads) {
-                    self.left = self.left.saturating_sub(1);
                     if self.left == 0 {
+                        let said = words::not_all(family);
+                        if !self.found.contains(&said) {
+                            self.found.push(said);
+                        }
                         return;
                     }
+                    self.left -= 1;
                     for met in self.compare(*who, &there, &road, family) {
                         if !self.found.contains(&met) {
                             self.found.push(met);

@@ -161,6 +161,18 @@ impl Who<'_> {
     }
 }
 
+/// There were too many.
+pub fn not_all(family: Family) -> Met {
+    Met {
+        family,
+        what: format!("there are too many {family} rules by user to try all of them"),
+        fix:
+            "look at the others by hand: whatever a rule says of a user, redirected traffic is the sidecar's"
+                .to_owned(),
+        dead: false,
+    }
+}
+
 /// A rule and its chain.
 pub fn rule(by: &Finding<'_>) -> String {
     let text = match by.rule {

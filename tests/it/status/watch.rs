@@ -163,12 +163,12 @@ fn nftables_is_not_polled() {
         let run =
             command::Program::new("strace").args(["-f", "-qq", "-e", "trace=openat,sendto,execve", "-o"]);
         let run = run.arg(&log).arg(lab.program_path()).args(["status", "--watch"]).start();
-        // A look at the legacy tables: two with the report, one to begin with, and one every two seconds.
+        // A look at the legacy tables: three with the report, one to begin with, and one every two seconds.
         let text = || std::fs::read_to_string(&log).unwrap_or_default();
         let looks = |text: &str| text.matches("/ip_tables_names\"").count();
         let mut first = String::new();
-        while looks(&text()) < 6 {
-            if looks(&first) < 5 {
+        while looks(&text()) < 7 {
+            if looks(&first) < 6 {
                 first = text();
             }
             std::thread::yield_now();
