@@ -28,7 +28,7 @@ pub fn read(config: &Config) -> Result<Read, Failure> {
     }
     if user.uid == 0 {
         tracing::warn!(
-            "the sidecar's user is root (UID 0): nothing that root sends is redirected, whichever program sends it"
+            "the sidecar's user is root (UID 0): everything that root sends bypasses the sidecar, whichever program sends it"
         );
     }
     let dns = &config.redirect.dns;

@@ -102,7 +102,11 @@ pub fn keep_changes(wanted: bool, plan: &Plan, backend: Backend, comments: bool)
 /// As those of [`withdraw`].
 pub fn withdraw_changes(force: bool) -> Result<Changes, Failure> {
     let path = Path::new(firewalld::DIRECT_XML);
-    if !is_to_be_read(path) || firewalld::check_readable(path).is_err() {
+    if !is_to_be_read(path) {
+        return Ok(Changes::default());
+    }
+    if let Err(failure) = firewalld::check_readable(path) {
+        tracing::warn!("{}", remains::direct_xml(path, &failure.message).what);
         return Ok(Changes::default());
     }
     firewalld::withdraw_changes(path, force)

@@ -30,6 +30,17 @@ pub fn record(found: &Found, path: &Path) -> Option<Finding> {
     })
 }
 
+/// A record of an installation that is gone, and that could not be removed.
+pub fn stale(path: &Path) -> Finding {
+    let path = path.display();
+    Finding::new(
+        format!(
+            "the record {path} could not be removed, so the next run takes it for that of an installation"
+        ),
+        format!("'rm {path}' removes it"),
+    )
+}
+
 /// firewalld's configuration, which was not read.
 pub fn direct_xml(path: &Path, why: &str) -> Finding {
     Finding::new(

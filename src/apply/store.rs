@@ -317,24 +317,28 @@ impl Store {
         }
     }
 
-    /// Removes the state, the lock, and the directory if nothing else is in it.
-    pub fn remove(&mut self) {
+    /// Removes the state, the lock, and the directory if nothing else is in it. Whether the state stays, because it
+    /// cannot be removed.
+    pub fn remove(&mut self) -> bool {
         if !self.usable {
-            return;
+            return false;
         }
         self.usable = false;
+        let mut stays = false;
         // Another run may make either again at once; what is still in use is simply not removed.
         for kind in [UNFINISHED, RECORD] {
             if let Some(Err(error)) = self.entry(kind).map(|entry| entry.remove())
                 && error.kind() != io::ErrorKind::NotFound
             {
                 tracing::warn!("{} cannot be removed: {error}", self.path(kind).display());
+                stays |= kind == RECORD;
             }
         }
         if let Some(lock) = self.lock.take() {
             let _ = lock.remove();
         }
         self.leave();
+        stays
     }
 
     /// Removes the directory, if nothing is left in it.

@@ -107,8 +107,8 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     pending::withdraw(&store);
     // It stays as it is, so that the next run knows of the address too.
     let address_left = hides_address && passthrough.is_there();
-    if !address_left {
-        store.remove();
+    if !address_left && store.remove() {
+        left.push(remains::stale(&store.path(RECORD)));
     }
     if went_back {
         let what =

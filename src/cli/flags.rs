@@ -56,7 +56,7 @@ fn arg(setting: &Setting, flag: &'static str) -> Arg {
     if setting.key == "dryRun" {
         return arg.value_name("true|false|diff").help("Print the rules and change nothing").long_help(
             "Print the rules and change nothing; needs no root\n\
-             --dry-run=diff prints what would change in the live rules instead.",
+             --dry-run=diff prints all that the run would change instead: rules, addresses, firewalld's direct.xml.",
         );
     }
     let (first, rest) = setting.doc.split_once('\n').unwrap_or((setting.doc, ""));

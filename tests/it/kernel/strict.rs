@@ -34,7 +34,7 @@ each_backend! {
     }
 
     fn what_a_sidecar_of_roots_means_is_said(lab, backend) {
-        let words = "warning: the sidecar's user is root (UID 0): nothing that root sends is redirected";
+        let words = "warning: the sidecar's user is root (UID 0): everything that root sends bypasses the sidecar";
         for user in ["root", "0"] {
             let flags = ["--kuma-dp-user", user];
             let run = lab.install(backend, &flags).succeeds().says(words);

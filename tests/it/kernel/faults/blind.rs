@@ -5,12 +5,12 @@ use std::fs;
 
 use super::{FIRST, install_second, their_rules};
 use crate::kernel::trial::wait_for_the_end;
-use crate::support::Variant;
 use crate::support::command::{Program, find};
 use crate::support::lab::{each_backend, each_iptables_variant, skip};
 use crate::support::ruleset::TAG;
 use crate::support::snapshot::Snapshot;
 use crate::support::wrappers::{Fault, Wrappers};
+use crate::support::{Backend, Variant};
 
 const BLIND: &str = "/run/lab/blind";
 
@@ -87,6 +87,21 @@ each_iptables_variant! {
 }
 
 each_backend! {
+    fn a_record_that_stays_is_named(lab, backend) {
+        if find("strace").is_none() {
+            return skip("this machine has no strace");
+        }
+        let log = lab.dir().join("strace.log");
+        lab.install(backend, &FIRST).succeeds();
+        // Where the kernel removes no file, the record of what is gone stays.
+        let strace = ["-qq", "-e", "trace=unlinkat", "-e", "inject=unlinkat:error=EPERM", "-o"];
+        let run = Program::new("strace").args(strace).arg(&log).arg(lab.program_path()).arg("uninstall").run();
+        let run = run.succeeds().prints("the record /run/tproxy/").prints("could not be removed").prints("'rm /run/tproxy/");
+        assert!(!run.stdout.contains("successfully"), "{run}");
+        assert_eq!(Backend::installed(), []);
+        lab.uninstall(backend, &[]).succeeds().prints("successfully");
+    }
+
     /// Every word to the kernel is refused once, that to remove `::6` among them.
     fn an_uninstall_that_is_not_whole_is_not_called_a_success(lab, backend) {
         if find("strace").is_none() {
