@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::support::injector::{self, Injection};
@@ -86,7 +88,7 @@ pub fn run(lab: &Lab, scenario: &Scenario) {
         Choice::One(_) => report.clone(),
         _ => try_again(scenario, &suspected, seed),
     };
-    println!(
+    let summary = format!(
         "{}: {} of {} injections in {:.1} s, seed {seed}; {} not reached, {} crashed with nothing changed, {} broke a \
          promise, {} of them again",
         scenario.name,
@@ -98,6 +100,12 @@ pub fn run(lab: &Lab, scenario: &Scenario) {
         suspected.len(),
         repeated.suspected().len(),
     );
+    println!("{summary}");
+    // What tests print that pass is not always shown.
+    if let Some(path) = env::var_os("TPROXY_INJECT_REPORT") {
+        let file = File::options().create(true).append(true).open(path);
+        file.and_then(|mut file| file.write_all(format!("{summary}\n").as_bytes())).expect("a report");
+    }
     for crash in &report.crashes {
         println!("  crashed: {crash}");
     }

@@ -13,6 +13,7 @@
 //! TPROXY_INJECT=program:sendto:3:ENOMEM cargo test --test it injection::fresh_nft
 //! ```
 //!
+//! `TPROXY_INJECT_REPORT` names a file to which each scenario adds a line: how many were tried, and what came of them.
 //! With `TPROXY_TEST_STATIC_BINARY` the program without libraries is tried, whose calls have other numbers.
 //!
 //! The promises are in [`law`]. What does not count, and why, is in [`fault`].
