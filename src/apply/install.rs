@@ -13,7 +13,6 @@ use crate::host::{self, HostFacts, Interfaces, Ipv6Support, PASSTHROUGH};
 use crate::passing::Passing;
 use crate::plan::{self, Family};
 use crate::present::{Action, Receipt};
-use crate::status::model::Finding;
 use crate::verify::turn::{self, Turn};
 
 use super::confirm;
@@ -316,7 +315,9 @@ impl<'a> Install<'a> {
         changed: bool,
     ) -> Result<(), Failure> {
         self.warnings.say();
-        self.say_who_comes_first(before, &goal.redirected());
+        // Known only when the rules are there.
+        let (families, situation) = (goal.redirected(), &before.iptables);
+        first::say(&self.request.config, &self.facts, self.backend, &families, situation);
         let format = self.request.format;
         let mut proof = None;
         if self.request.verify {
@@ -353,25 +354,6 @@ impl<'a> Install<'a> {
         show::installed(&receipt, proof.as_ref(), guard.as_ref(), format);
         let Some(guard) = guard else { return Ok(()) };
         guard.announce(trial.is_some_and(|trial| trial.stay), format)
-    }
-
-    /// Known only when the rules are there.
-    fn say_who_comes_first(&mut self, before: &Scene, families: &[Family]) {
-        let config = &self.request.config;
-        for Finding { what, fix } in
-            first::findings(config, &self.facts, self.backend, families, &before.iptables)
-        {
-            self.warnings.warn(what, fix);
-        }
-        for Finding { what, fix } in first::meeting(config, &self.facts, self.backend, families) {
-            self.warnings.warn(what, fix);
-        }
-        if let Some(Finding { what, fix }) = first::lost_addresses(config, &self.facts, families) {
-            tracing::info!("{what}");
-            if let Some(fix) = fix {
-                tracing::info!(target: HINT, "{fix}");
-            }
-        }
     }
 
     fn persist(&mut self) -> Result<(), Failure> {

@@ -27,8 +27,9 @@ fn met(config: &Config, sidecar: u32, family: Family, rule: &UserRule) -> Option
     let what = if refuses { "no route at all".to_owned() } else { format!("the routes of table {table}") };
     let said = format!("the routing rule 'uidrange {first}-{last}' of priority {priority}");
     if (first..=last).contains(&sidecar) {
-        // It is about everybody.
-        if first == 0 && last >= u32::MAX - 1 {
+        // It is about everybody, or was written for the sidecar.
+        let meant = first == last && !refuses;
+        if meant || first == 0 && last >= u32::MAX - 1 {
             return None;
         }
         return Some(Met {
@@ -99,6 +100,8 @@ mod tests {
         let met = said("", rule).unwrap();
         assert!(met.what.contains("leaves by them too") && !met.dead, "{met:?}");
         assert!(said("", UserRule { refuses: true, ..rule }).unwrap().dead);
+        assert_eq!(said("", UserRule { first: 5678, last: 5678, ..rule }), None);
+        assert!(said("", UserRule { first: 5678, last: 5678, refuses: true, ..rule }).unwrap().dead);
         assert_eq!(said("", UserRule { first: 0, last: u32::MAX - 1, ..rule }), None);
     }
 }
