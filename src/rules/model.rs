@@ -67,10 +67,12 @@ pub enum Field {
     DestinationType,
     /// The control group of the socket that sent it: its number, that of `net_cls`, or one that stands for its path.
     Cgroup,
+    /// The port to which its connection was sent, before anybody translated it.
+    OriginalPort,
 }
 
 /// How many there are.
-const FIELDS: usize = 16;
+const FIELDS: usize = 17;
 
 /// Numbers from one to another.
 pub type Span = RangeInclusive<u128>;
@@ -172,6 +174,13 @@ pub enum Test {
         /// None of these.
         negated: bool,
     },
+    /// One of several.
+    AnyOf {
+        /// These.
+        tests: Vec<Test>,
+        /// None of them.
+        negated: bool,
+    },
     /// Something that is not understood here.
     Opaque {
         /// Whether it is about addresses, interfaces, users or marks, of which a probe has others than the host's own
@@ -203,6 +212,10 @@ impl Test {
                 let name = if *leaving { &packet.output } else { &packet.input };
                 let is = name.as_ref().is_some_and(|name| names.iter().any(|of| of.is(name)));
                 (Truth::of(is), *negated)
+            }
+            Self::AnyOf { tests, negated } => {
+                let any = tests.iter().map(|test| test.holds(packet)).max().unwrap_or(Truth::No);
+                (any, *negated)
             }
             Self::Opaque { .. } => return Truth::Maybe,
         };

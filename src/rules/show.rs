@@ -30,6 +30,10 @@ fn test(test: &Test) -> String {
             let which = if *leaving { "oifname" } else { "iifname" };
             format!("{which} {}{}", is(*negated), list(&all.collect::<Vec<_>>(), names.len()))
         }
+        Test::AnyOf { tests, negated } => {
+            let all: Vec<String> = tests.iter().take(SHOWN).map(self::test).collect();
+            format!("{}({})", if *negated { "not " } else { "" }, all.join(" or "))
+        }
         Test::Opaque { .. } => "…".to_owned(),
     }
 }
@@ -63,6 +67,7 @@ fn name(field: Field) -> &'static str {
         Field::SourceType => "saddr type",
         Field::DestinationType => "daddr type",
         Field::Cgroup => "cgroup",
+        Field::OriginalPort => "ct original proto-dst",
     }
 }
 

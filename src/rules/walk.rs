@@ -1,6 +1,7 @@
 //! What chains do to a packet.
 
 use super::model::{Action, Called, Chain, Hook, Packet, Rule, Test, Truth};
+use crate::plan::Family;
 
 /// How deep chains may lead into one another. The kernel allows 16.
 const DEEPEST: usize = 32;
@@ -90,24 +91,85 @@ pub fn at<'a>(
     packet: &Packet,
 ) -> Vec<Finding<'a>> {
     let mut found = Vec::new();
+    for (chain, called) in asked(chains, hook, part, translated, packet.family) {
+        through(chains, chain, called, packet, &mut found);
+    }
+    found
+}
+
+/// Whether a packet passes a hook.
+#[derive(Debug, Clone)]
+pub struct Passage<'a> {
+    /// How sure it is that it does.
+    pub passes: Truth,
+    /// The chains that surely drop it, each with the rule or policy by which they do.
+    pub closed: Vec<(&'a Chain, Finding<'a>)>,
+}
+
+/// Whether a packet passes all chains at a hook; of several rules that may each drop a part of it, as much as all of them
+/// together do.
+pub fn passage<'a>(
+    chains: &'a [Chain],
+    hook: Hook,
+    part: Part,
+    translated: bool,
+    packet: &Packet,
+) -> Passage<'a> {
+    let mut all = Passage { passes: Truth::Yes, closed: Vec::new() };
+    for (chain, called) in asked(chains, hook, part, translated, packet.family) {
+        let mut found = Vec::new();
+        let passes = through(chains, chain, called, packet, &mut found);
+        all.passes = all.passes.min(passes);
+        found.retain(|finding| finding.deed == Deed::Drops);
+        let sure = found.iter().position(|finding| finding.sure == Truth::Yes);
+        let by = sure.or(found.len().checked_sub(1)).filter(|_| passes == Truth::No);
+        all.closed.extend(by.map(|by| (chain, found.swap_remove(by))));
+    }
+    all
+}
+
+/// The chains that a hook calls, in the order in which it does.
+fn asked(
+    chains: &[Chain],
+    hook: Hook,
+    part: Part,
+    translated: bool,
+    family: Family,
+) -> Vec<(&Chain, Called)> {
     let mut called: Vec<(&Chain, Called)> = chains
         .iter()
-        .filter(|chain| chain.families.contains(&packet.family))
+        .filter(|chain| chain.families.contains(&family))
         .filter_map(|chain| Some((chain, chain.called?)))
         .filter(|(_, called)| called.hook == hook && part.has(called.priority))
         .filter(|(_, called)| !(called.translates && translated))
         .collect();
     called.sort_by_key(|(_, called)| called.priority);
-    for (chain, called) in called {
-        let ours = called.translates && has_ours(chain);
-        let mut walk = Walk { chains, packet, ours, found: &mut found };
-        let ways = walk.chain(chain, Truth::Yes, false, 0);
-        if called.drops && ways.back > Truth::No {
-            let (rule, deed, sure) = (None, Deed::Drops, ways.back);
-            found.push(Finding { chain, rule, deed, sure, specific: false });
-        }
+    called
+}
+
+/// Whether a packet passes a chain that a hook calls, and what may be done to it there.
+fn through<'a>(
+    chains: &'a [Chain],
+    chain: &'a Chain,
+    called: Called,
+    packet: &Packet,
+    found: &mut Vec<Finding<'a>>,
+) -> Truth {
+    let ours = called.translates && has_ours(chain);
+    let mut walk = Walk { chains, packet, ours, found, lost: false };
+    let ways = walk.chain(chain, Truth::Yes, false, 0);
+    let lost = walk.lost;
+    if called.drops && ways.back > Truth::No {
+        let (rule, deed, sure) = (None, Deed::Drops, ways.back);
+        found.push(Finding { chain, rule, deed, sure, specific: false });
     }
-    found
+    let goes_on = if called.drops { Truth::No } else { ways.back };
+    if lost || found.iter().any(|finding| finding.deed == Deed::Drops) {
+        // What may be dropped does not surely pass, whatever else may happen to it.
+        ways.passed.max(goes_on).min(Truth::Maybe)
+    } else {
+        Truth::Yes
+    }
 }
 
 fn has_ours(chain: &Chain) -> bool {
@@ -120,6 +182,8 @@ struct Walk<'a, 'b> {
     /// Whether rules of ours stand in the chain that was called, so that what passes before them passes them by.
     ours: bool,
     found: &'b mut Vec<Finding<'a>>,
+    /// Whether it may have gone on to a chain that is not known.
+    lost: bool,
 }
 
 impl<'a> Walk<'a, '_> {
@@ -172,7 +236,10 @@ impl<'a> Walk<'a, '_> {
                     // A chain that is not known may do anything.
                     let inner = match next {
                         Some(next) => self.chain(next, hit, specific, depth + 1),
-                        None => Ways { back: hit.min(Truth::Maybe), passed: Truth::No, ends: true },
+                        None => {
+                            self.lost = true;
+                            Ways { back: hit.min(Truth::Maybe), passed: Truth::No, ends: true }
+                        }
                     };
                     ways.passed = ways.passed.max(inner.passed);
                     ways.ends |= inner.ends;

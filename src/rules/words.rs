@@ -71,6 +71,7 @@ fn rule(rule: &SavedRule, family: Family) -> Rule {
             }
             "--socket-exists" => tests.push(super::owner::has_socket(negated)),
             "--suppl-groups" => {}
+            "-f" | "--limit-iface-in" | "--limit-iface-out" => tests.push(Test::Opaque { specific: false }),
             UNREAD => tests.push(Test::Opaque { specific: xt::is_specific(&last_match) }),
             "-m" => words.next().unwrap_or_default().clone_into(&mut last_match),
             "--comment" => {
@@ -83,10 +84,11 @@ fn rule(rule: &SavedRule, family: Family) -> Rule {
                     _ if untracks => Action::Untrack,
                     // Which zone is not told.
                     Action::Continue if target == "CT" => Action::Zone(0),
-                    Action::Continue if !target.is_empty() => Action::Continue,
                     known => known,
                 };
-                goes = (action == Action::Continue).then(|| (target.to_owned(), word == "-g"));
+                // Another chain, or a target of which nobody here knows what it does, as of a chain that is not known.
+                let leads = action == Action::Continue && !xt::goes_on(target);
+                goes = leads.then(|| (target.to_owned(), word == "-g"));
                 break;
             }
             _ => {
@@ -124,6 +126,21 @@ fn test(option: &str, value: &str, negated: bool) -> Test {
         }
         "--src-type" => Field::SourceType,
         "--dst-type" => Field::DestinationType,
+        "--ctproto" => Field::Protocol,
+        "--ctorigdstport" => Field::OriginalPort,
+        "--ctdir" => return within(Field::Direction, vec![0..=0], value != "ORIGINAL"),
+        "--ctstate" | "--state" => {
+            let known: Option<u16> = value.split(',').map(state).try_fold(0, |all, one| Some(all | one?));
+            return known.map_or(Test::Opaque { specific: true }, |mask| xt::states(mask, negated));
+        }
+        "--ports" => {
+            let Some(spans) = value.split(',').map(range).collect::<Option<Vec<Span>>>() else {
+                return Test::Opaque { specific: true };
+            };
+            let either = [Field::SourcePort, Field::DestinationPort];
+            let tests = either.map(|field| within(field, spans.clone(), false)).into();
+            return Test::AnyOf { tests, negated };
+        }
         "-i" | "-o" => {
             let (text, prefix) = value.strip_suffix('+').map_or((value, false), |text| (text, true));
             let names = vec![Name { text: text.to_owned(), prefix }];
@@ -138,6 +155,18 @@ fn test(option: &str, value: &str, negated: bool) -> Test {
         _ => value.split(',').map(range).collect(),
     };
     spans.map_or(Test::Opaque { specific: true }, |spans| within(field, spans, negated))
+}
+
+/// Its bit (`XT_CONNTRACK_STATE_*`).
+fn state(name: &str) -> Option<u16> {
+    let all = ["INVALID", "ESTABLISHED", "RELATED", "NEW"];
+    let plain = all.iter().position(|state| *state == name).map(|bit| 1 << bit);
+    plain.or(match name {
+        "SNAT" => Some(0x40),
+        "DNAT" => Some(0x80),
+        "UNTRACKED" => Some(0x100),
+        _ => None,
+    })
 }
 
 fn network(text: &str) -> Option<Span> {

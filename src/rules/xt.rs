@@ -16,7 +16,7 @@ pub fn matched(name: &str, revision: u32, info: &[u8]) -> Vec<Test> {
         "owner" => super::owner::owner(info),
         "cgroup" => super::owner::cgroup(revision, info),
         "addrtype" if revision == 1 => address_types(info),
-        "conntrack" => state(info, 146, 148, 150),
+        "conntrack" if revision >= 2 => conntrack(info),
         "state" => native32(info, 0).map(|mask| vec![bits(Field::State, mask.into(), false)]),
         "mark" => mark(info),
         _ => None,
@@ -63,6 +63,37 @@ pub fn target(name: &str, info: &[u8]) -> Action {
         "MARK" => Action::Mark,
         _ => Action::Continue,
     }
+}
+
+/// Whether a target does nothing that matters here, and the next rule follows.
+pub fn goes_on(name: &str) -> bool {
+    let all = [
+        "ACCOUNT",
+        "AUDIT",
+        "CHECKSUM",
+        "CLASSIFY",
+        "CONNMARK",
+        "CONNSECMARK",
+        "CT",
+        "DSCP",
+        "HL",
+        "HMARK",
+        "IDLETIMER",
+        "LED",
+        "LOG",
+        "NFLOG",
+        "RATEEST",
+        "SECMARK",
+        "SET",
+        "TCPMSS",
+        "TCPOPTSTRIP",
+        "TEE",
+        "TOS",
+        "TRACE",
+        "TTL",
+        "ULOG",
+    ];
+    name.is_empty() || all.contains(&name)
 }
 
 /// A test for one of several bits.
@@ -134,22 +165,66 @@ fn address_types(info: &[u8]) -> Option<Vec<Test>> {
     Some(tests)
 }
 
-/// What counts, what of that is inverted, and a mask of states.
-fn state(info: &[u8], counts: usize, inverted: usize, mask: usize) -> Option<Vec<Test>> {
+/// What counts, what of that is inverted (`XT_CONNTRACK_*`), and the values (`struct xt_conntrack_mtinfo3`).
+fn conntrack(info: &[u8]) -> Option<Vec<Test>> {
     const STATE: u16 = 1;
-    /// Behind it the bits for translated connections begin, which are no states.
-    const STATES: u16 = 0x0f;
-    const TRANSLATED: u16 = 0x80;
-    /// `IPS_DST_NAT`
-    const DESTINATION: u128 = 0x20;
-    if native16(info, counts)? & !0x2000 != STATE {
-        return None;
+    const PROTOCOL: u16 = 1 << 1;
+    const STATUS: u16 = 1 << 6;
+    const PORT: u16 = 1 << 9;
+    const DIRECTION: u16 = 1 << 12;
+    /// Says only by which name the match was asked for.
+    const ALIAS: u16 = 1 << 13;
+    let (counts, inverted) = (native16(info, 146)?, native16(info, 148)?);
+    let (is, not) = (|flag: u16| counts & flag != 0, |flag: u16| inverted & flag != 0);
+    let mut tests = Vec::new();
+    if is(STATE) {
+        tests.push(states(native16(info, 150)?, not(STATE)));
     }
-    let (mask, negated) = (native16(info, mask)?, native16(info, inverted)? & STATE != 0);
-    match mask {
-        TRANSLATED => Some(vec![bits(Field::Status, DESTINATION, negated)]),
-        states if states & !STATES == 0 => Some(vec![bits(Field::State, states.into(), negated)]),
-        _ => None,
+    if is(PROTOCOL) {
+        let number = native16(info, 136)?.into();
+        tests.push(within(Field::Protocol, vec![number..=number], not(PROTOCOL)));
+    }
+    if is(PORT) {
+        let first: u128 = native16(info, 140)?.into();
+        let last = native16(info, 156).map_or(first, u128::from).max(first);
+        tests.push(within(Field::OriginalPort, vec![first..=last], not(PORT)));
+    }
+    if is(STATUS) {
+        tests.push(bits(Field::Status, native16(info, 152)?.into(), not(STATUS)));
+    }
+    if is(DIRECTION) {
+        tests.push(within(Field::Direction, vec![0..=0], not(DIRECTION)));
+    }
+    if counts & !(STATE | PROTOCOL | STATUS | PORT | DIRECTION | ALIAS) != 0 {
+        tests.push(Test::Opaque { specific: true });
+    }
+    Some(tests)
+}
+
+/// One of several states of a connection; that it is translated counts as one (`XT_CONNTRACK_STATE_*`).
+pub fn states(mask: u16, negated: bool) -> Test {
+    /// `NF_CT_STATE_UNTRACKED_BIT`
+    const UNTRACKED: u128 = 1 << 6;
+    /// `IPS_SRC_NAT`, `IPS_DST_NAT`
+    const SOURCE: u128 = 0x10;
+    const DESTINATION: u128 = 0x20;
+    let mut tests = Vec::new();
+    let untracked = if mask & 0x100 != 0 { UNTRACKED } else { 0 };
+    let plain = u128::from(mask & 0x0f) | untracked;
+    if plain != 0 {
+        tests.push((Field::State, plain));
+    }
+    for (bit, status) in [(0x40, SOURCE), (0x80, DESTINATION)] {
+        if mask & bit != 0 {
+            tests.push((Field::Status, status));
+        }
+    }
+    match *tests.as_slice() {
+        [(field, mask)] => bits(field, mask, negated),
+        _ => {
+            let tests = tests.into_iter().map(|(field, mask)| bits(field, mask, false)).collect();
+            Test::AnyOf { tests, negated }
+        }
     }
 }
 

@@ -88,15 +88,27 @@ impl Reader<'_> {
             }
             "masq" => self.action = Action::Accept,
             "notrack" => self.action = Action::Untrack,
-            "counter" | "log" | "queue" | "dup" => {}
+            "counter" | "log" | "dup" => {}
+            // A program decides.
+            "queue" => self.anything(),
             "match" => self.matched(data),
             "target" => {
                 let info = find(data, 3).unwrap_or_default();
-                self.action = xt::target(&find_text(data, 1).unwrap_or_default(), info);
+                let name = find_text(data, 1).unwrap_or_default();
+                self.action = xt::target(&name, info);
+                if self.action == Action::Continue && !xt::goes_on(&name) {
+                    self.anything();
+                }
             }
             // How often, how much, and whatever newer kernels have.
             _ => self.tests.push(Test::Opaque { specific: false }),
         }
+    }
+
+    /// Perhaps it passes, and perhaps it does not.
+    fn anything(&mut self) {
+        self.tests.push(Test::Opaque { specific: false });
+        self.action = Action::Accept;
     }
 
     fn matched(&mut self, data: &[u8]) {
@@ -176,7 +188,11 @@ impl Reader<'_> {
             }
             return;
         }
+        let original = find(data, 3).is_some_and(|direction| direction == [0]);
         let (what, width) = match key {
+            Some(12) if original => {
+                return self.load(find_u32(data, 1), What::Number(Field::OriginalPort), 2, 0, true);
+            }
             Some(0) => (What::Number(Field::State), 4),
             Some(1) => (What::Number(Field::Direction), 1),
             Some(2) => (What::Number(Field::Status), 4),

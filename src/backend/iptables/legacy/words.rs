@@ -1,6 +1,7 @@
 //! A legacy rule in the words of a save program, as far as anybody here asks for them. Pure.
 //!
-//! Layouts are those of the kernel's `include/uapi/linux/netfilter/xt_{addrtype,cgroup,multiport,owner,tcpudp,CT}.h`.
+//! Layouts are those of the kernel's
+//! `include/uapi/linux/netfilter/xt_{addrtype,cgroup,conntrack,multiport,owner,state,tcpudp,CT}.h`.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -130,6 +131,8 @@ fn matched(one: &Extension<'_>) -> Option<String> {
         ("cgroup", revision) => cgroup(revision, data),
         ("addrtype", 1) => address_types(data),
         ("multiport", 1) => multiport(data),
+        ("conntrack", 2 | 3) => conntrack(data),
+        ("state", 0) => Some(format!(" --state {}", states(native32(data, 0)?.try_into().ok()?)?)),
         _ => None,
     }
 }
@@ -262,6 +265,56 @@ fn multiport(data: &[u8]) -> Option<String> {
     }
     let not = if *data.get(2 + 3 * MOST)? != 0 { " !" } else { "" };
     Some(format!("{not} {option} {list}"))
+}
+
+/// What counts, what of that is inverted (`XT_CONNTRACK_*`), and the values (`struct xt_conntrack_mtinfo3`).
+fn conntrack(data: &[u8]) -> Option<String> {
+    const STATE: u16 = 1;
+    const PROTOCOL: u16 = 1 << 1;
+    const PORT: u16 = 1 << 9;
+    const DIRECTION: u16 = 1 << 12;
+    let (counts, inverted) = (native16(data, 146)?, native16(data, 148)?);
+    if counts & !(STATE | PROTOCOL | PORT | DIRECTION) != 0 {
+        return None;
+    }
+    let mut words = String::new();
+    let mut option = |flag: u16, option: &str, value: &str| {
+        let not = if inverted & flag != 0 { " !" } else { "" };
+        let _ = write!(words, "{not} {option} {value}");
+    };
+    if counts & PROTOCOL != 0 {
+        option(PROTOCOL, "--ctproto", &native16(data, 136)?.to_string());
+    }
+    if counts & STATE != 0 {
+        option(STATE, "--ctstate", &states(native16(data, 150)?)?);
+    }
+    if counts & PORT != 0 {
+        let first = native16(data, 140)?;
+        let last = native16(data, 156).unwrap_or(first).max(first);
+        option(PORT, "--ctorigdstport", &range(first.into(), last.into(), ':'));
+    }
+    if counts & DIRECTION != 0 {
+        // Inverted is said by the other word.
+        let word = if inverted & DIRECTION != 0 { "REPLY" } else { "ORIGINAL" };
+        let _ = write!(words, " --ctdir {word}");
+    }
+    Some(words)
+}
+
+/// States as the programs name them, each a bit (`XT_CONNTRACK_STATE_*`), in their order.
+fn states(mask: u16) -> Option<String> {
+    const ALL: [(u16, &str); 7] = [
+        (1, "INVALID"),
+        (8, "NEW"),
+        (4, "RELATED"),
+        (2, "ESTABLISHED"),
+        (0x100, "UNTRACKED"),
+        (0x40, "SNAT"),
+        (0x80, "DNAT"),
+    ];
+    let known = ALL.iter().fold(0, |known, (bit, _)| known | bit);
+    let names: Vec<&str> = ALL.iter().filter(|(bit, _)| mask & bit != 0).map(|(_, name)| *name).collect();
+    (mask & !known == 0).then(|| names.join(","))
 }
 
 /// As `xtables_save_string` of libxtables quotes.
