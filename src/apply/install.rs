@@ -17,6 +17,7 @@ use crate::verify::turn::{self, Turn};
 
 use super::confirm;
 use super::degrade::Degraded;
+use super::doors;
 use super::facts;
 use super::guard::Guard;
 use super::guests;
@@ -348,10 +349,13 @@ impl<'a> Install<'a> {
         if let Some(Err(failure)) = guard.as_mut().map(Guard::check) {
             return Err(self.back(guard, failure));
         }
+        let families = goal.redirected();
+        doors::warn(&self.request.config, &self.facts, &families, self.backend);
+        let unheard = doors::unheard(&self.request.config, self.facts.sidecar_uid, &families);
         let receipt = self.receipt(goal, changed);
         // Whoever reads slowly must not keep others from their turn, least of all the way back.
         drop(self.store);
-        show::installed(&receipt, proof.as_ref(), guard.as_ref(), format);
+        show::installed(&receipt, &unheard, proof.as_ref(), guard.as_ref(), format);
         let Some(guard) = guard else { return Ok(()) };
         guard.announce(trial.is_some_and(|trial| trial.stay), format)
     }

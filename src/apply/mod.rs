@@ -3,6 +3,7 @@
 pub mod confirm;
 pub(crate) mod degrade;
 mod dns_flows;
+pub(crate) mod doors;
 pub(crate) mod facts;
 mod first;
 mod found;

@@ -15,6 +15,7 @@ use crate::host::{self, HostFacts, PASSTHROUGH};
 use crate::plan::{self, Family, Plan};
 use crate::present::{self, Beside, Part, Receipt};
 use crate::status::ahead::{self, Ours};
+use crate::status::model::Listening;
 use crate::status::words;
 use crate::stdout::print;
 use crate::text::escape;
@@ -253,18 +254,26 @@ pub fn receipt(receipt: &Receipt, format: Format) {
 }
 
 /// What was installed, how it was proved, and whether it has to be confirmed.
-pub fn installed(receipt: &Receipt, proof: Option<&Report>, guard: Option<&Guard>, format: Format) {
+pub fn installed(
+    receipt: &Receipt,
+    unheard: &[Listening],
+    proof: Option<&Report>,
+    guard: Option<&Guard>,
+    format: Format,
+) {
     tell(&match format {
         Format::Json => {
             let proof = proof.map(|report| ("verify", present::verify_value(report)));
             let guard = guard.map(|guard| {
                 ("confirm", json!({ "until": words::time(guard.until()), "log": guard.log_path() }))
             });
-            receipt.json(proof.into_iter().chain(guard).collect())
+            let unheard = ("unheard", present::unheard_value(unheard));
+            receipt.json([unheard].into_iter().chain(proof).chain(guard).collect())
         }
         Format::Text => {
             let proof = proof.map(|report| format!("\n{}", present::verify_text(report)));
-            receipt.text() + &proof.unwrap_or_default()
+            let unheard = present::unheard_text(unheard).unwrap_or_default();
+            receipt.text() + &unheard + &proof.unwrap_or_default()
         }
     });
 }

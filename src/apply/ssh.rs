@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::config::values::Port;
 use crate::exit::{Exit, Failure, HINT};
 use crate::host;
+use crate::status::doors::is_redirected;
 
 /// The port that SSH has unless somebody says otherwise.
 const USUAL: u16 = 22;
@@ -78,17 +79,6 @@ fn words(config: &Config, ports: &[u16]) -> Option<(String, String)> {
     let hint =
         format!("{exclusion}; with --confirm 60s the host goes back unless 'tproxy confirm' is run in time");
     Some((what, hint))
-}
-
-fn is_redirected(config: &Config, port: u16) -> bool {
-    let inbound = &config.redirect.inbound;
-    let listed = |ports: &[Port]| ports.iter().any(|listed| listed.get() == port);
-    inbound.enabled
-        && if inbound.include_ports.is_empty() {
-            !listed(&inbound.exclude_ports)
-        } else {
-            listed(&inbound.include_ports)
-        }
 }
 
 #[cfg(test)]

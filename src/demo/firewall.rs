@@ -18,7 +18,7 @@ const STRANGERS_V4: &str = "\
 :FORWARD ACCEPT
 -A INPUT -i lo -j ACCEPT
 -A INPUT -p tcp -m tcp --dport 22 -j ACCEPT
--A INPUT -p tcp -m tcp --dport 23 -j REJECT
+-A INPUT -p udp -m udp --dport 23 -j REJECT
 COMMIT
 *nat
 :VIRTUAL -
@@ -29,7 +29,7 @@ COMMIT
 const STRANGERS_V6: &str = "\
 *filter
 -A INPUT -p tcp -m tcp --dport 22 -j ACCEPT
--A INPUT -p tcp -m tcp --dport 23 -j REJECT
+-A INPUT -p udp -m udp --dport 23 -j REJECT
 COMMIT
 ";
 

@@ -1,5 +1,6 @@
 //! What is there: users, interfaces, IPv6, DNS servers. Reads only.
 
+pub mod chains;
 mod facts;
 mod guests;
 mod listeners;
@@ -7,6 +8,7 @@ mod net;
 pub mod owners;
 mod resolv_conf;
 mod ssh;
+mod ssh_socket;
 mod uid_map;
 mod user;
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use nix::ifaddrs::getifaddrs;
 
-use super::listeners;
+use super::{listeners, ssh_socket};
 use crate::config::values::Protocol;
 use crate::plan::Family;
 
@@ -14,6 +14,8 @@ use crate::plan::Family;
 const USUAL: u16 = 22;
 /// How far up the parents of this process are asked.
 const PARENTS: usize = 64;
+/// What holds the ports of socket units.
+const SYSTEMD: &str = "systemd";
 const VARIABLE: &str = "SSH_CONNECTION";
 
 /// Ports on which an SSH server of this network namespace listens, and the port of the connection from which this
@@ -31,6 +33,7 @@ fn listening() -> BTreeSet<u16> {
             waiting.insert(u64::from(socket.inode), (socket.port, socket.uid));
         }
     }
+    let units = ssh_socket::ports();
     let mut ports = BTreeSet::new();
     // Sockets on the usual port whose process was seen.
     let mut seen = BTreeSet::new();
@@ -42,7 +45,8 @@ fn listening() -> BTreeSet<u16> {
                 continue;
             };
             let Some(&(port, uid)) = waiting.get(&inode) else { continue };
-            if is_server(name.trim_end(), port, uid) {
+            let name = name.trim_end();
+            if is_server(name, port, uid) || name == SYSTEMD && uid == 0 && units.contains(&port) {
                 ports.insert(port);
             }
             seen.insert(inode);
@@ -55,9 +59,9 @@ fn listening() -> BTreeSet<u16> {
 }
 
 /// Whether a process of this name that listens on a port with a socket of this user's serves SSH there. systemd holds the
-/// port until somebody comes. Any user can call a process so, and must not get other ports left alone by that.
+/// port until somebody comes; other ports that it holds for SSH its units tell. Any user can call a process so, and must not get other ports left alone by that.
 fn is_server(name: &str, port: u16, uid: u32) -> bool {
-    let named = name.starts_with("sshd") || name == "dropbear" || name == "systemd" && port == USUAL;
+    let named = name.starts_with("sshd") || name == "dropbear" || name == SYSTEMD && port == USUAL;
     named && (uid == 0 || port == USUAL)
 }
 

@@ -8,6 +8,7 @@ mod plan;
 mod receipt;
 mod status;
 mod status_json;
+mod unheard;
 mod verify;
 mod watch;
 
@@ -19,6 +20,7 @@ pub use receipt::{Action, Receipt, RuleCounts};
 pub use status::status_text;
 pub use status_json::status_json;
 use status_json::{finding, saved};
+pub use unheard::{list as unheard_value, sentence as unheard_text};
 pub use verify::{verify_json, verify_text, verify_value};
 pub use watch::{change_json, change_text, in_short, state_json, state_text};
 

@@ -123,7 +123,7 @@ impl Packet {
 }
 
 /// An interface as a rule names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Name {
     /// The name, or how it begins.
     pub text: String,
@@ -138,7 +138,7 @@ impl Name {
 }
 
 /// What a rule asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Test {
     /// The family.
     Family {

@@ -5,6 +5,17 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::model::{Action, Field, Name, Rule, Span, Test};
 use crate::plan::Family;
 
+/// How a rule, or else the policy, can be named in a message.
+pub fn name(rule: Option<&Rule>) -> String {
+    let text = match rule {
+        None => "policy drop".to_owned(),
+        // One that has no words of its own.
+        Some(rule) if rule.name.starts_with("rule ") => words(rule),
+        Some(rule) => rule.name.clone(),
+    };
+    crate::text::escape(&text)
+}
+
 /// What a rule asks for and does, as far as it is understood, in words close to nft's.
 pub fn words(rule: &Rule) -> String {
     let mut words: Vec<String> = rule.tests.iter().map(test).collect();
@@ -21,9 +32,9 @@ fn test(test: &Test) -> String {
         }
         Test::In { field, spans, negated } => {
             let all = spans.iter().take(SHOWN).map(|span| self::span(*field, span));
-            format!("{} {}{}", name(*field), is(*negated), list(&all.collect::<Vec<_>>(), spans.len()))
+            format!("{} {}{}", field_name(*field), is(*negated), list(&all.collect::<Vec<_>>(), spans.len()))
         }
-        Test::Bits { field, mask, negated } => format!("{} {}{mask:#x}", name(*field), is(*negated)),
+        Test::Bits { field, mask, negated } => format!("{} {}{mask:#x}", field_name(*field), is(*negated)),
         Test::Interface { leaving, names, negated } => {
             let interface = |name: &Name| format!("\"{}{}\"", name.text, if name.prefix { "*" } else { "" });
             let all = names.iter().take(SHOWN).map(interface);
@@ -49,7 +60,7 @@ fn list(shown: &[String], all: usize) -> String {
     }
 }
 
-fn name(field: Field) -> &'static str {
+fn field_name(field: Field) -> &'static str {
     match field {
         Field::Protocol => "protocol",
         Field::Source => "saddr",
@@ -86,11 +97,23 @@ fn span(field: Field, span: &Span) -> String {
         },
         _ => number.to_string(),
     };
-    if span.start() == span.end() {
+    let network = matches!(field, Field::Source | Field::Destination).then(|| network(span)).flatten();
+    if let Some(network) = network {
+        network
+    } else if span.start() == span.end() {
         one(*span.start())
     } else {
         format!("{}-{}", one(*span.start()), one(*span.end()))
     }
+}
+
+/// A range of addresses that is a network, as one.
+fn network(span: &Span) -> Option<String> {
+    let (first, last) = (*span.start(), *span.end());
+    let size = (last.checked_sub(first)?).checked_add(1)?;
+    let whole = if last <= u32::MAX.into() { 32 } else { 128 };
+    let is_network = size > 1 && size.is_power_of_two() && first.is_multiple_of(size);
+    is_network.then(|| format!("{}/{}", address(first), whole - size.trailing_zeros()))
 }
 
 /// An IPv6 address has more bits than one of IPv4 unless it is nearly none.

@@ -1,5 +1,7 @@
 //! What chains do to a packet.
 
+use std::collections::{HashMap, HashSet};
+
 use super::model::{Action, Called, Chain, Hook, Packet, Rule, Test, Truth};
 use crate::plan::Family;
 
@@ -22,13 +24,15 @@ pub struct Finding<'a> {
 }
 
 impl Finding<'_> {
+    /// Whether both are of the same rule, or of the policy of the same chain.
+    pub fn is_same_rule(&self, other: &Finding<'_>) -> bool {
+        let rule = |of: &Finding<'_>| of.rule.map(std::ptr::from_ref);
+        std::ptr::eq(self.chain, other.chain) && rule(self) == rule(other)
+    }
+
     /// Whether both are of the same rule and as sure.
     pub fn is_same(&self, other: &Finding<'_>) -> bool {
-        let rule = |of: &Finding<'_>| of.rule.map(std::ptr::from_ref);
-        std::ptr::eq(self.chain, other.chain)
-            && rule(self) == rule(other)
-            && self.deed == other.deed
-            && self.sure <= other.sure
+        self.is_same_rule(other) && self.deed == other.deed && self.sure <= other.sure
     }
 }
 
@@ -126,6 +130,30 @@ pub fn passage<'a>(
         all.closed.extend(by.map(|by| (chain, found.swap_remove(by))));
     }
     all
+}
+
+/// The chains that a hook calls for a family, those for translation aside, and all that they may lead to.
+pub fn reachable(chains: &[Chain], hook: Hook, family: Family) -> Vec<&Chain> {
+    let called = |chain: &&Chain| {
+        chain.called.is_some_and(|called| called.hook == hook && !called.translates)
+            && chain.families.contains(&family)
+    };
+    let mut by_name: HashMap<(&str, &[Family], &str), &Chain> = HashMap::new();
+    for chain in chains {
+        by_name.insert((&chain.table, &chain.families, &chain.name), chain);
+    }
+    let mut found: Vec<&Chain> = chains.iter().filter(called).collect();
+    let mut seen: HashSet<*const Chain> = found.iter().map(|chain| std::ptr::from_ref(*chain)).collect();
+    let mut next = 0;
+    while let Some(&chain) = found.get(next) {
+        next += 1;
+        for rule in &chain.rules {
+            let (Action::Jump(to) | Action::Goto(to)) = &rule.action else { continue };
+            let to = by_name.get(&(chain.table.as_str(), chain.families.as_slice(), to.as_str()));
+            found.extend(to.filter(|to| seen.insert(std::ptr::from_ref(**to))));
+        }
+    }
+    found
 }
 
 /// The chains that a hook calls, in the order in which it does.
@@ -238,7 +266,8 @@ impl<'a> Walk<'a, '_> {
                         Some(next) => self.chain(next, hit, specific, depth + 1),
                         None => {
                             self.lost = true;
-                            Ways { back: hit.min(Truth::Maybe), passed: Truth::No, ends: true }
+                            let may = hit.min(Truth::Maybe);
+                            Ways { back: may, passed: may, ends: true }
                         }
                     };
                     ways.passed = ways.passed.max(inner.passed);

@@ -3,7 +3,7 @@
 mod facts;
 mod foreign;
 mod native;
-mod parts;
+pub(crate) mod parts;
 mod reading;
 mod said;
 
@@ -31,7 +31,7 @@ use crate::saved;
 use crate::sys::netlink::ruleset;
 
 use super::ahead::Ours;
-use super::meets::look::Installed;
+use super::meets::{self, look::Installed};
 use super::model::{Compared, Finding, Hits, Installer, Ports, Program, Report, Resolvers, Saved};
 use super::{ahead, compare, source, trial, words};
 pub(crate) use native::table as native_table;
@@ -196,6 +196,8 @@ impl Look {
         self.say_if_passthrough_is_gone(&planned)?;
         self.say_who_is_link_local(current.as_ref(), &planned);
         self.say_who_are_guests(&planned);
+        let chains = foreign::chains(&mut self.notes);
+        self.say_what_is_closed(&facts, &planned, ahead::IPTABLES, &chains);
         report.resolvers = current.map(|current| {
             let file = self.config.redirect.dns.resolv_config_path.display().to_string();
             let captured = rules.iter().flat_map(|(_, rules)| infer::captured_resolvers(rules)).collect();
@@ -209,7 +211,7 @@ impl Look {
         let ours = Ours::of(&self.config, &facts);
         self.say_who_may_come_first(backend, &planned, &native, &situation, &ours);
         let installed = Installed::new(&self.config, &facts, &planned, backend);
-        report.meets = foreign::meeting(&installed, &mut self.notes);
+        report.meets = meets::look::judge(&installed, &chains);
         self.say_who_bypasses(facts.sidecar_uid, report.ports);
         self.say_more(&situation, variant);
         self.say_what_is_unread(&unreadable, Some(variant));

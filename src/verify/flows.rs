@@ -98,6 +98,13 @@ pub enum Promise {
     SidecarAsks(IpAddr),
 }
 
+impl Step {
+    /// The packet, where it comes to this host, whatever it comes by.
+    pub const fn coming_in(&self) -> Option<&Packet> {
+        if matches!(self.hook, Hook::Input) { Some(&self.packet) } else { None }
+    }
+}
+
 impl Host<'_> {
     /// The packets of a promise, and the answers to them, by the road that they take.
     pub fn steps(&self, promise: Promise, road: &Road, probe: Option<&ProbeRoad>) -> Vec<Step> {
@@ -245,12 +252,14 @@ impl Host<'_> {
             inbound.exclude_ports.iter().map(|port| u128::from(port.get())).map(|port| port..=port).collect();
         let base = Packet::new(family).with(Field::Protocol, is(TCP)).with(Field::Mark, is(0));
         let here = number_of(road.address);
+        let to_port = if probe.is_some() { is(ANY_PORT) } else { Value::NotIn(ports) };
         let before = arriving(&base, (&road.interface, road.index))
             .with(Field::Source, outside.clone())
             .with(Field::SourcePort, ephemeral())
             .with(Field::SourceType, is(UNICAST))
             .with(Field::Destination, is(here))
-            .with(Field::DestinationPort, if probe.is_some() { is(ANY_PORT) } else { Value::NotIn(ports) })
+            .with(Field::DestinationPort, to_port.clone())
+            .with(Field::OriginalPort, to_port)
             .with(Field::DestinationType, is(LOCAL))
             .with(Field::State, is(NEW))
             .with(Field::Status, is(0))

@@ -9,6 +9,7 @@ pub mod check;
 mod connect;
 mod datagram;
 pub mod derive;
+mod elsewhere;
 mod exclusions;
 pub mod explain;
 pub(crate) mod flows;

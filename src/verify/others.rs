@@ -1,31 +1,17 @@
-//! Rules of others where no probe meets them: reads them, and makes checks of what they do to what is promised.
+//! Rules of others where no probe meets them, as checks of what they do to what is promised.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::IpAddr;
 
-use crate::attribute::{Attributes, find_text};
-use crate::backend::iptables::legacy;
-use crate::backend::nftables::wire::Message;
 use crate::config::Config;
 use crate::plan::Family;
 use crate::rules::model::{Chain, Truth};
+use crate::rules::show;
 use crate::rules::walk::Deed;
-use crate::rules::{nft, show, words};
 use crate::status::meets;
-use crate::sys::netlink::nftables::Door;
 
 use super::check::{Check, Goal, Id, Outcome, Probe, Status};
 use super::flows::{self, Host, Met, ProbeRoad, Promise, Road, Stand};
-
-/// `NFT_MSG_GET*`
-const GET_CHAIN: u16 = 4;
-const GET_RULE: u16 = 7;
-const GET_SET: u16 = 10;
-const GET_ELEMENTS: u16 = 13;
-
-/// So many sets are read; nobody's firewall has more.
-const SETS: usize = 512;
 
 /// So many rules are named at once.
 const SHOWN: usize = 3;
@@ -54,46 +40,6 @@ pub struct Asked {
     pub families: Vec<Family>,
     /// The families in which routing rules come before the table of local addresses.
     pub by_marks: Vec<Family>,
-}
-
-/// Everybody's chains but our own table's.
-///
-/// # Errors
-/// The kernel's.
-pub fn read() -> io::Result<Vec<Chain>> {
-    let mut chains = match native() {
-        Ok(chains) => chains,
-        Err(error) if error.kind() == io::ErrorKind::Unsupported => Vec::new(),
-        Err(error) => return Err(error),
-    };
-    for family in Family::BOTH {
-        // A kernel that has none, or does not tell, has said so elsewhere.
-        let Ok(tables) = legacy::read_all(family) else { continue };
-        chains.extend(words::chains(&tables.saved(false), family, |table, chain| tables.drops(table, chain)));
-    }
-    Ok(chains)
-}
-
-fn told(all: &[Message]) -> Vec<nft::Told<'_>> {
-    all.iter().map(|message| (message.family, message.body.as_slice())).collect()
-}
-
-fn native() -> io::Result<Vec<Chain>> {
-    let mut door = Door::open()?;
-    let mut dump =
-        |kind: u16, family: u8, body: Vec<u8>| door.dump(&Message { kind, flags: 0, family, body });
-    let listed = dump(GET_CHAIN, 0, Vec::new())?;
-    if listed.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rules = dump(GET_RULE, 0, Vec::new())?;
-    let mut elements = Vec::new();
-    for set in dump(GET_SET, 0, Vec::new())?.into_iter().take(SETS) {
-        let (Some(table), Some(name)) = (find_text(&set.body, 1), find_text(&set.body, 2)) else { continue };
-        let about = Attributes::new().text(1, &table).text(2, &name);
-        elements.extend(dump(GET_ELEMENTS, set.family, about.into())?);
-    }
-    Ok(nft::chains(&told(&listed), &told(&rules), &told(&elements)))
 }
 
 /// A check for each chain of others that does something to what is promised; none where nobody does.
@@ -163,7 +109,7 @@ fn kind(promise: Promise) -> &'static str {
 fn outcome(family: Family, deed: Deed, sure: bool, group: &[&Met<'_>]) -> Option<Outcome> {
     let first = group.first()?;
     let chain = first.finding.chain;
-    let mut rules: Vec<String> = group.iter().map(|met| named(met)).collect();
+    let mut rules: Vec<String> = group.iter().map(|met| show::name(met.finding.rule)).collect();
     rules.sort();
     rules.dedup();
     let more = rules.len().saturating_sub(SHOWN);
@@ -191,15 +137,6 @@ fn outcome(family: Family, deed: Deed, sure: bool, group: &[&Met<'_>]) -> Option
         cause,
         next: Some(list_command(chain, family)),
     })
-}
-
-fn named(met: &Met<'_>) -> String {
-    let text = match met.finding.rule {
-        None => "policy drop".to_owned(),
-        Some(rule) if rule.name.starts_with("rule ") => show::words(rule),
-        Some(rule) => rule.name.clone(),
-    };
-    crate::text::escape(&text)
 }
 
 fn who(met: &Met<'_>) -> String {

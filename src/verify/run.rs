@@ -11,6 +11,7 @@ use nix::net::if_::if_nametoindex;
 use super::budget::{Budget, NO_TIME, Stage};
 use super::check::{Check, Goal, Id, Method, Outcome, Probe, Reached, Report, Status, Way};
 use super::derive::{self, Sources};
+use super::elsewhere;
 use super::flows::{ProbeRoad, Road, Stand};
 use super::ground::{self, Dice, Ends, Taken};
 use super::guests;
@@ -26,7 +27,7 @@ use super::rules::{self, Look};
 use super::settle;
 use super::stand_in;
 use super::witness;
-use crate::apply::owners;
+use crate::apply::{doors, owners};
 use crate::backend::nftables::lower::{NAT_FIRST, NAT_LAST};
 use crate::config::values::IpFamilyMode;
 use crate::config::{Config, Written, install_command};
@@ -92,6 +93,7 @@ pub fn run(
         Taken { networks: in_use.networks.iter().copied().chain(used).collect(), ..in_use.clone() };
     let guests = guests::make(config, &and_ours, &families, &mut checks, &mut dice, budget);
 
+    let unheard = doors::unheard(config, facts.sidecar_uid, &families);
     let holders = stand_in::holders(config, &families, facts.sidecar_uid);
     let listening = if holders.is_empty() {
         stand_in::listen(config, facts.sidecar_uid, &families, lab.as_ref().ok(), &guests)?
@@ -155,6 +157,7 @@ pub fn run(
         }
         bench.explain_all(&mut outcomes, |id, family| after.about(id, family));
     }
+    elsewhere::explain(&mut outcomes, &unheard);
     routing::explain(&mut outcomes, &facts.loopback);
     outcomes.extend(beyond_probes(config, facts, roads, &families, probes, native, budget));
     concluded(Report { method, outcomes }, is_missing)
@@ -257,7 +260,7 @@ fn beyond_probes(
         found.extend(meets::look::judge(&installed, &chains).iter().map(others::meets_the_sidecar));
         found
     };
-    let read = budget.within(Stage::Explaining, move || others::read().map(judge));
+    let read = budget.within(Stage::Explaining, move || host::chains::all().map(judge));
     match read {
         Some(Ok(found)) => outcomes.extend(found),
         Some(Err(error)) => outcomes.push(others::unread(&error.to_string())),

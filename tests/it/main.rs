@@ -3,6 +3,7 @@
 mod cli;
 mod demo;
 mod differential;
+mod doors;
 mod envoy;
 mod firewalld;
 mod injection;

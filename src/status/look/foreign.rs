@@ -2,12 +2,12 @@
 
 use crate::backend::Backend;
 use crate::backend::iptables::situation::Situation;
+use crate::host;
 use crate::plan::Family;
+use crate::rules::model::Chain;
 use crate::sys::netlink::ruleset::Ruleset;
 
 use super::super::ahead::{self, Ours, Place};
-use super::super::meets::look::Installed;
-use super::super::meets::{self, Met};
 use super::super::model::Finding;
 use super::Look;
 
@@ -26,13 +26,13 @@ impl Look {
     }
 }
 
-/// What rules about users and addresses do to the sidecar.
-pub(super) fn meeting(installed: &Installed<'_>, notes: &mut Vec<Finding>) -> Vec<Met> {
-    meets::look::look(installed).unwrap_or_else(|error| {
-        let what = format!(
-            "the kernel does not list its rules ({error}); some may meet the sidecar in place of others"
-        );
-        notes.push(Finding::note(what));
+/// All foreign chains, to be evaluated.
+pub(super) fn chains(notes: &mut Vec<Finding>) -> Vec<Chain> {
+    host::chains::all().unwrap_or_else(|error| {
+        notes.push(Finding::note(format!(
+            "the kernel does not list its rules ({error}); some may drop what is redirected, or meet the sidecar in place of \
+             others"
+        )));
         Vec::new()
     })
 }

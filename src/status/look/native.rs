@@ -21,7 +21,7 @@ use crate::plan::{Family, OwnChain};
 use crate::sys::netlink;
 
 use super::super::ahead::{self, Dns, Ours, Traffic};
-use super::super::meets::look::Installed;
+use super::super::meets::{self, look::Installed};
 use super::super::model::{Compared, Finding, Installer, Program, Report, Resolvers};
 use super::super::own_table;
 use super::parts::{listeners, sidecar};
@@ -108,6 +108,9 @@ impl Look {
         self.say_if_passthrough_is_gone(&planned)?;
         self.say_who_is_link_local(current.as_ref(), &planned);
         self.say_who_are_guests(&planned);
+        let stand = own_table::priority(table, HookPoint::Prerouting, Some(own_name(OwnChain::Inbound)));
+        let chains = foreign::chains(&mut self.notes);
+        self.say_what_is_closed(&facts, &planned, stand.unwrap_or(lower::NAT_LAST), &chains);
         report.resolvers = current.map(|current| {
             let file = self.config.redirect.dns.resolv_config_path.display().to_string();
             Resolvers::compare(file, current, servers.clone(), &planned)
@@ -136,7 +139,7 @@ impl Look {
         });
         self.say_who_may_come_first(Backend::Nftables, &installed, &native, &situation, &ours);
         let now = Installed::new(&self.config, &facts, &installed, Backend::Nftables);
-        report.meets = foreign::meeting(&now, &mut self.notes);
+        report.meets = meets::look::judge(&now, &chains);
         self.say_who_bypasses(uid, report.ports);
         self.say_more_of(observed, &situation);
         self.say_what_is_unread(&unread, None);

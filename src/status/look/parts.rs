@@ -66,7 +66,7 @@ pub fn listeners(ports: Ports, families: &[Family], sidecar: u32) -> Vec<Listeni
 }
 
 /// Every listening socket; `None` where neither netlink nor `/proc` tells.
-fn sockets() -> Option<Vec<Socket>> {
+pub(in crate::status) fn sockets() -> Option<Vec<Socket>> {
     let mut all = Vec::new();
     for (protocol, udp) in [(Protocol::Tcp, false), (Protocol::Udp, true)] {
         for family in Family::BOTH {

@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use crate::apply::guests;
 use crate::apply::store::Phase;
 use crate::exit::Failure;
-use crate::host::{self, Ipv6Support};
+use crate::host::{self, HostFacts, Ipv6Support};
 use crate::plan::{Family, is_link_local};
+use crate::rules::model::Chain;
 use crate::sys::netlink::ruleset;
 
-use super::super::ahead;
+use super::super::doors::look::Installed;
 use super::super::model::{Ahead, Finding, Ports};
+use super::super::{ahead, doors};
 use super::Look;
 
 impl Look {
@@ -73,6 +75,19 @@ impl Look {
     pub(super) fn say_who_are_guests(&mut self, families: &[Family]) {
         let said = guests::findings(&self.config, families);
         self.notes.extend(said.into_iter().map(|(what, cure)| Finding::new(what, cure)));
+    }
+
+    /// Which doors of a firewall are open or shut since what arrives is redirected. `stand` is where our rules are.
+    pub(super) fn say_what_is_closed(
+        &mut self,
+        facts: &HostFacts,
+        families: &[Family],
+        stand: i32,
+        chains: &[Chain],
+    ) {
+        let found = doors::look::evaluate(&Installed::of(&self.config, facts, families, stand), chains);
+        self.problems.extend(found.problems);
+        self.notes.extend(found.openings);
     }
 
     /// Others who are taken for the sidecar, because they run as its user.

@@ -61,7 +61,7 @@ impl<'a> Installed<'a> {
 /// # Errors
 /// The kernel does not list its rules.
 pub fn look(installed: &Installed<'_>) -> io::Result<Vec<Met>> {
-    Ok(judge(installed, &crate::verify::others::read()?))
+    Ok(judge(installed, &crate::host::chains::all()?))
 }
 
 /// The same of rules that were read already.

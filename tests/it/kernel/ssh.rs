@@ -3,20 +3,20 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
+use crate::support::Lab;
 use crate::support::command::find;
-use crate::support::lab::{each_backend, skip};
+use crate::support::lab::{each_stack, skip};
 use crate::support::mesh::{APP_PORT, Mesh};
-use crate::support::{Family, Lab};
 
 const PORT: u16 = 2222;
 
-/// A server of that name on [`PORT`], for each family; `None` where there is nothing to make one of.
+/// A server of a name on [`PORT`], for each family; `None` where there is nothing to make one of.
 struct Sshd(Child);
 
 impl Sshd {
-    fn start(lab: &Lab) -> Option<Self> {
+    fn start(lab: &Lab, name: &str) -> Option<Self> {
         let python = find("python3")?;
-        let sshd = lab.dir().join("sshd");
+        let sshd = lab.dir().join(name);
         if !sshd.exists() {
             std::os::unix::fs::symlink(python, &sshd).expect("a name");
         }
@@ -40,15 +40,15 @@ impl Drop for Sshd {
     }
 }
 
-each_backend! {
-    fn its_ports_are_named_and_can_be_kept(lab, backend) {
-        let Some(sshd) = Sshd::start(lab) else { return skip("there is no python3") };
+each_stack! {
+    fn its_ports_are_named_and_can_be_kept(lab, backend, family) {
+        let Some(sshd) = Sshd::start(lab, "sshd") else { return skip("there is no python3") };
         let run = lab.install(backend, &["--exclude-inbound-ports", "80"]).succeeds().says("(port 2222)");
         let _ = run.says("--exclude-inbound-ports 80,2222 or --keep-ssh").says("--confirm 60s");
         let run = lab.install(backend, &["--keep-ssh"]).succeeds();
         assert!(!run.stderr.contains("2222"), "{run}");
         {
-            let mesh = Mesh::new(lab, Family::V4);
+            let mesh = Mesh::new(lab, family);
             assert_eq!(mesh.visit(lab, PORT), "sshd");
             assert_eq!(mesh.visit(lab, APP_PORT), "inbound");
         }
@@ -60,5 +60,20 @@ each_backend! {
             assert!(!run.stdout.contains("missing") && !run.stdout.contains("extra"), "{run}");
         }
         lab.install(backend, &["--keep-ssh"]).succeeds().says("the usual port 22 is left alone");
+    }
+    /// Whatever name the server has whom systemd starts for whoever comes, systemd has the port.
+    fn the_port_of_a_socket_unit_is_its(lab, backend, family) {
+        let unit = std::path::Path::new("/run/systemd/generator/ssh.socket.d");
+        std::fs::create_dir_all(unit).expect("a directory in the private /run");
+        let Some(_systemd) = Sshd::start(lab, "systemd") else { return skip("there is no python3") };
+        let run = lab.install(backend, &["--keep-ssh"]).succeeds();
+        assert!(!run.stderr.contains("(port 2222)"), "nobody says that it is SSH's: {run}");
+        assert_eq!(Mesh::new(lab, family).visit(lab, PORT), "inbound");
+        let lines = format!("[Socket]\nListenStream=\nListenStream=0.0.0.0:{PORT}\nListenStream=[::]:{PORT}\n");
+        std::fs::write(unit.join("addresses.conf"), lines).expect("a file in the private /run");
+        lab.install(backend, &[]).succeeds().says("(port 2222)");
+        let run = lab.install(backend, &["--keep-ssh"]).succeeds();
+        assert!(!run.stderr.contains("(port 2222)") && run.stdout.contains("completed successfully"), "{run}");
+        assert_eq!(Mesh::new(lab, family).visit(lab, PORT), "sshd");
     }
 }

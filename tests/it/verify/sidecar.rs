@@ -52,6 +52,29 @@ each_backend! {
         }
     }
 
+    /// What arrives comes to the address of the interface. That is told from a firewall that rejects it.
+    fn a_sidecar_on_the_loopback_address_alone(lab, backend) {
+        let _sidecar = as_user(SIDECAR, || {
+            Family::BOTH.map(|family| {
+                [
+                    Listener::tcp("outbound", family.any(), 15001),
+                    Listener::tcp("inbound", family.localhost(), 15006),
+                    Listener::udp("dns", family.host(), 15053),
+                ]
+            })
+        });
+        let run = lab.install(backend, &["--redirect-dns"]).succeeds();
+        let run = run.prints("incoming TCP (port 15006, listened on at 127.0.0.1 and ::1 alone, where it does not come)");
+        let _ = run.prints("DNS questions (port 15053, listened on at 10.77.0.1 and fd77::1 alone");
+        let said = verify(lab, &[]);
+        said.fails(&["ipv4 dns", "ipv4 inbound", "ipv6 dns", "ipv6 inbound"]);
+        let all = said.json.to_string();
+        for (port, address) in [(15006, "127.0.0.1"), (15006, "::1"), (15053, "10.77.0.1"), (15053, "fd77::1")] {
+            assert!(all.contains(&format!("found nobody: port {port} is listened on at {address} alone")), "{all}");
+        }
+        said.because("cause", "let the sidecar listen there, or on all addresses");
+    }
+
     fn somebody_else_has_a_port(lab, backend) {
         lab.install(backend, &[]).succeeds();
         let _other = as_user(APP, || {

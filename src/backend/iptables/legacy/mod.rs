@@ -30,7 +30,15 @@ pub fn read(family: Family) -> io::Result<Legacy> {
 /// # Errors
 /// As those of [`read`].
 pub fn read_all(family: Family) -> io::Result<Legacy> {
-    read_tables(family, names(family)?.iter())
+    read_those(family, |_| true)
+}
+
+/// Reads those of these names that there are. Creates none.
+///
+/// # Errors
+/// As those of [`read`].
+pub fn read_those(family: Family, wanted: impl Fn(&str) -> bool) -> io::Result<Legacy> {
+    read_tables(family, names(family)?.iter().filter(|name| wanted(name)))
 }
 
 fn read_tables<'a>(family: Family, names: impl Iterator<Item = &'a String>) -> io::Result<Legacy> {

@@ -50,7 +50,8 @@ each_backend! {
         let _resolver = furnish(lab);
         // Answers alone come in: so a question has to be known by the zone of its answer.
         let strict = "*filter\n-A INPUT -i eth0 -p ipv6-icmp -j ACCEPT\n\
-            -A INPUT -i eth0 -m conntrack --ctstate ESTABLISHED -j ACCEPT\n-A INPUT -i eth0 -j DROP\nCOMMIT\n";
+            -A INPUT -i eth0 -m conntrack --ctstate ESTABLISHED -j ACCEPT\n\
+            -A INPUT -i eth0 -p tcp -m tcp --dport 15006 -j ACCEPT\n-A INPUT -i eth0 -j DROP\nCOMMIT\n";
         firewall::restore(backend.tools(), Family::V6, strict);
         let mesh = Mesh::new(lab, Family::V6);
         let _of_ipv4 = listening_sidecar();
