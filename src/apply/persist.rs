@@ -163,16 +163,18 @@ pub fn backup() -> Option<Backup> {
 /// a file system that does not answer keeps nobody else waiting.
 ///
 /// # Errors
-/// The run stores rules in it, and it cannot be read.
+/// The run stores rules in it, and it cannot be read, or is not one that firewalld could read.
 pub fn must_answer(stores: bool) -> Result<(), Failure> {
     let path = Path::new(firewalld::DIRECT_XML);
     if !is_to_be_read(path) {
         return Ok(());
     }
-    match firewalld::check_readable(path) {
-        Err(failure) if stores => Err(failure.hint("look what it is, or leave --store-firewalld out")),
-        _ => Ok(()),
+    let read = firewalld::check_readable(path);
+    if !stores {
+        return Ok(());
     }
+    read.map_err(|failure| failure.hint("look what it is, or leave --store-firewalld out"))?;
+    firewalld::check_storable(path)
 }
 
 /// Whether there may be a file, and it is about this network namespace.

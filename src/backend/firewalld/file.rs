@@ -85,6 +85,16 @@ pub fn check_readable(path: &Path) -> Result<(), Failure> {
     read(path).map(drop)
 }
 
+/// Whether rules can be put into the file, as far as reading it tells.
+///
+/// # Errors
+/// It cannot be read, or it is not one that firewalld could read.
+pub fn check_storable(path: &Path) -> Result<(), Failure> {
+    let existing = read(path)?;
+    let text = existing.as_ref().map(|existing| existing.text.as_str());
+    changes::between(text, text).map(drop).map_err(|error| failure(path, &error))
+}
+
 /// Puts the rules of a plan into the file. firewalld takes notice of it when it starts or reloads.
 ///
 /// # Errors

@@ -21,7 +21,8 @@ mod rfc3964;
 
 pub use changes::Changes;
 pub use file::{
-    Backup, DIRECT_XML, Stored, check_readable, store, store_changes, withdraw, withdraw_changes,
+    Backup, DIRECT_XML, Stored, check_readable, check_storable, store, store_changes, withdraw,
+    withdraw_changes,
 };
 pub use home::why_not_here;
 pub use rfc3964::ipv6_warning;

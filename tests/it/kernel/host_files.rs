@@ -9,6 +9,8 @@ use crate::kernel::trial::{wait_for_the_end, waiter};
 use crate::support::command::{self, Program};
 use crate::support::firewalld::DIRECT_XML;
 use crate::support::lab::{each_iptables_variant, skip};
+use crate::support::snapshot::Snapshot;
+use crate::support::wrappers::Wrappers;
 use crate::support::{APP, Backend, Lab, Run};
 
 const PID_FILE: &str = "/run/firewalld.pid";
@@ -143,6 +145,19 @@ each_iptables_variant! {
             let run = lab.uninstall(variant, &[]).succeeds().prints(words);
             assert!(!run.stdout.contains("successfully"), "{run}");
         }
+    }
+
+    fn what_firewalld_could_not_read_stops_a_run_before_it_changes_anything(lab, variant) {
+        own_etc(lab);
+        firewalld_is_here();
+        fs::write(DIRECT_XML, "<direct>\n<rule>\n").expect("a private /etc");
+        let before = Snapshot::take();
+        let tools = Wrappers::new(variant);
+        let run = lab.program().args(["install", "--kuma-dp-user", "kuma-dp"]).args(STORED).args(tools.flags()).run();
+        let _ = run.exits(1).says(&format!("{DIRECT_XML}: line ")).says("firewall-offline-cmd --check-config");
+        assert_eq!(tools.log(), [""; 0], "no program is run for it");
+        Snapshot::take().assert_unchanged_since(&before);
+        lab.install(variant, &[]).succeeds();
     }
 
     fn runs_in_another_network_namespace_leave_it_alone(lab, variant) {

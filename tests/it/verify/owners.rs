@@ -89,13 +89,15 @@ each_backend! {
             ip daddr 10.96.0.10 udp dport 53 dnat to 10.77.0.2:5353; }; }\n";
         let rule = "-d 10.96.0.10/32 -p udp -m udp --dport 53 -j DNAT --to-destination 10.77.0.2:5353";
         let iptables = format!("*nat\n-I OUTPUT 1 {rule}\nCOMMIT\n");
-        let translate = |in_nft: bool| match in_nft {
-            true => firewall::nft(late),
-            false => firewall::restore(backend.tools(), Family::V4, &iptables),
+        let translate = |in_nft: bool| {
+            if in_nft { firewall::nft(late) } else { firewall::restore(backend.tools(), Family::V4, &iptables) }
         };
-        let no_longer = |in_nft: bool| match in_nft {
-            true => firewall::nft("delete table ip late\n"),
-            false => firewall::restore(backend.tools(), Family::V4, &iptables.replace("-I OUTPUT 1", "-D OUTPUT")),
+        let no_longer = |in_nft: bool| {
+            if in_nft {
+                firewall::nft("delete table ip late\n");
+            } else {
+                firewall::restore(backend.tools(), Family::V4, &iptables.replace("-I OUTPUT 1", "-D OUTPUT"));
+            }
         };
         for (in_nft, before) in [(true, true), (true, false), (false, false)] {
             if before {
