@@ -7,7 +7,11 @@ use crate::memory::peak_memory;
 use crate::report::Report;
 use crate::restore::{Rules, crowd, kumactl, restore, save};
 use crate::support::clock::{must, timed};
+use crate::support::exclusions;
 use crate::support::lab::{Backend, FAMILIES, Lab, Variant};
+
+/// Excluded ports of a long list, none next to another, in each direction.
+const PORTS: u16 = 1_000;
 
 /// The flags by which the changed configuration differs.
 const CHANGED: &[&str] = &["--exclude-outbound-ports", "22,3306", "--exclude-inbound-ports", "22"];
@@ -60,6 +64,11 @@ pub fn measure(lab: &Lab, variant: Variant, runs: usize, report: &mut Report) ->
 
     lab.host()?;
     report.memory(name, "memory of a clean install", peak_memory(&mut lab.tproxy(backend, &["install"]))?);
+    lab.host()?;
+    let ports = exclusions::ports(PORTS);
+    let mut many = lab.tproxy(backend, &["install"]);
+    many.args(["--exclude-inbound-ports", &ports, "--exclude-outbound-ports", &ports]);
+    report.memory(name, &format!("memory with {PORTS} ports"), peak_memory(&mut many)?);
     crowded()?;
     report.memory(name, "memory beside 10,000 rules", peak_memory(&mut lab.tproxy(backend, &["install"]))?);
     Ok(())

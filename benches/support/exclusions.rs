@@ -1,5 +1,11 @@
 //! Long lists.
 
+/// So many ports, with commas; no two are neighbours.
+pub fn ports(count: u16) -> String {
+    let ports: Vec<_> = (0..count).map(|number| (10_000 + 2 * number).to_string()).collect();
+    ports.join(",")
+}
+
 /// A configuration file that excludes so many addresses and ports of what is sent. No two are neighbours, so that
 /// they are no ranges.
 pub fn config(addresses: u16, ports: u16) -> String {
@@ -8,10 +14,9 @@ pub fn config(addresses: u16, ports: u16) -> String {
         format!("198.18.{high}.{low}")
     };
     let addresses: Vec<_> = (0..addresses).map(address).collect();
-    let ports: Vec<_> = (0..ports).map(|number| (10_000 + 2 * number).to_string()).collect();
     format!(
         "redirect:\n  outbound:\n    excludePortsForIPs: [{}]\n    excludePorts: [{}]\n",
         addresses.join(", "),
-        ports.join(", ")
+        self::ports(ports)
     )
 }

@@ -17,7 +17,7 @@ use crate::backend::nftables::model::Table;
 use crate::config::Config;
 use crate::host;
 use crate::plan::Family;
-use crate::sys::netlink::conntrack::list::{Datagrams, datagrams, forget_all};
+use crate::sys::netlink::conntrack::list::{Datagrams, datagrams, forget_all, is_empty};
 
 use super::scene::{Goal, Scene};
 
@@ -70,8 +70,12 @@ impl DnsFlows {
                 "DNS questions under way while conntrack zones change may stay without an answer; they are asked again"
             );
         }
+        if self.changed.is_empty() || is_empty() {
+            return;
+        }
+        let here = host::own_addresses();
         for (family, before, after) in &self.changed {
-            if let Err(error) = forget(*family, before.as_ref(), after.as_ref()) {
+            if let Err(error) = forget(*family, before.as_ref(), after.as_ref(), &here) {
                 tracing::warn!(
                     "programs that ask {family} DNS servers from sockets they keep may go on as before: what connection \
                      tracking knows of them cannot be forgotten ({error})"
@@ -107,8 +111,12 @@ fn summary(config: &Config, sidecar: Option<u32>, servers: Vec<IpAddr>) -> Optio
     })
 }
 
-fn forget(family: Family, before: Option<&Redirected>, after: Option<&Redirected>) -> io::Result<()> {
-    let here = host::own_addresses();
+fn forget(
+    family: Family,
+    before: Option<&Redirected>,
+    after: Option<&Redirected>,
+    here: &BTreeSet<IpAddr>,
+) -> io::Result<()> {
     let is_here = |addr: IpAddr| addr.is_loopback() || here.contains(&addr);
     let sweep = |wrong: &dyn Fn(&Datagrams) -> bool| -> io::Result<usize> {
         let mut found = Vec::new();

@@ -2,8 +2,6 @@
 
 use std::net::IpAddr;
 
-use nix::ifaddrs::getifaddrs;
-
 use crate::config::Config;
 use crate::config::values::Protocol;
 use crate::host::owners::{self, OwnResolver, Stranger};
@@ -67,11 +65,6 @@ pub fn own_resolvers(config: &Config, facts: &HostFacts) -> Vec<OwnResolver> {
         let known = host::resolvers(&dns.resolv_config_path).map(|(known, _)| known).unwrap_or_default();
         servers = known.into_iter().map(|resolver| resolver.addr).collect();
     }
-    let address = |interface: nix::ifaddrs::InterfaceAddress| {
-        let storage = interface.address?;
-        let four = storage.as_sockaddr_in().map(|four| IpAddr::from(four.ip()));
-        four.or_else(|| storage.as_sockaddr_in6().map(|six| six.ip().into()))
-    };
-    let own: Vec<IpAddr> = getifaddrs().into_iter().flatten().filter_map(address).collect();
+    let own: Vec<IpAddr> = host::own_addresses().into_iter().collect();
     owners::own_resolvers(config, facts, &servers, &own).unwrap_or_default()
 }

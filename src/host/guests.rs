@@ -34,6 +34,10 @@ struct Forwarding<'a> {
 /// The kernel does not tell of its interfaces or routes.
 pub fn guests(families: &[Family]) -> io::Result<Vec<Guests>> {
     let links = routing::links()?;
+    if !links.iter().any(|link| link.up && !link.loopback) {
+        return Ok(Vec::new());
+    }
+    let has_bridge = links.iter().any(|link| link.kind.as_deref() == Some("bridge"));
     let mut routes = Vec::new();
     for family in Family::BOTH {
         routes.push((family, routing::routes(family)?));
@@ -50,7 +54,7 @@ pub fn guests(families: &[Family]) -> io::Result<Vec<Guests>> {
             let name = if *family == Family::V6 { "all" } else { name };
             is_on(&format!("/proc/sys/net/{path}/conf/{name}/forwarding"))
         };
-        let within_bridges = is_on(&format!("/proc/sys/net/bridge/{bridges}"));
+        let within_bridges = has_bridge && is_on(&format!("/proc/sys/net/bridge/{bridges}"));
         for guests in judge(&links, routes, &uplinks, Forwarding { from: &from, within_bridges }) {
             match found.iter_mut().find(|known| known.interface == guests.interface) {
                 Some(known) => known.networks.extend(guests.networks),

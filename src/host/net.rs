@@ -13,6 +13,7 @@ use crate::exit::{Exit, Failure};
 use crate::passing::Passing;
 use crate::plan::Family;
 use crate::sys::netlink;
+use crate::sys::netlink::routing;
 
 /// The address that Envoy sends from to local IPv6 applications. An install puts it on the loopback interface, so
 /// it says nothing about the host.
@@ -60,12 +61,7 @@ pub fn is_up(name: &str) -> bool {
 
 /// The addresses of all interfaces of this network namespace; none where they cannot be had.
 pub fn own_addresses() -> BTreeSet<IpAddr> {
-    let address = |interface: InterfaceAddress| -> Option<IpAddr> {
-        let address = interface.address?;
-        let four = address.as_sockaddr_in().map(|four| four.ip().into());
-        four.or_else(|| address.as_sockaddr_in6().map(|six| six.ip().into()))
-    };
-    getifaddrs().into_iter().flatten().filter_map(address).collect()
+    routing::addresses().unwrap_or_default().into_iter().collect()
 }
 
 impl Interfaces {

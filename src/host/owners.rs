@@ -72,32 +72,31 @@ pub fn is_let_through(config: &Config, sidecar: u32, uid: u32, protocol: Protoco
 /// The kernel does not tell of sockets.
 pub fn strangers(config: &Config, facts: &HostFacts) -> io::Result<Vec<Stranger>> {
     let redirect = &config.redirect;
-    let mut ports = Vec::new();
-    if redirect.outbound.enabled {
-        ports.push((Protocol::Tcp, redirect.outbound.port.get()));
-    }
-    if redirect.inbound.enabled {
-        ports.push((Protocol::Tcp, redirect.inbound.port.get()));
-    }
-    if redirect.dns.enabled {
-        ports.push((Protocol::Udp, redirect.dns.port.get()));
-    }
+    let (outbound, inbound) = (&redirect.outbound, &redirect.inbound);
+    let tcp = [(outbound.enabled, outbound.port), (inbound.enabled, inbound.port)];
+    let udp = [(redirect.dns.enabled, redirect.dns.port)];
     let mut found: Vec<Stranger> = Vec::new();
-    for (protocol, port) in ports {
+    for (protocol, ports) in [(Protocol::Tcp, &tcp[..]), (Protocol::Udp, &udp[..])] {
+        let ports: Vec<u16> = ports.iter().filter(|(on, _)| *on).map(|(_, port)| port.get()).collect();
+        if ports.is_empty() {
+            continue;
+        }
         for family in Family::BOTH {
-            let here: Vec<Waiting> =
-                listeners(protocol, family)?.into_iter().filter(|socket| socket.port == port).collect();
-            // One that shares the port with the sidecar is its former self, or the next one.
-            if here.iter().any(|socket| socket.uid == facts.sidecar_uid) {
-                continue;
-            }
-            for socket in here {
-                let (uid, process) = sends_as(&socket);
-                let known = found
-                    .iter()
-                    .any(|known| (known.protocol, known.port, known.uid) == (protocol, port, uid));
-                if !known && !is_let_through(config, facts.sidecar_uid, uid, protocol) {
-                    found.push(Stranger { protocol, port, uid, process });
+            let all = listeners(protocol, family)?;
+            for &port in &ports {
+                let here = || all.iter().filter(|socket| socket.port == port);
+                // One that shares the port with the sidecar is its former self, or the next one.
+                if here().any(|socket| socket.uid == facts.sidecar_uid) {
+                    continue;
+                }
+                for socket in here() {
+                    let (uid, process) = sends_as(socket);
+                    let known = found
+                        .iter()
+                        .any(|known| (known.protocol, known.port, known.uid) == (protocol, port, uid));
+                    if !known && !is_let_through(config, facts.sidecar_uid, uid, protocol) {
+                        found.push(Stranger { protocol, port, uid, process });
+                    }
                 }
             }
         }
@@ -174,6 +173,9 @@ pub fn own_resolvers(
         return Ok(Vec::new());
     }
     let mut found: Vec<OwnResolver> = Vec::new();
+    if !servers.iter().any(is_here) {
+        return Ok(found);
+    }
     let mut sockets = Vec::new();
     for family in Family::BOTH {
         sockets.extend(listeners(Protocol::Udp, family)?.into_iter().filter(|socket| socket.port == DNS));

@@ -1,14 +1,15 @@
 //! On which TCP ports this host is reached by SSH. Reads only.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 
-use nix::ifaddrs::getifaddrs;
-
-use super::{listeners, ssh_socket};
+use super::{listeners, own_addresses, ssh_socket};
 use crate::config::values::Protocol;
 use crate::plan::Family;
+use crate::sys::proc;
+use crate::sys::sockstat::is_without_tcp;
 
 /// The port that SSH has unless somebody says otherwise.
 const USUAL: u16 = 22;
@@ -21,6 +22,9 @@ const VARIABLE: &str = "SSH_CONNECTION";
 /// Ports on which an SSH server of this network namespace listens, and the port of the connection from which this
 /// program was started. Where it cannot be seen whose port 22 is, it is taken for SSH's.
 pub fn ssh_ports() -> BTreeSet<u16> {
+    if is_without_tcp() {
+        return BTreeSet::new();
+    }
     let mut ports = listening();
     ports.extend(connection());
     ports
@@ -29,40 +33,53 @@ pub fn ssh_ports() -> BTreeSet<u16> {
 fn listening() -> BTreeSet<u16> {
     let mut waiting = BTreeMap::new();
     for family in Family::BOTH {
-        for socket in listeners(Protocol::Tcp, family).unwrap_or_default() {
+        let sockets = listeners(Protocol::Tcp, family).unwrap_or_default().into_iter();
+        // Of others no server's name tells anything.
+        for socket in sockets.filter(|socket| socket.uid == 0 || socket.port == USUAL) {
             waiting.insert(u64::from(socket.inode), (socket.port, socket.uid));
         }
     }
-    let units = ssh_socket::ports();
+    let units = OnceCell::new();
     let mut ports = BTreeSet::new();
-    // Sockets on the usual port whose process was seen.
-    let mut seen = BTreeSet::new();
-    for pid in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Ok(name) = fs::read_to_string(pid.path().join("comm")) else { continue };
-        for fd in fs::read_dir(pid.path().join("fd")).into_iter().flatten().flatten() {
+    // Sockets on the usual port whose process was not seen.
+    let mut unseen: BTreeSet<u64> =
+        waiting.iter().filter(|(_, (port, _))| *port == USUAL).map(|(inode, _)| *inode).collect();
+    let all = (!waiting.is_empty()).then(|| fs::read_dir("/proc")).into_iter().flatten().flatten();
+    for process in all.flatten() {
+        let is_number = process.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit());
+        let name = || fs::read_to_string(process.path().join("comm")).ok();
+        let Some(name) = is_number.then(name).flatten() else { continue };
+        let name = name.trim_end();
+        if unseen.is_empty() && !is_named(name) {
+            continue;
+        }
+        for fd in fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
             let Some(inode) = fs::read_link(fd.path()).ok().and_then(|link| socket(&link.to_string_lossy()))
             else {
                 continue;
             };
             let Some(&(port, uid)) = waiting.get(&inode) else { continue };
-            let name = name.trim_end();
-            if is_server(name, port, uid) || name == SYSTEMD && uid == 0 && units.contains(&port) {
+            let in_a_unit = || units.get_or_init(ssh_socket::ports).contains(&port);
+            if is_server(name, port, uid) || name == SYSTEMD && uid == 0 && in_a_unit() {
                 ports.insert(port);
             }
-            seen.insert(inode);
+            unseen.remove(&inode);
         }
     }
-    if waiting.iter().any(|(inode, (port, _))| *port == USUAL && !seen.contains(inode)) {
+    if !unseen.is_empty() {
         ports.insert(USUAL);
     }
     ports
 }
 
+fn is_named(name: &str) -> bool {
+    name.starts_with("sshd") || name == "dropbear" || name == SYSTEMD
+}
+
 /// Whether a process of this name that listens on a port with a socket of this user's serves SSH there. systemd holds the
 /// port until somebody comes; other ports that it holds for SSH its units tell. Any user can call a process so, and must not get other ports left alone by that.
 fn is_server(name: &str, port: u16, uid: u32) -> bool {
-    let named = name.starts_with("sshd") || name == "dropbear" || name == SYSTEMD && port == USUAL;
-    named && (uid == 0 || port == USUAL)
+    is_named(name) && (name != SYSTEMD || port == USUAL) && (uid == 0 || port == USUAL)
 }
 
 /// The inode in `socket:[12345]`.
@@ -78,18 +95,12 @@ fn connection() -> Option<u16> {
         if said.is_some() || pid <= 0 {
             break;
         }
-        said = fs::read(format!("/proc/{pid}/environ")).ok().and_then(|environment| variable(&environment));
-        pid = fs::read_to_string(format!("/proc/{pid}/stat")).ok().as_deref().and_then(parent)?;
+        said = proc::bytes(&format!("/proc/{pid}/environ")).and_then(|environment| variable(&environment));
+        pid = proc::text(&format!("/proc/{pid}/stat")).as_deref().and_then(parent)?;
     }
     let (addr, port) = server(&said?)?;
     // It may have come to another network namespace than the one whose traffic is redirected.
-    let own = getifaddrs().ok()?.any(|interface| {
-        let storage = interface.address;
-        let four = storage.and_then(|storage| storage.as_sockaddr_in().map(|four| IpAddr::V4(four.ip())));
-        let six = storage.and_then(|storage| storage.as_sockaddr_in6().map(|six| IpAddr::V6(six.ip())));
-        four.or(six) == Some(addr)
-    });
-    own.then_some(port)
+    own_addresses().contains(&addr).then_some(port)
 }
 
 fn variable(environment: &[u8]) -> Option<String> {

@@ -76,8 +76,11 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Unread> {
     must_be_a_file(&fs::metadata(path)?)?;
     let mut options = OpenOptions::new();
     let file = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    must_be_a_file(&file.metadata()?)?;
-    up_to(file, limit)
+    let metadata = file.metadata()?;
+    must_be_a_file(&metadata)?;
+    // One more than there is, so that the end is seen by the second read.
+    let size = usize::try_from(metadata.len().min(limit)).unwrap_or_default();
+    into(Vec::with_capacity(size + 1), file, limit)
 }
 
 /// Everything that a source has to give, if that is not more than so many bytes.
@@ -85,7 +88,10 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Unread> {
 /// # Errors
 /// See [`Unread`].
 pub fn up_to(source: impl Read, limit: u64) -> Result<Vec<u8>, Unread> {
-    let mut bytes = Vec::new();
+    into(Vec::new(), source, limit)
+}
+
+fn into(mut bytes: Vec<u8>, source: impl Read, limit: u64) -> Result<Vec<u8>, Unread> {
     source.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit { Err(Unread::TooLarge(limit)) } else { Ok(bytes) }
 }

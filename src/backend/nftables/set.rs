@@ -10,7 +10,7 @@ use super::model::Interface;
 const NAME_BYTES: usize = 16;
 
 /// A set of intervals.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Set {
     /// Of what.
     pub key: Key,
@@ -19,7 +19,7 @@ pub struct Set {
 }
 
 /// What a set's elements are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Key {
     /// `ipv4_addr`
     Ipv4,
@@ -50,7 +50,7 @@ impl Key {
 }
 
 /// From a first to a last value, both included: an element's bytes read as one big-endian number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Interval {
     /// The lowest.
     pub first: u128,

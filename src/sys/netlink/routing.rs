@@ -14,10 +14,14 @@ use crate::plan::Family;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
 /// `struct ifinfomsg`
 const LINK: usize = 16;
+/// `struct ifaddrmsg`
+const ADDRESS: usize = 8;
 /// `struct rtmsg`
 const ROUTE: usize = 12;
 /// `struct rtnexthop`
@@ -27,6 +31,8 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_MULTIPATH: u16 = 9;
@@ -86,6 +92,29 @@ pub fn routes(family: Family) -> io::Result<Vec<Route>> {
         Ok(()) => Ok(found),
         Err(errno) if absent(errno) => Ok(Vec::new()),
         Err(errno) => Err(errno.into()),
+    }
+}
+
+/// The addresses of all interfaces of the calling thread's network namespace. Interfaces themselves, of which the kernel
+/// has a lot to tell, are not asked for.
+///
+/// # Errors
+/// The kernel's.
+pub fn addresses() -> io::Result<Vec<IpAddr>> {
+    let request = Request::new(RTM_GETADDR, NLM_F_DUMP, &[0; ADDRESS], &[]);
+    let mut found = Vec::new();
+    Socket::open(SockProtocol::NetlinkRoute)?.ask(&request, |message| found.extend(address(message)))?;
+    Ok(found)
+}
+
+fn address(message: &Message<'_>) -> Option<IpAddr> {
+    let (_, rest) = message.payload.split_at_checked(ADDRESS).filter(|_| message.kind == RTM_NEWADDR)?;
+    // Where the two differ, the other one is that of the other end.
+    let of = |wanted: u16| attributes(rest).find(|(kind, _)| *kind == wanted).map(|(_, value)| value);
+    let bytes = of(IFA_LOCAL).or_else(|| of(IFA_ADDRESS))?;
+    match *bytes {
+        [a, b, c, d] => Some(Ipv4Addr::new(a, b, c, d).into()),
+        _ => Some(IpAddr::from(*bytes.first_chunk::<16>()?)),
     }
 }
 

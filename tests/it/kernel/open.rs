@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use tproxy::sys::netlink::conntrack::enter::{Entry, Phase, enter, leave};
+use tproxy::sys::netlink::streams::streams;
 use tproxy::sys::socket;
 
 use super::trial::{end_ago, wait_for_the_end};
@@ -116,6 +117,18 @@ each_stack! {
         lab.peer().run(move || drop_all("I"));
         let out = as_user(APP, move || ask(outside));
         let incoming = lab.peer().run(move || ask(inside));
+        // The neighbour may have to find out first where the host is.
+        let arrived = || {
+            let mut found = false;
+            let of = if family == Family::V4 { tproxy::plan::Family::V4 } else { tproxy::plan::Family::V6 };
+            streams(of, |stream| found |= stream.local == inside).expect("the kernel tells");
+            found
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !arrived() {
+            assert!(Instant::now() < deadline, "it never came");
+            std::thread::yield_now();
+        }
 
         lab.install(backend, &[]).succeeds();
         lab.peer().run(move || drop_all("D"));

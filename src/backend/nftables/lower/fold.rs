@@ -1,10 +1,9 @@
 //! Many rules that differ in one value become one rule and a set of the values.
 //!
-//! Which values are a list, and what the list is called, is known from where the rule is and what it does. A rule
-//! may join an earlier one when it changes nothing for any packet that both come first: the rules between them do the
-//! same, or no packet can meet both.
+//! Which values are a list, and what the list is called, is known from where the rule is and what it does. Which rules
+//! are joined is decided next door.
 
-use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use ipnet::IpNet;
 
@@ -12,7 +11,8 @@ use crate::config::values::{PortRange, Protocol, UidRange};
 use crate::plan::{BuiltinChain, ChainRef, Family, Match, OwnChain, Rule, Table, Target, link_local};
 
 use super::super::model::{End, Statement, Test};
-use super::super::set::{Interval, Key, Set, merged};
+use super::super::set::{Interval, Key, Set};
+use super::names::Sets;
 use super::{interface, is, same_protocol, sentence};
 
 /// How the names of sets begin.
@@ -29,7 +29,7 @@ pub(super) struct Draft {
 }
 
 /// A condition on its way.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Condition {
     /// As planned.
     Plain(Match),
@@ -40,7 +40,7 @@ pub(super) enum Condition {
 }
 
 /// What a list is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Dimension {
     Address(End),
     Port(End),
@@ -201,8 +201,24 @@ impl Draft {
         self.conditions.iter().filter_map(values).collect()
     }
 
+    /// What rules have in common that differ in their list number `nth` alone; `None` without such a list.
+    pub fn likeness(&self, nth: usize) -> Option<u64> {
+        let at = *self.lists.get(nth)?;
+        let (Condition::List { of, name, .. } | Condition::Short { of, name, .. }) =
+            self.conditions.get(at)?
+        else {
+            return None;
+        };
+        let mut hasher = DefaultHasher::new();
+        (&self.lists, &self.target, self.why, of, name).hash(&mut hasher);
+        for (index, condition) in self.conditions.iter().enumerate().filter(|(index, _)| *index != at) {
+            (index, condition).hash(&mut hasher);
+        }
+        Some(hasher.finish())
+    }
+
     /// Takes the values of another rule that differs in its list number `nth` alone.
-    fn join(&mut self, other: &Self, nth: usize) -> bool {
+    pub fn join(&mut self, other: &Self, nth: usize) -> bool {
         let Some(&at) = self.lists.get(nth) else { return false };
         let alike = other.lists == self.lists
             && other.target == self.target
@@ -233,15 +249,15 @@ impl Draft {
 
 impl Condition {
     /// As a statement; a list's set is put into `sets`.
-    pub fn statement(self, family: Family, sets: &mut BTreeMap<String, Set>) -> Lowered {
+    pub fn statement(self, family: Family, sets: &mut Sets) -> Lowered {
         Lowered::Statement(match self {
             Self::Plain(planned) => return plain(planned),
             Self::Short { of: Dimension::Port(end), values, name } => match Set::new(Key::Port, values) {
                 set if set.intervals.len() == 1 => match port_range(set.intervals[0]) {
                     Some(range) => Statement::Port(end, Test::Is(range)),
-                    None => Statement::Port(end, Test::In(name_for(sets, name, set))),
+                    None => Statement::Port(end, Test::In(sets.name(name, set))),
                 },
-                set => Statement::Port(end, Test::In(name_for(sets, name, set))),
+                set => Statement::Port(end, Test::In(sets.name(name, set))),
             },
             Self::Short { of, values, name } => {
                 return Self::List { of, values, negated: false, name }.statement(family, sets);
@@ -258,7 +274,7 @@ impl Condition {
                 if of == Dimension::Interface && !negated && set.holds_everything() {
                     return Lowered::Nothing;
                 }
-                let name = name_for(sets, name, set);
+                let name = sets.name(name, set);
                 match of {
                     Dimension::Address(end) => Statement::Address(end, among(name, negated)),
                     Dimension::Port(end) => Statement::Port(end, among(name, negated)),
@@ -270,60 +286,8 @@ impl Condition {
     }
 }
 
-/// Joins what can be joined.
-pub(super) fn fold(drafts: impl Iterator<Item = Draft>) -> Vec<Draft> {
-    // First by ports, then by users: the only rules with two lists are those that have both. Rules that became alike
-    // in one by this can then be joined by the other.
-    let mut folded = joined(drafts, 0);
-    for nth in [1, 0].into_iter().cycle() {
-        let count = folded.len();
-        folded = joined(folded.into_iter(), nth);
-        if nth == 0 && folded.len() == count {
-            break;
-        }
-    }
-    folded
-}
-
-fn joined(drafts: impl Iterator<Item = Draft>, nth: usize) -> Vec<Draft> {
-    let mut done: Vec<Draft> = Vec::new();
-    'next: for draft in drafts {
-        for earlier in done.iter_mut().rev() {
-            if earlier.join(&draft, nth) {
-                continue 'next;
-            }
-            if earlier.target != draft.target && earlier.can_meet(&draft) {
-                break;
-            }
-        }
-        done.push(draft);
-    }
-    done.into_iter().map(merged_values).collect()
-}
-
-/// The values of a list as its set has them, so that equal lists look equal.
-fn merged_values(mut draft: Draft) -> Draft {
-    for condition in &mut draft.conditions {
-        if let Condition::List { values, .. } | Condition::Short { values, .. } = condition {
-            *values = merged(std::mem::take(values));
-        }
-    }
-    draft
-}
-
 fn list(of: Dimension, values: impl IntoIterator<Item = Interval>, name: String) -> Condition {
     Condition::List { of, values: values.into_iter().collect(), negated: false, name }
-}
-
-/// The name under which a set is kept; another one when the name is taken by other values.
-fn name_for(sets: &mut BTreeMap<String, Set>, base: String, set: Set) -> String {
-    let names = (2..).map(|n| format!("{base}_{n}"));
-    let name = std::iter::once(base.clone())
-        .chain(names)
-        .find(|name| sets.get(name).is_none_or(|taken| *taken == set))
-        .unwrap_or(base);
-    sets.insert(name.clone(), set);
-    name
 }
 
 fn among<T>(name: String, negated: bool) -> Test<T> {

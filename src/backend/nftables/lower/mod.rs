@@ -6,18 +6,19 @@
 
 mod family;
 mod fold;
+mod join;
+mod names;
 pub mod sentence;
-
-use std::collections::BTreeMap;
 
 use crate::config::values::Protocol;
 use crate::plan::{self, BuiltinChain, ChainRef, Family, OwnChain, Placement, Plan, Target};
 
 use self::fold::Draft;
+use self::join::fold;
+use self::names::Sets;
 use super::model::{
     Chain, ChainKind, End, Hook, HookPoint, Interface, Rule, Statement, Table, Test, Verdict,
 };
-use super::set::Set;
 
 /// Right after iptables' raw table (-300, `NF_IP_PRI_RAW`) and everybody else who switches connection tracking off at
 /// its priority, whenever that was written.
@@ -33,7 +34,7 @@ pub const OTHERS: &str = "pass_others";
 
 /// The table that does what `plan` says; with `comments`, every rule says why it is there.
 pub fn table(plan: &Plan, comments: bool) -> Table {
-    let mut lowering = Lowering { comments, sets: BTreeMap::new(), others: None };
+    let mut lowering = Lowering { comments, sets: Sets::default(), others: None };
     let mut chains = Vec::new();
     for (table, kind) in [
         (plan::Table::Raw, ChainKind::Filter),
@@ -62,7 +63,7 @@ pub fn table(plan: &Plan, comments: bool) -> Table {
         let chain = ChainRef::Own(own);
         let drafts = |family| {
             let rules = rules_of(family, plan::Table::Nat, chain).iter();
-            fold::fold(rules.map(|placed| Draft::new(plan::Table::Nat, chain, &placed.rule)))
+            fold(rules.map(|placed| Draft::new(plan::Table::Nat, chain, &placed.rule)))
         };
         let families: Vec<_> = plan.families.iter().map(|family| (family.family, drafts(family))).collect();
         chains.push(Chain { name: own_name(own).to_owned(), hook: None, rules: lowering.rules(families) });
@@ -70,7 +71,7 @@ pub fn table(plan: &Plan, comments: bool) -> Table {
     if let Some(rules) = lowering.others.take() {
         chains.push(Chain { name: OTHERS.to_owned(), hook: None, rules });
     }
-    Table { sets: lowering.sets, chains }
+    Table { sets: lowering.sets.into_all(), chains }
 }
 
 /// The name of a chain of ours within the table.
@@ -120,7 +121,7 @@ fn parts(plan: &Plan, table: plan::Table, builtin: BuiltinChain) -> Vec<Part> {
     };
     let drafts = |family, placement| rules(family, placement).map(move |rule| Draft::new(table, chain, rule));
     let folded = |placement| -> Vec<(Family, Vec<Draft>)> {
-        plan.families.iter().map(|of| (of.family, fold::fold(drafts(of, placement)))).collect()
+        plan.families.iter().map(|of| (of.family, fold(drafts(of, placement)))).collect()
     };
     let has = |placement| plan.families.iter().any(|family| rules(family, placement).next().is_some());
     let point = match builtin {
@@ -144,7 +145,7 @@ fn parts(plan: &Plan, table: plan::Table, builtin: BuiltinChain) -> Vec<Part> {
                     draft.target == Target::Return && tail.iter().any(|after| draft.can_meet(after))
                 };
                 let head = drafts(of, Placement::Head).filter(passes);
-                (of.family, fold::fold(head.chain(tail.iter().cloned())))
+                (of.family, fold(head.chain(tail.iter().cloned())))
             });
             let last = Part { name: name.clone(), priority: late, families: last.collect() };
             let acts = |family| rules(family, Placement::Head).any(|rule| rule.target != Target::Return);
@@ -168,7 +169,7 @@ fn rules_of(family: &plan::FamilyPlan, table: plan::Table, chain: ChainRef) -> &
 /// What is shared while chains are lowered.
 struct Lowering {
     comments: bool,
-    sets: BTreeMap<String, Set>,
+    sets: Sets,
     /// The rules of [`OTHERS`], once somebody jumps there.
     others: Option<Vec<Rule>>,
 }
