@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::backend::Backend;
+use crate::backend::iptables::landed;
 use crate::backend::iptables::observe::Unread;
 use crate::backend::iptables::situation::{Changes, Place, Situation, Unfound};
 use crate::backend::iptables::tools::{Tools, Variant};
@@ -135,6 +136,12 @@ impl Goal {
                 Self { iptables: BTreeMap::new(), native: Some(WantedTable::New(native)) }
             }
         }
+    }
+
+    /// Whether all rules came to the places that programs were told, as far as the kernel tells.
+    pub fn has_landed(&self) -> bool {
+        let nft = self.iptables.iter().filter(|((variant, _), _)| *variant == Variant::Nft);
+        nft.into_iter().all(|((_, family), wanted)| landed::all(*family, wanted))
     }
 
     /// The families whose traffic it redirects.

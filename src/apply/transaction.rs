@@ -237,6 +237,12 @@ impl Session {
             let committed = self.commit_all(scene.steps_with(goal, &unfound), goal, journal);
             open.after();
             let Err(refused) = committed else {
+                if let Some(new) = self.strayed(goal).filter(|_| doubts > 0) {
+                    doubts -= 1;
+                    tracing::info!("iptables put rules to other places than it was told; trying again");
+                    now = Some(new);
+                    continue;
+                }
                 flows.forget();
                 return Ok(());
             };
@@ -277,6 +283,12 @@ impl Session {
                 Err(_) => return Err(refused),
             }
         }
+    }
+
+    /// What is there, if rules are not in the places that a program was told although it ended with 0.
+    fn strayed(&self, goal: &Goal) -> Option<Scene> {
+        let new = (!goal.has_landed()).then(|| self.look().ok())??;
+        (!new.steps(goal).is_empty()).then_some(new)
     }
 
     /// Goes back to what was ours before this run.

@@ -92,6 +92,19 @@ pub fn nft_rules_mentioning(family: Family, table: &str, bytes: &[u8]) -> io::Re
     list(&message::list_rules_of(family, table), holds)
 }
 
+/// The chain of each rule of it, in the order of each chain, and whether the rule has those bytes in it.
+///
+/// # Errors
+/// As those of [`nft_table_names`].
+pub fn nft_rules_in_order(family: Family, table: &str, bytes: &[u8]) -> io::Result<Vec<(String, bool)>> {
+    let read = |message: &Message<'_>| {
+        let chain =
+            message::is_rule_of(message, family, table).then(|| message::chain_of_rule(message))??;
+        Some((chain, message.payload.windows(bytes.len()).any(|window| window == bytes)))
+    };
+    list(&message::list_rules_of(family, table), read)
+}
+
 /// The names of the `nf_tables` tables of the family `ip` or `ip6` that have a rule with an expression such as the
 /// programs of iptables do not write, so that they probably cannot print it either.
 ///

@@ -3,6 +3,7 @@
 pub mod commit;
 pub mod decode;
 pub mod infer;
+pub mod landed;
 pub mod legacy;
 pub mod lines;
 mod lock;

@@ -58,7 +58,7 @@ pub(super) struct WantedRule {
     pub(super) key: Key,
     pub(super) place: Place,
     /// Whether `args` differ from those that it had, which no script can have.
-    reworded: bool,
+    pub(super) reworded: bool,
 }
 
 impl WantedRule {

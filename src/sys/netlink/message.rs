@@ -33,6 +33,7 @@ const NFT_MSG_NEWRULE: u16 = NFT_MSG_NEWTABLE | 6;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_RULE_TABLE: u16 = 1;
+const NFTA_RULE_CHAIN: u16 = 2;
 /// `struct nfgenmsg`: family, version, two bytes of resource ID.
 const NFGENMSG: usize = 4;
 
@@ -217,6 +218,11 @@ pub(super) fn is_rule_of(message: &Message<'_>, family: Family, table: &str) -> 
     message.kind == NFT_MSG_NEWRULE
         && message.payload.first() == Some(&number(family))
         && text(message, NFTA_RULE_TABLE).is_some_and(|name| name == table)
+}
+
+/// The chain of a rule.
+pub(super) fn chain_of_rule(message: &Message<'_>) -> Option<String> {
+    text(message, NFTA_RULE_CHAIN)
 }
 
 /// The attribute of that kind behind the `struct nfgenmsg` of a message, as text.

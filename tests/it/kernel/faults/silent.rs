@@ -88,4 +88,23 @@ each_iptables_variant! {
         uninstall.args(tools().flags()).run().succeeds();
         Snapshot::take().assert_unchanged_since(&before);
     }
+
+    /// As one of the nft variant does that gets no answer to what it asks of a chain.
+    fn a_rule_that_comes_to_another_place_is_put_right(lab, variant) {
+        if variant == Variant::Legacy {
+            // Its tables are replaced as a whole.
+            return;
+        }
+        their_rules(variant);
+        lab.install(variant, &FIRST).succeeds();
+        let body = "if mkdir /run/lab/strayed; then sed 's/^-I OUTPUT 2 /-A OUTPUT /' | \"$real\" \"$@\"; \
+            else exec \"$real\" \"$@\"; fi 2>/dev/null";
+        for tool in ["iptables-restore", "ip6tables-restore"] {
+            let tools = Wrappers::new(variant).every(tool, &Fault::Instead(body.to_owned()));
+            install_second(lab, &tools, &[]).succeeds();
+            std::fs::remove_dir("/run/lab/strayed").expect("it was in the way");
+            install_second(lab, &Wrappers::new(variant), &[]).succeeds().prints("nothing was written");
+            lab.install(variant, &FIRST).succeeds();
+        }
+    }
 }
