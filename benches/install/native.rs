@@ -50,7 +50,7 @@ pub fn measure(lab: &Lab, runs: usize, report: &mut Report) -> Result<(), String
     let load = |file: &Path| timed(Command::new("nft").arg("-f").arg(file)).map(|(_, took)| took);
 
     let theirs = || lab.host().and_then(|()| load(&first));
-    report.ratio(name, "clean install / nft -f of the same text", compare(runs, clean, theirs)?, Some(0.5));
+    report.ratio(name, "clean install / nft -f of the same text", compare(runs, clean, theirs)?, Some(0.45));
 
     let again = || clean().and_then(|_| install(&["install"]));
     let theirs = || lab.host().and_then(|()| load(&first));

@@ -28,7 +28,7 @@ impl Report {
         let ratio = ours.as_secs_f64() / theirs.as_secs_f64();
         let met = most.is_none_or(|most| ratio <= most);
         let (ours, theirs) = (ours.as_secs_f64() * 1e3, theirs.as_secs_f64() * 1e3);
-        let target = most.map_or("-".to_owned(), |most| format!("{most:.1}"));
+        let target = most.map_or("-".to_owned(), |most| format!("{most:.2}"));
         self.line(
             format!("| {backend} | {what} | {ours:.2} ms | {theirs:.2} ms | {ratio:.2} | {target} |"),
             met,
