@@ -86,6 +86,7 @@ impl<'a> Search<'a, '_> {
             .with(Field::Destination, is(number_of(road.address)))
             .with(Field::DestinationType, is(LOCAL))
             .with(Field::DestinationPort, is(port.into()))
+            .with(Field::OriginalPort, is(port.into()))
             .with(Field::State, is(NEW))
             .with(Field::Status, is(0))
             .with(Field::Direction, is(0))
@@ -132,7 +133,10 @@ impl<'a> Search<'a, '_> {
         let base = absent.into_iter().fold(base, |packet, field| packet.with(field, Value::Absent));
         let (to, status) =
             if redirected { (self.asked.config.redirect.inbound.port.get(), TRANSLATED) } else { (port, 0) };
-        let mut packet = base.with(Field::DestinationPort, is(to.into())).with(Field::Status, is(status));
+        let mut packet = base
+            .with(Field::DestinationPort, is(to.into()))
+            .with(Field::OriginalPort, is(port.into()))
+            .with(Field::Status, is(status));
         packet.input = Some(road.interface.clone());
         drops(&walk::at(self.chains, Hook::Input, Part::All, true, &packet))
     }

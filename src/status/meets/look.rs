@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::config::values::Protocol;
 use crate::host::{self, HostFacts};
 use crate::plan::Family;
-use crate::rules::model::{Action, Chain, Field, Test};
+use crate::rules::model::{Action, Chain, Field, Hook, Test};
 use crate::rules::nft::is_own_chain;
 use crate::status::ahead::IPTABLES;
 use crate::sys::netlink::rules as routing;
@@ -61,7 +61,9 @@ impl<'a> Installed<'a> {
 /// # Errors
 /// The kernel does not list its rules.
 pub fn look(installed: &Installed<'_>) -> io::Result<Vec<Met>> {
-    Ok(judge(installed, &crate::host::chains::all()?))
+    // Tables of which no hook calls a chain can be long, and do nothing.
+    let hooks = [Hook::Prerouting, Hook::Input, Hook::Output, Hook::Postrouting];
+    Ok(judge(installed, &host::chains::at(&hooks)?))
 }
 
 /// The same of rules that were read already.

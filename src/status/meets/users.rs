@@ -378,6 +378,7 @@ fn packet(there: &There, road: &Road, family: Family) -> Packet {
         .with(Field::SourceType, is(LOCAL))
         .with(Field::Destination, there.address.clone())
         .with(Field::DestinationPort, there.port.clone())
+        .with(Field::OriginalPort, there.port.clone())
         .with(Field::DestinationType, is(UNICAST))
         .with(Field::State, is(super::NEW))
         .with(Field::Status, is(0))
