@@ -7,8 +7,9 @@ use crate::exit::{Exit, Failure};
 use crate::sys::files::{Entry, Unread};
 use crate::text::escape;
 
+use super::closed::unread;
 use super::state::{SCHEMA, State};
-use super::store::{LARGEST, unread};
+use super::store::LARGEST;
 
 /// Rules named one by one that a record claims and that are none of ours.
 const NAMED: usize = 5;

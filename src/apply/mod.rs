@@ -1,5 +1,6 @@
 //! Brings the host from what is there to what is wanted.
 
+mod closed;
 pub mod confirm;
 pub(crate) mod degrade;
 mod dns_flows;

@@ -14,8 +14,9 @@ use crate::sys::moment::Moment;
 use crate::sys::netns::Identity;
 use crate::sys::{self, lock};
 
+use super::closed::unread;
+use super::store::Store;
 pub(super) use super::store::{PENDING, UNFINISHED_PENDING as UNFINISHED};
-use super::store::{Store, unread};
 
 /// What the name of the file ends in that says what became of it.
 pub(super) const LOG: &str = "log";

@@ -9,22 +9,22 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use super::closed::{cannot_be, distrust, is_lacking, say_once, unread};
 use super::found::{Found, is_missing};
 pub use super::state::{Phase, State};
 use crate::exit::{Exit, Failure};
-use crate::sys::files::{Dir, Entry, NoDir, Unread};
+use crate::sys::files::{Dir, Entry, NoDir};
 use crate::sys::lock::{self, FileLock, Holder, LockError};
 use crate::sys::netns::{self, Identity};
 use crate::sys::turn::{self, TurnError};
 use crate::verify::turn::Turn;
 
 /// Where state and locks are, in memory: what they describe does not survive a restart either.
-const DIRECTORY: &str = "/run/tproxy";
+pub(super) const DIRECTORY: &str = "/run/tproxy";
 
 /// Of the lock that belongs to the network namespace.
 const NAME: &str = "tproxy lock";
@@ -419,45 +419,4 @@ fn namespace(wait: Duration) -> Result<Option<turn::Turn>, Failure> {
 fn busy(error: &dyn std::fmt::Display) -> Failure {
     Failure::new(Exit::Busy, format!("another tproxy is at work: {error}"))
         .hint("run the command again when that process has ended")
-}
-
-/// Why a record is not read that is there.
-pub(super) fn unread(path: &Path, error: &Unread) -> Failure {
-    let message = format!("cannot read {}: {error}", path.display());
-    if error.is_misnamed() {
-        return Failure::new(Exit::Usage, message).hint("look what it is, and remove it");
-    }
-    Failure::new(Exit::Failed, message)
-}
-
-/// What is weaker than it should be.
-fn say_once(notes: &[String]) {
-    static SAID: Once = Once::new();
-    SAID.call_once(|| notes.iter().for_each(|note| tracing::info!("{note}")));
-}
-
-fn cannot_be(what: &str, why: &io::Error) -> String {
-    format!("{DIRECTORY} cannot be {what} ({why})")
-}
-
-/// Whether this host has no place for records at any time, and not just no memory now.
-fn is_lacking(error: &io::Error) -> bool {
-    use Errno::{
-        EACCES, EDQUOT, EISDIR, ELOOP, ENOENT, ENOLCK, ENOSPC, ENOSYS, ENOTDIR, ENOTEMPTY, EOPNOTSUPP, EPERM,
-        EROFS,
-    };
-    let lacking = [
-        EACCES, EDQUOT, EISDIR, ELOOP, ENOENT, ENOLCK, ENOSPC, ENOSYS, ENOTDIR, ENOTEMPTY, EOPNOTSUPP, EPERM,
-        EROFS,
-    ];
-    error.raw_os_error().is_none_or(|number| lacking.contains(&Errno::from_raw(number)))
-}
-
-/// Says why the directory is not used, once.
-fn distrust(why: String) -> String {
-    static SAID: Once = Once::new();
-    SAID.call_once(|| {
-        tracing::warn!("no record is read or written, because another user could forge it: {why}");
-    });
-    why
 }
