@@ -9,13 +9,13 @@ use crate::status::model::{Listening, Who};
 
 /// For people; nothing where the sidecar listens everywhere, or where the kernel does not tell.
 pub fn sentence(unheard: &[Listening]) -> Option<String> {
-    let mut ports: Vec<(&str, u16)> = Vec::new();
+    let mut named: Vec<(&str, u16)> = Vec::new();
     for listening in unheard {
-        if !ports.contains(&(listening.name, listening.port)) {
-            ports.push((listening.name, listening.port));
+        if !named.contains(&(listening.name, listening.port)) {
+            named.push((listening.name, listening.port));
         }
     }
-    let parts: Vec<String> = ports.iter().map(|port| part(unheard, *port)).collect();
+    let parts: Vec<String> = named.iter().map(|port| part(unheard, *port)).collect();
     let (last, first) = parts.split_last()?;
     let listed = if first.is_empty() { last.clone() } else { format!("{} and {last}", first.join(", ")) };
     Some(format!("Until the sidecar listens, what is redirected fails: {listed}\n"))

@@ -262,13 +262,12 @@ impl<'a> Walk<'a, '_> {
                 Action::Jump(to) | Action::Goto(to) => {
                     let next = (depth < DEEPEST).then(|| self.named(chain, to)).flatten();
                     // A chain that is not known may do anything.
-                    let inner = match next {
-                        Some(next) => self.chain(next, hit, specific, depth + 1),
-                        None => {
-                            self.lost = true;
-                            let may = hit.min(Truth::Maybe);
-                            Ways { back: may, passed: may, ends: true }
-                        }
+                    let inner = if let Some(next) = next {
+                        self.chain(next, hit, specific, depth + 1)
+                    } else {
+                        self.lost = true;
+                        let may = hit.min(Truth::Maybe);
+                        Ways { back: may, passed: may, ends: true }
                     };
                     ways.passed = ways.passed.max(inner.passed);
                     ways.ends |= inner.ends;

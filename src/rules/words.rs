@@ -114,7 +114,7 @@ fn test(option: &str, value: &str, negated: bool) -> Test {
     let field = match option {
         "-s" => Field::Source,
         "-d" => Field::Destination,
-        "-p" => Field::Protocol,
+        "-p" | "--ctproto" => Field::Protocol,
         "--sport" | "--sports" => Field::SourcePort,
         "--dport" | "--dports" => Field::DestinationPort,
         "--uid-owner" => Field::User,
@@ -126,7 +126,6 @@ fn test(option: &str, value: &str, negated: bool) -> Test {
         }
         "--src-type" => Field::SourceType,
         "--dst-type" => Field::DestinationType,
-        "--ctproto" => Field::Protocol,
         "--ctorigdstport" => Field::OriginalPort,
         "--ctdir" => return within(Field::Direction, vec![0..=0], value != "ORIGINAL"),
         "--ctstate" | "--state" => {

@@ -219,13 +219,11 @@ pub fn states(mask: u16, negated: bool) -> Test {
             tests.push((Field::Status, status));
         }
     }
-    match *tests.as_slice() {
-        [(field, mask)] => bits(field, mask, negated),
-        _ => {
-            let tests = tests.into_iter().map(|(field, mask)| bits(field, mask, false)).collect();
-            Test::AnyOf { tests, negated }
-        }
+    if let [(field, mask)] = *tests.as_slice() {
+        return bits(field, mask, negated);
     }
+    let tests = tests.into_iter().map(|(field, mask)| bits(field, mask, false)).collect();
+    Test::AnyOf { tests, negated }
 }
 
 fn mark(info: &[u8]) -> Option<Vec<Test>> {

@@ -93,7 +93,6 @@ pub fn run(
         Taken { networks: in_use.networks.iter().copied().chain(used).collect(), ..in_use.clone() };
     let guests = guests::make(config, &and_ours, &families, &mut checks, &mut dice, budget);
 
-    let unheard = doors::unheard(config, facts.sidecar_uid, &families);
     let holders = stand_in::holders(config, &families, facts.sidecar_uid);
     let listening = if holders.is_empty() {
         stand_in::listen(config, facts.sidecar_uid, &families, lab.as_ref().ok(), &guests)?
@@ -157,10 +156,15 @@ pub fn run(
         }
         bench.explain_all(&mut outcomes, |id, family| after.about(id, family));
     }
-    elsewhere::explain(&mut outcomes, &unheard);
-    routing::explain(&mut outcomes, &facts.loopback);
+    explain(config, facts, &families, &mut outcomes);
     outcomes.extend(beyond_probes(config, facts, roads, &families, probes, native, budget));
     concluded(Report { method, outcomes }, is_missing)
+}
+
+/// Lets checks say what neither rules nor probes tell. By now nobody listens in the sidecar's place.
+fn explain(config: &Config, facts: &HostFacts, families: &[Family], outcomes: &mut [Outcome]) {
+    elsewhere::explain(outcomes, &doors::unheard(config, facts.sidecar_uid, families));
+    routing::explain(outcomes, &facts.loopback);
 }
 
 /// The report, unless nothing at all was proved. `is_missing`: there was no place for probes to go to.

@@ -1,5 +1,7 @@
 //! Ports that a firewall closes, and does not close any more.
 
+use std::fmt::Write as _;
+
 use super::{both, status};
 use crate::support::firewall::{self, Family};
 use crate::support::lab::{each_backend, each_stack};
@@ -123,7 +125,10 @@ each_backend! {
 
     /// Ten thousand closed ports take one sentence, and not more time than a look.
     fn thousands_of_rules(lab, backend) {
-        let many: String = (0..10_000).map(|n| format!("-A INPUT -s 10.{}.{}.0/24 -p tcp -m tcp --dport {} -j DROP\n", n / 250, n % 250, 20_000 + n)).collect();
+        let mut many = String::new();
+        for n in 0..10_000 {
+            let _ = writeln!(many, "-A INPUT -s 10.{}.{}.0/24 -p tcp -m tcp --dport {} -j DROP", n / 250, n % 250, 20_000 + n);
+        }
         firewall::restore(backend.tools(), Family::V4, &format!("*filter\n{many}-A INPUT -p tcp -m tcp --dport 8080 -j DROP\nCOMMIT\n"));
         let _mesh = Mesh::new(lab, Family::V4);
         let run = lab.install(backend, &[]).succeeds().says("TCP port 8080");
