@@ -55,7 +55,7 @@ fn meeting(config: &Config, facts: &HostFacts, backend: Backend, families: &[Fam
 
 /// For which ports the addresses of clients are lost.
 fn lost_addresses(config: &Config, facts: &HostFacts, families: &[Family]) -> Option<Finding> {
-    let (what, fix) = meets::clients::lost(&meets::look::ports(config, facts.sidecar_uid), families)?;
+    let (what, fix) = meets::clients::lost(config, &meets::look::ports(config, facts.sidecar_uid), families)?;
     Some(Finding::new(what, fix))
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::Config;
 use crate::config::values::Port;
+use crate::config::{Config, leaving_alone};
 use crate::exit::{Exit, Failure, HINT};
 use crate::host;
 use crate::status::doors::is_redirected;
@@ -69,10 +69,8 @@ fn words(config: &Config, ports: &[u16]) -> Option<(String, String)> {
         listed(ports),
         inbound.port
     );
-    let all: Vec<u16> =
-        inbound.exclude_ports.iter().map(|port| port.get()).chain(ports.iter().copied()).collect();
     let exclusion = if inbound.include_ports.is_empty() {
-        format!("--exclude-inbound-ports {} or --keep-ssh leaves them alone", listed(&all))
+        format!("{} or --keep-ssh leaves them alone", leaving_alone(config, ports.iter().copied()))
     } else {
         "--keep-ssh leaves them alone".to_owned()
     };

@@ -3,6 +3,7 @@
 use super::field::{Field, Shown};
 use super::origin::DOCUMENT;
 use super::settings::{SETTINGS, Setting};
+use super::values::Port;
 use super::{Config, Origin, Resolved, Sources};
 
 /// How many entries of lists are said at length where there is a shorter way.
@@ -70,6 +71,31 @@ pub fn install_command(config: &Config, written: Option<&Written>) -> String {
         }
     }
     variables.into_iter().chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// What leaves these TCP ports alone when traffic arrives at them, beside those that are left alone already: the flag
+/// with its whole value, or the key.
+pub fn leaving_alone(config: &Config, ports: impl IntoIterator<Item = u16>) -> String {
+    let inbound = &config.redirect.inbound;
+    let numbers = |ports: &[Port]| ports.iter().map(|port| port.get()).collect::<Vec<_>>();
+    let listed = |ports: Vec<u16>| ports.iter().map(u16::to_string).collect::<Vec<_>>().join(",");
+    if inbound.include_ports.is_empty() {
+        let mut all = numbers(&inbound.exclude_ports);
+        for port in ports {
+            if !all.contains(&port) {
+                all.push(port);
+            }
+        }
+        return format!("--exclude-inbound-ports {}", listed(all));
+    }
+    let mut rest = numbers(&inbound.include_ports);
+    for port in ports {
+        rest.retain(|included| *included != port);
+    }
+    if rest.is_empty() {
+        return "--redirect-inbound=false".to_owned();
+    }
+    format!("redirect.inbound.includePorts: [{}]", listed(rest))
 }
 
 /// Whether a command of flags alone says it, and no more of them than a person wants to read.

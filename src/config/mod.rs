@@ -20,7 +20,7 @@ pub mod values;
 #[cfg(test)]
 mod tests;
 
-pub use command::{Written, install_command, is_short};
+pub use command::{Written, install_command, is_short, leaving_alone};
 pub use document::is_document;
 pub use layers::{File, Flag, LISTED, Layers, Problems, Resolved, is_variable, resolve, resolve_anyway};
 pub use origin::{DOCUMENT, Origin, Sources};

@@ -357,7 +357,7 @@ impl Saved {
                      start of a machine, brings them back",
                     self.file
                 ),
-                "take those lines out of it, or save the rules again when no installation is left",
+                "save the rules again when no installation is left, or take out of them those that name KUMA_MESH or kuma/mesh, and no others",
             ),
             Err(why) => Finding::note(format!(
                 "{} was not read ({why}); rules of an installation that are in it come back when it is loaded",

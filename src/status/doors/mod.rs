@@ -313,7 +313,13 @@ impl<'a> Search<'a, '_> {
         let own = self.roads().map(|road| number_of(road.address)).map(|own| own..=own);
         let excluded = self.asked.config.redirect.inbound.exclude_ports_for_ips.iter();
         let excluded = excluded.map(Cidr::net).filter(|net| self.family.holds(*net));
-        own.chain(excluded.map(span_of)).collect()
+        // Nobody outside has an address of loopback.
+        let loopback: &[&str] = match self.family {
+            Family::V4 => &["127.0.0.0/8"],
+            Family::V6 => &["::1/128", "::6/128"],
+        };
+        let loopback = loopback.iter().filter_map(|net| net.parse().ok());
+        own.chain(excluded.chain(loopback).map(span_of)).collect()
     }
 
     /// Ports that somebody has or that a rule names, as far as they are redirected.

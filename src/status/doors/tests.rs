@@ -42,10 +42,7 @@ fn said(asked: &Asked, drops: bool, rules: &str) -> Findings {
 /// Which ports are said to be closed no longer.
 fn opened(found: &Findings) -> Vec<&str> {
     assert_eq!(found.problems, [], "{found:?}");
-    assert!(
-        found.openings.iter().all(|opening| opening.what.contains(" no longer closed by '")),
-        "{found:?}"
-    );
+    assert!(found.openings.iter().all(|opening| opening.what.contains(" no longer seen by '")), "{found:?}");
     found.openings.iter().filter_map(|opening| opening.what.split(" (IPv4)").next()).collect()
 }
 

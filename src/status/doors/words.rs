@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::Config;
+use crate::config::{Config, leaving_alone};
 use crate::plan::Family;
-use crate::rules::model::{Chain, Field, Test};
+use crate::rules::model::Chain;
 use crate::rules::show;
 
 use super::super::model::Finding;
@@ -81,61 +81,30 @@ impl Words<'_> {
         let (are, them) = if door.ports.len() == 1 { ("is", "it") } else { ("are", "them") };
         let ports = self::ports(&door.ports);
         let what = format!(
-            "TCP {ports} ({}) {are} no longer closed by '{}' in {}: what is redirected comes to that chain with port {inbound}, \
-             so whoever was kept from {them} reaches the sidecar, which may pass the connection on",
+            "TCP {ports} ({}) {are} no longer seen by '{}' in {}: what is redirected comes to that chain with port {inbound}, \
+             so those whom it kept from {them} reach the sidecar, which may pass the connection on",
             families(&door.families),
             show::name(by.rule),
             place(by.chain),
         );
         let first = door.ports.iter().next().copied().unwrap_or_default();
         let each = if door.ports.len() > 1 { ", and so for each of these ports" } else { "" };
-        let asks = by.rule.is_some_and(|rule| rule.tests.iter().any(asks_port));
-        let keep = match (self.keeper(door.base), asks) {
-            (Keeper::Ufw, _) => {
-                let (six, file) = if door.families.contains(&Family::V4) { ("", "") } else { ("6", "6") };
-                Some(format!(
-                    "put '-A ufw{six}-before-input -p tcp -m conntrack --ctorigdstport {first} -j DROP' into \
-                     /etc/ufw/before{file}.rules{each}"
-                ))
+        let meant = format!("'-p tcp -m conntrack --ctorigdstport {first}'");
+        let drop = match self.keeper(door.base) {
+            Keeper::Ufw if door.families.contains(&Family::V4) => {
+                Some(format!("{meant} in /etc/ufw/before.rules"))
             }
-            (Keeper::Firewalld, _) => None,
-            (Keeper::Iptables { .. }, true) => Some(format!(
-                "let that rule ask for '-m conntrack --ctorigdstport {first}' in place of '--dport {first}'{each}"
-            )),
-            (Keeper::Iptables { .. }, false) => Some(format!(
-                "put '-p tcp -m conntrack --ctorigdstport {first} -j DROP' before what accepts port {inbound}{each}"
-            )),
-            (Keeper::Nft, true) => Some(format!(
-                "let that rule ask for 'meta l4proto tcp ct original proto-dst {first}' in place of 'tcp dport {first}'{each}"
-            )),
-            (Keeper::Nft, false) => Some(format!(
-                "put 'meta l4proto tcp ct original proto-dst {first} drop' before what accepts port {inbound}{each}"
-            )),
+            Keeper::Ufw => Some(format!("{meant} in /etc/ufw/before6.rules")),
+            Keeper::Firewalld => None,
+            Keeper::Iptables { .. } => Some(meant),
+            Keeper::Nft => Some(format!("'meta l4proto tcp ct original proto-dst {first}'")),
         };
-        let exclude = self.exclusion(&door.ports);
-        let fix = match keep {
-            Some(keep) => format!("to keep it closed, {keep}; or leave it to the firewall: {exclude}"),
-            None => format!("to keep it closed, leave it to the firewall: {exclude}"),
-        };
+        // Whom such a rule may drop, only those know who wrote the one that does not see the port any more.
+        let drop =
+            drop.map(|test| format!("; or drop those who are to stay out, and nobody else, by {test} before what accepts port {inbound}{each}"));
+        let exclude = leaving_alone(self.config, door.ports.iter().copied());
+        let fix = format!("{exclude} leaves {them} to the firewall{}", drop.unwrap_or_default());
         Finding::new(what, fix)
-    }
-
-    /// How these ports are not redirected.
-    fn exclusion(&self, ports: &BTreeSet<u16>) -> String {
-        let inbound = &self.config.redirect.inbound;
-        let listed = |ports: &mut dyn Iterator<Item = u16>| {
-            ports.map(|port| port.to_string()).collect::<Vec<_>>().join(",")
-        };
-        if inbound.include_ports.is_empty() {
-            let mut all = inbound.exclude_ports.iter().map(|port| port.get()).chain(ports.iter().copied());
-            return format!("--exclude-inbound-ports {}", listed(&mut all));
-        }
-        let mut rest =
-            inbound.include_ports.iter().map(|port| port.get()).filter(|port| !ports.contains(port));
-        match listed(&mut rest) {
-            none if none.is_empty() => "--redirect-inbound=false".to_owned(),
-            some => format!("--include-inbound-ports {some}"),
-        }
     }
 
     fn shut(&self, door: &Door<'_>) -> Finding {
@@ -230,14 +199,6 @@ impl Words<'_> {
             return Keeper::Iptables { legacy };
         }
         Keeper::Nft
-    }
-}
-
-fn asks_port(test: &Test) -> bool {
-    match test {
-        Test::In { field, .. } => *field == Field::DestinationPort,
-        Test::AnyOf { tests, .. } => tests.iter().any(asks_port),
-        _ => false,
     }
 }
 

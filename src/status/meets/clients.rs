@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::{Config, leaving_alone};
 use crate::plan::Family;
 use crate::rules::model::{Chain, Field, Hook, Packet, Rule, Span, Test, Truth, Value};
 use crate::rules::nft::{number_of, span_of};
@@ -170,13 +171,12 @@ impl<'a> Search<'a, '_> {
             Met {
                 family,
                 what: format!(
-                    "{rule} {drops} what comes from {from}, the address of every client behind the sidecar: {nobody} {} any \
-                     more",
-                    list.0
+                    "{rule} {drops} what comes from {from}, the address of every client behind the sidecar: {nobody} {list} any \
+                     more"
                 ),
                 fix: format!(
-                    "let {from} through in that chain, or install with --exclude-inbound-ports {} to leave these ports alone",
-                    list.1
+                    "let {from} through in that chain, or install with {}, which leaves these ports alone",
+                    leaving_alone(self.asked.config, ports.iter().copied())
                 ),
                 dead,
             }
@@ -235,13 +235,12 @@ impl<'a> Search<'a, '_> {
                     "{}{more} keeps clients by their addresses from {}, but not any more: redirected, their packets go to \
                      port {port}, and behind the sidecar they come from {}",
                     rules.join(" and "),
-                    list.0,
+                    list,
                     passthrough(self.family)
                 ),
                 fix: format!(
-                    "install with --exclude-inbound-ports {} to leave these ports to the rule, or make it one about port {port} \
-                     too",
-                    list.1
+                    "install with {}, which leaves these ports to the rule, or make it one about port {port} too",
+                    leaving_alone(self.asked.config, ports.iter().copied())
                 ),
                 dead: false,
             }
@@ -294,27 +293,30 @@ fn ephemeral() -> Value {
     Value::NotIn(vec![0..=1023])
 }
 
-/// Ports in words, and as the value of an option.
-fn list(ports: &[u16]) -> (String, String) {
+/// Ports in words.
+fn list(ports: &[u16]) -> String {
     const NAMED: usize = 8;
     let all: Vec<String> = ports.iter().take(NAMED).map(u16::to_string).collect();
     let more = if ports.len() > NAMED { format!(" and {} more", ports.len() - NAMED) } else { String::new() };
     let word = if ports.len() == 1 { "TCP port" } else { "TCP ports" };
-    (format!("{word} {}{more}", all.join(", ")), all.join(","))
+    format!("{word} {}{more}", all.join(", "))
 }
 
 /// What is to be said of the ports on which somebody listens: their programs see one client.
-pub fn lost(ports: &[u16], families: &[Family]) -> Option<(String, String)> {
+pub fn lost(config: &Config, ports: &[u16], families: &[Family]) -> Option<(String, String)> {
     if ports.is_empty() || families.is_empty() {
         return None;
     }
-    let (words, option) = list(ports);
+    let words = list(ports);
     let from: Vec<String> = families.iter().map(|family| passthrough(*family).to_string()).collect();
     let what = format!(
         "behind the sidecar, what listens on {words} sees {} in place of the client's address: a ban or a list of addresses \
          there is about everybody",
         from.join(" or ")
     );
-    let fix = format!("--exclude-inbound-ports {option} keeps the addresses of clients");
+    let exclude = leaving_alone(config, ports.iter().copied());
+    let fix = format!(
+        "where a program needs its clients' addresses, leave its ports alone: {exclude} for all of them"
+    );
     Some((what, fix))
 }

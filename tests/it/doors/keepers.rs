@@ -85,7 +85,7 @@ each_stack! {
         firewall::nft(FIREWALLD);
         assert!(mesh.visit(lab, APP_PORT).starts_with("nobody"));
         let run = lab.install(backend, &["--exclude-inbound-ports", "22"]).succeeds().says("TCP ports 8080, 9090 (IP");
-        let _ = run.says("leave it to the firewall: --exclude-inbound-ports 22,8080,9090");
+        let _ = run.says("--exclude-inbound-ports 22,8080,9090 leaves them to the firewall");
         assert_eq!(mesh.visit(lab, APP_PORT), "inbound");
         status(lab).notes(&["TCP ports 8080, 9090", "filter_INPUT of inet firewalld"]);
     }

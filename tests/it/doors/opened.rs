@@ -30,7 +30,7 @@ each_stack! {
         rule("-m tcp --dport 8080");
         is_closed(lab, &mesh);
         let run = lab.install(backend, &[]).succeeds();
-        let _ = run.says("TCP port 8080 (IP").says("is no longer closed by").says("--ctorigdstport 8080");
+        let _ = run.says("TCP port 8080 (IP").says("is no longer seen by").says("--ctorigdstport 8080");
         assert_eq!(mesh.visit(lab, APP_PORT), "inbound");
         status(lab).notes(&["TCP port 8080", "INPUT", "15006", "--exclude-inbound-ports 8080"]);
         // By the port that was meant.

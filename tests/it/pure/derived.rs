@@ -1,16 +1,15 @@
 //! What `tproxy verify` checks: everything that a configuration promises, each once, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use proptest::prelude::*;
 use tproxy::config::Config;
-use tproxy::config::values::{Port, Protocol};
+use tproxy::config::values::Port;
 use tproxy::host::{HostFacts, Ipv6Support, Resolver};
 use tproxy::plan::{Family, is_link_local};
-use tproxy::sidecar::Channel;
 use tproxy::verify::Id;
-use tproxy::verify::check::{Check, Goal, Probe, Way};
+use tproxy::verify::check::{Check, Probe};
 use tproxy::verify::derive::{Sources, checks};
 use tproxy::verify::ground::{Dice, Ends, Taken};
 
