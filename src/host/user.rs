@@ -1,5 +1,7 @@
 //! The sidecar's user: by name, by UID, or the one that Kuma's packages and images make.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use crate::config::values::UserSpec;
@@ -16,6 +18,9 @@ const SERVICES: &str = "/etc/nsswitch.conf";
 
 /// The longest that is read of it, in bytes.
 const LARGEST: u64 = 64 << 20;
+
+/// Where the services that `getent` asks (nscd, systemd-userdbd) have their sockets.
+const RUN: &str = "/run";
 
 /// How long the other user databases of the host may take.
 const DIRECTORY_DEADLINE: Duration = Duration::from_secs(10);
@@ -84,6 +89,13 @@ impl Users for System {
         {
             return Err(unread(SERVICES, &error));
         }
+        if others_write(RUN) {
+            let why = format!(
+                "it is not in {PASSWD}, and no service is asked for it: {RUN} is writable by others, who could answer in \
+                 its place"
+            );
+            return Err(Failure::new(Exit::Host, why));
+        }
         match run(&Command::new("getent", ["passwd", name], DIRECTORY_DEADLINE)) {
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -94,6 +106,10 @@ impl Users for System {
             Err(error) => Err(Failure::new(Exit::Host, error.to_string())),
         }
     }
+}
+
+fn others_write(directory: &str) -> bool {
+    fs::metadata(directory).is_ok_and(|found| found.mode() & 0o022 != 0)
 }
 
 fn passwd() -> Result<String, Unread> {

@@ -84,7 +84,7 @@ impl Field<'_> {
             Probe::Guest { interface, protocol, to } => self.visit(interface, *protocol, *to),
             Probe::Nothing(why) => Ok(Reached::Unknown(why.clone())),
         };
-        sent.unwrap_or_else(|error| failed(&error))
+        sent.unwrap_or_else(|error| failed(probe, &error))
     }
 
     pub(super) fn lab(&self) -> io::Result<&Lab> {
@@ -151,13 +151,18 @@ pub(super) fn named(what: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-fn failed(error: &io::Error) -> Reached {
+fn failed(probe: &Probe, error: &io::Error) -> Reached {
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => Reached::Refused,
         io::ErrorKind::TimedOut => Reached::Nowhere,
         // Of a kernel that does not tell of connections, and of a host with too little time or too few threads.
         io::ErrorKind::Unsupported | io::ErrorKind::QuotaExceeded | io::ErrorKind::WouldBlock => {
             Reached::Unknown(error.to_string())
+        }
+        // Programs of this host have every local port, or the one that is needed. No rule has a say in that.
+        io::ErrorKind::AddrInUse => Reached::Unknown(format!("no port of this host is free for it: {error}")),
+        io::ErrorKind::AddrNotAvailable if !matches!(probe, Probe::Passthrough { .. }) => {
+            Reached::Unknown(format!("this host has no free port, or not that address any more: {error}"))
         }
         _ => Reached::Unsent(error.to_string()),
     }
@@ -169,4 +174,22 @@ pub(super) fn unspecified(family_of: IpAddr) -> IpAddr {
 
 pub(super) fn localhost(family_of: IpAddr) -> IpAddr {
     if family_of.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::check::Way;
+
+    #[test]
+    fn a_host_without_a_free_port_is_no_firewall() {
+        let to: SocketAddr = ([192, 0, 2, 1], 80).into();
+        let connect = Probe::Connect { uid: 0, to, way: Way::Device, from: None };
+        let passthrough = Probe::Passthrough { uid: 0, source: Ipv4Addr::new(127, 0, 0, 6).into(), to };
+        let reached = |probe: &Probe, kind: io::ErrorKind| failed(probe, &kind.into());
+        assert!(matches!(reached(&connect, io::ErrorKind::AddrInUse), Reached::Unknown(_)));
+        assert!(matches!(reached(&connect, io::ErrorKind::AddrNotAvailable), Reached::Unknown(_)));
+        assert!(matches!(reached(&passthrough, io::ErrorKind::AddrNotAvailable), Reached::Unsent(_)));
+        assert!(matches!(reached(&connect, io::ErrorKind::PermissionDenied), Reached::Unsent(_)));
+    }
 }

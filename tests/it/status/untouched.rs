@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::command::{Program, find};
+use crate::support::command::{Program, find, must};
 use crate::support::generation::nft_generation;
 use crate::support::lab::{Lab, each_backend, everywhere, skip};
 use crate::support::mesh::listening_sidecar;
@@ -261,5 +261,21 @@ fn and_for_programs_whose_names_say_nothing() {
         // Only who runs it can name them, not a record.
         let Some(executed) = children(lab, &[], 0) else { return };
         assert!(executed.iter().all(|line| !line.contains("/odd/")), "{executed:#?}");
+    });
+}
+
+/// Where others can write `/run`, they can be the service that `getent` asks.
+#[test]
+fn a_name_is_not_looked_up_where_others_could_answer() {
+    Lab::enter(|lab| {
+        install(lab, Backend::NFT);
+        let flags = ["--kuma-dp-user", "nosuchname"];
+        let asks = |executed: &[String]| executed.iter().filter(|line| line.contains("getent")).count();
+        let Some(executed) = children(lab, &flags, 3) else { return };
+        assert_eq!(asks(&executed), 1, "{executed:#?}");
+        must("chmod", &["1777", "/run"]);
+        let executed = children(lab, &flags, 3).expect("strace is there");
+        assert_eq!(asks(&executed), 0, "{executed:#?}");
+        let _ = status(lab, &flags).exits(3).says("/run is writable by others").says("--kuma-dp-user");
     });
 }
