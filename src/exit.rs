@@ -51,10 +51,10 @@ impl Failure {
         Self { exit, message: message.into(), hint: None, passing: false }
     }
 
-    /// The same with its one next step.
+    /// The same with its one next step; an empty one is none.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(hint.into()).filter(|hint| !hint.is_empty());
         self
     }
 

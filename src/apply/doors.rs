@@ -6,21 +6,23 @@ use crate::backend::nftables::lower::{NAT_FIRST, NAT_LAST};
 use crate::config::Config;
 use crate::exit::HINT;
 use crate::host::HostFacts;
-use crate::plan::Family;
+use crate::plan::{self, Family};
 use crate::status::ahead::IPTABLES;
 use crate::status::doors::look::{Installed, look};
+use crate::status::listen::ways;
 use crate::status::look::parts::listeners;
 use crate::status::model::{Listening, Ports, Who};
 
 /// The ports at which nobody takes what is redirected there. Those that somebody else has are told of elsewhere.
-pub fn unheard(config: &Config, sidecar: u32, families: &[Family]) -> Vec<Listening> {
+pub fn unheard(config: &Config, facts: &HostFacts, families: &[Family]) -> Vec<Listening> {
     let redirect = &config.redirect;
     let ports = Ports {
         outbound: redirect.outbound.enabled.then(|| redirect.outbound.port.get()),
         inbound: redirect.inbound.enabled.then(|| redirect.inbound.port.get()),
         dns: redirect.dns.enabled.then(|| redirect.dns.port.get()),
     };
-    let mut found = listeners(ports, families, sidecar);
+    let ways = ways(families, |family| plan::redirects_dns(config, facts, family));
+    let mut found = listeners(ports, &ways, facts.sidecar_uid);
     found.retain(|listening| matches!(listening.who, Who::Nobody | Who::Elsewhere(_)));
     found
 }

@@ -351,7 +351,7 @@ impl<'a> Install<'a> {
         }
         let families = goal.redirected();
         doors::warn(&self.request.config, &self.facts, &families, self.backend);
-        let unheard = doors::unheard(&self.request.config, self.facts.sidecar_uid, &families);
+        let unheard = doors::unheard(&self.request.config, &self.facts, &families);
         let receipt = self.receipt(goal, changed);
         // Whoever reads slowly must not keep others from their turn, least of all the way back.
         drop(self.store);

@@ -62,7 +62,6 @@ pub fn verify(matches: &ArgMatches) -> Result<(), Failure> {
         return Ok(());
     }
     let failed = report.count(verify::Status::Fail);
-    let next = report.outcomes.iter().find_map(|outcome| outcome.next.clone()).unwrap_or_default();
-    Err(Failure::new(Exit::VerifyFailed, format!("{failed} of {} checks failed", report.outcomes.len()))
-        .hint(next))
+    let message = format!("{failed} of {} checks failed", report.outcomes.len());
+    Err(Failure { hint: report.next(), ..Failure::new(Exit::VerifyFailed, message) })
 }

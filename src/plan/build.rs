@@ -42,9 +42,14 @@ fn families(config: &Config, facts: &HostFacts) -> Vec<Family> {
     }
 }
 
+/// Whether questions of this family are redirected: to any server, or to one that is known.
+pub fn redirects_dns(config: &Config, facts: &HostFacts, family: Family) -> bool {
+    Scope::new(config, facts, family).dns()
+}
+
 /// Whether DNS questions are to be redirected, and no server is known from which any could be.
 pub fn lacks_dns_servers(config: &Config, facts: &HostFacts) -> bool {
-    let any = || families(config, facts).iter().any(|family| Scope::new(config, facts, *family).dns());
+    let any = || families(config, facts).iter().any(|family| redirects_dns(config, facts, *family));
     config.redirect.dns.enabled && !any()
 }
 

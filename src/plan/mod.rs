@@ -7,7 +7,7 @@ mod nat;
 mod ports;
 mod raw;
 
-pub use build::{build, family_plan, lacks_dns_servers};
+pub use build::{build, family_plan, lacks_dns_servers, redirects_dns};
 pub use link_local::{is_link_local, link_local};
 pub use model::{
     BuiltinChain, ChainRef, Family, FamilyPlan, Match, OwnChain, PlacedRule, Placement, Plan, Rule, Table,

@@ -6,6 +6,18 @@ use crate::plan::Family;
 
 use super::model::{Listening, Ports, Who};
 
+/// Traffic that a rule redirects: `outbound`, `inbound` or `dns`, of one family.
+pub type Way = (&'static str, Family);
+
+/// What an installation redirects of these families; `dns` says of which it redirects questions.
+pub fn ways(families: &[Family], dns: impl Fn(Family) -> bool) -> Vec<Way> {
+    let of = |&family: &Family| {
+        let questions = dns(family).then_some(("dns", family));
+        [("outbound", family), ("inbound", family)].into_iter().chain(questions)
+    };
+    families.iter().flat_map(of).collect()
+}
+
 /// A socket that takes what arrives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Socket {
@@ -23,11 +35,11 @@ pub struct Socket {
     pub inode: u32,
 }
 
-/// For each port and family, who listens; `sockets` is `None` where the kernel does not tell, and `process` finds the
-/// process of a socket.
+/// Who listens where each of the ways leads: what nothing redirects there needs nobody. `sockets` is `None` where the
+/// kernel does not tell, and `process` finds the process of a socket.
 pub fn listening(
     ports: Ports,
-    families: &[Family],
+    ways: &[Way],
     sidecar: Option<u32>,
     sockets: Option<&[Socket]>,
     process: impl Fn(u32) -> Option<String>,
@@ -37,7 +49,7 @@ pub fn listening(
     let mut all = Vec::new();
     for (name, port, udp) in named {
         let Some(port) = port else { continue };
-        for &family in families {
+        for family in Family::BOTH.into_iter().filter(|family| ways.contains(&(name, *family))) {
             let who = sockets.map_or(Who::Unknown, |sockets| {
                 let here: Vec<_> = sockets
                     .iter()
@@ -90,7 +102,9 @@ mod tests {
 
     fn of(sockets: &[Socket]) -> Vec<Who> {
         let ports = Ports { outbound: Some(1), inbound: Some(2), dns: Some(3) };
-        let found = listening(ports, &Family::BOTH, Some(5678), Some(sockets), |_| Some("nginx".into()));
+        let found = listening(ports, &ways(&Family::BOTH, |_| true), Some(5678), Some(sockets), |_| {
+            Some("nginx".into())
+        });
         found.into_iter().map(|l| l.who).collect()
     }
 
@@ -110,9 +124,25 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_needed_where_nothing_is_redirected_to() {
+        let ports = Ports { outbound: Some(1), inbound: None, dns: Some(3) };
+        let asked = |ways: &[Way]| -> Vec<Way> {
+            let found = listening(ports, ways, None, Some(&[]), |_| None);
+            found.into_iter().map(|l| (l.name, l.family)).collect()
+        };
+        let four_asks = ways(&Family::BOTH, |family| family == Family::V4);
+        assert_eq!(
+            asked(&four_asks),
+            [("outbound", Family::V4), ("outbound", Family::V6), ("dns", Family::V4)]
+        );
+        assert_eq!(asked(&[("inbound", Family::V4)]), []);
+        assert_eq!(asked(&[]), []);
+    }
+
+    #[test]
     fn not_knowing_is_not_nobody() {
         let ports = Ports { outbound: Some(1), ..Ports::default() };
-        let found = listening(ports, &[Family::V4], None, None, |_| None);
+        let found = listening(ports, &[("outbound", Family::V4)], None, None, |_| None);
         assert_eq!(found[0].who, Who::Unknown);
     }
 }

@@ -35,7 +35,7 @@ use super::meets::{self, look::Installed};
 use super::model::{Compared, Finding, Hits, Installer, Ports, Program, Report, Resolvers, Saved};
 use super::{ahead, compare, source, trial, words};
 pub(crate) use native::table as native_table;
-use parts::{families, listeners, sidecar};
+use parts::{families, listeners, live, sidecar};
 use reading::Unread;
 
 /// What is there, and what it should be.
@@ -187,14 +187,13 @@ impl Look {
         let native = self.ruleset();
         let backend = Backend::Iptables(variant);
         facts.translated = translated::in_ruleset(&self.config, &facts, &situation, backend, &native).0;
-        let plan = self.plan(&facts);
+        let plan = self.plan(&facts, current.as_ref());
         let wanted = self.wanted(&plan, variant);
         let changes = situation.changes(&wanted);
         report.differences = compare::differences(&situation, &changes);
 
         let planned: Vec<Family> = plan.families.iter().map(|plan| plan.family).collect();
         self.say_if_passthrough_is_gone(&planned)?;
-        self.say_who_is_link_local(current.as_ref(), &planned);
         self.say_who_are_guests(&planned);
         let chains = foreign::chains(&mut self.notes);
         self.say_what_is_closed(&facts, &planned, ahead::IPTABLES, &chains);
@@ -205,7 +204,7 @@ impl Look {
         });
         report.sidecar = Some(sidecar(facts.sidecar_uid));
         report.ports = self.ports(&rules);
-        report.listeners = listeners(report.ports, &planned, facts.sidecar_uid);
+        report.listeners = listeners(report.ports, &live(&rules, &situation), facts.sidecar_uid);
         report.ahead = ahead::of_ours(&situation, variant, &native, &Ours::of(&self.config, &facts));
         self.say_what_is_elsewhere(&native, &report.ahead, |_| Some(ahead::IPTABLES));
         let ours = Ours::of(&self.config, &facts);

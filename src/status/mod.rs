@@ -4,7 +4,7 @@ pub(crate) mod ahead;
 pub mod change;
 mod compare;
 pub(crate) mod doors;
-mod listen;
+pub(crate) mod listen;
 pub(crate) mod look;
 pub(crate) mod meets;
 pub mod model;

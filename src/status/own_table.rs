@@ -10,6 +10,7 @@ use crate::backend::nftables::text;
 use crate::config::values::Protocol;
 use crate::plan::Family;
 
+use super::listen::Way;
 use super::model::{Difference, DifferenceKind, FamilyReport, Hits, Ports};
 use super::sequence::{left_over, moved};
 
@@ -119,6 +120,33 @@ pub fn ports(table: &Table) -> Ports {
         }
     }
     ports
+}
+
+/// What of these families meets a rule that redirects it, on the way from a hook.
+pub fn ways(table: &Table, families: &[Family]) -> Vec<Way> {
+    let mut found = Vec::new();
+    for &family in families {
+        let mut open: Vec<&Chain> = table.chains.iter().filter(|chain| chain.hook.is_some()).collect();
+        let mut next = 0;
+        while let Some(&chain) = open.get(next) {
+            next += 1;
+            for rule in chain.rules.iter().filter(|rule| family_of(rule).is_none_or(|of| of == family)) {
+                let name = match (rule.statements.last(), purpose(table, chain, rule)) {
+                    (Some(Statement::Verdict(Verdict::Jump(to))), _) => {
+                        let to = table.chains.iter().find(|chain| chain.name == *to);
+                        open.extend(to.filter(|to| !open.iter().any(|chain| chain.name == to.name)));
+                        continue;
+                    }
+                    (_, Some(Purpose::Outbound)) => "outbound",
+                    (_, Some(Purpose::Inbound)) => "inbound",
+                    (_, Some(Purpose::Dns)) => "dns",
+                    _ => continue,
+                };
+                found.push((name, family));
+            }
+        }
+    }
+    found
 }
 
 /// The priority of the chain at a hook in which a traffic is redirected: the one that leads to `chain`, or the one
@@ -306,6 +334,34 @@ mod tests {
         let four = families(&seen(table("ipFamilyMode: ipv4")));
         assert_eq!(four.len(), 1);
         assert_eq!((four[0].family, four[0].hits.inbound), (Family::V4, Some(7)));
+    }
+
+    #[test]
+    fn what_no_hook_leads_to_is_not_redirected() {
+        let both = Family::BOTH;
+        let whole = table(DNS);
+        let of = |name: &str, table: &Table| {
+            let found = ways(table, &both);
+            both.map(|family| found.contains(&(name, family)))
+        };
+        for name in ["outbound", "inbound", "dns"] {
+            assert_eq!(of(name, &whole), [true; 2], "{name}");
+        }
+        let mut now = whole.clone();
+        let six_asks = |rule: &Rule| {
+            family_of(rule) == Some(Family::V6)
+                && matches!(rule.statements.last(), Some(Statement::Redirect(_)))
+        };
+        now.chains.iter_mut().for_each(|chain| chain.rules.retain(|rule| !six_asks(rule)));
+        assert_eq!((of("dns", &now), of("outbound", &now)), ([true, false], [true; 2]));
+        let leads = |rule: &Rule| {
+            rule.statements.last() == Some(&Statement::Verdict(Verdict::Jump("outbound".into())))
+        };
+        now.chains.iter_mut().for_each(|chain| chain.rules.retain(|rule| !leads(rule)));
+        // What the sidecar sends to this host itself was on that way too; what arrives is not.
+        assert_eq!((of("outbound", &now), of("inbound", &now)), ([false; 2], [true; 2]));
+        now.chains.iter_mut().for_each(|chain| chain.rules.clear());
+        assert_eq!(ways(&now, &both), []);
     }
 
     #[test]

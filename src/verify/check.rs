@@ -306,6 +306,12 @@ impl Report {
         self.count(Status::Fail) > 0
     }
 
+    /// The next step of the first failure that has one.
+    pub fn next(&self) -> Option<String> {
+        let mut failed = self.outcomes.iter().filter(|outcome| outcome.status == Status::Fail);
+        failed.find_map(|outcome| outcome.next.clone())
+    }
+
     /// How many came out so.
     pub fn count(&self, status: Status) -> usize {
         self.outcomes.iter().filter(|outcome| outcome.status == status).count()

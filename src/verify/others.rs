@@ -240,6 +240,31 @@ pub fn meets_the_sidecar(met: &meets::Met) -> Outcome {
     };
     let status = if met.dead { Status::Fail } else { Status::NotTested };
     let cause = met.dead.then(|| met.fix.clone());
-    let next = (!met.dead).then(|| met.fix.clone());
-    Outcome { check, status, happened: met.what.clone(), evidence: Vec::new(), cause, next }
+    let next = if met.dead { "tproxy status".to_owned() } else { met.fix.clone() };
+    Outcome { check, status, happened: met.what.clone(), evidence: Vec::new(), cause, next: Some(next) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::{Exit, Failure};
+    use crate::verify::Method;
+    use crate::verify::check::Report;
+
+    fn met(dead: bool) -> meets::Met {
+        meets::Met { family: Family::V4, what: "it is dropped".into(), fix: "let it pass".into(), dead }
+    }
+
+    #[test]
+    fn a_failure_of_rules_has_a_next_step_and_an_empty_one_is_not_a_hint() {
+        let told = |outcomes| Report { method: Method::Listeners, outcomes }.next();
+        assert_eq!(
+            told(vec![meets_the_sidecar(&met(false)), meets_the_sidecar(&met(true))]),
+            Some("tproxy status".into())
+        );
+        assert_eq!(told(vec![unread("why")]), None);
+        let stepless = Outcome { next: None, ..meets_the_sidecar(&met(true)) };
+        assert_eq!(told(vec![stepless, unread("why")]), None);
+        assert_eq!(Failure::new(Exit::VerifyFailed, "it failed").hint("").hint, None);
+    }
 }

@@ -163,7 +163,7 @@ pub fn run(
 
 /// Lets checks say what neither rules nor probes tell. By now nobody listens in the sidecar's place.
 fn explain(config: &Config, facts: &HostFacts, families: &[Family], outcomes: &mut [Outcome]) {
-    elsewhere::explain(outcomes, &doors::unheard(config, facts.sidecar_uid, families));
+    elsewhere::explain(outcomes, &doors::unheard(config, facts, families));
     routing::explain(outcomes, &facts.loopback);
 }
 

@@ -109,7 +109,14 @@ impl Look {
         }
     }
 
-    pub(super) fn plan(&mut self, facts: &HostFacts) -> plan::Plan {
+    /// The plan of the wanted rules, with notes.
+    ///
+    /// It is that of the servers in the rules. What is said of servers is true of those of today (`current`) too.
+    pub(super) fn plan(
+        &mut self,
+        facts: &HostFacts,
+        current: Option<&Result<Vec<IpAddr>, String>>,
+    ) -> plan::Plan {
         let record = self.state.as_ref().filter(|_| self.compared != Compared::Inferred);
         let left_out = record.map(|state| state.left_out.as_slice()).unwrap_or_default();
         let degraded = Degraded::as_recorded(&self.config, left_out);
@@ -120,7 +127,13 @@ impl Look {
             ));
         }
         let plan = degraded.plan(facts);
-        self.notes.extend(plan.notes.iter().map(Finding::note));
+        let mut known = facts.clone();
+        for &addr in current.and_then(|current| current.as_ref().ok()).into_iter().flatten() {
+            if !known.resolvers.iter().any(|resolver| resolver.addr == addr) {
+                known.resolvers.push(Resolver { addr, zone: None });
+            }
+        }
+        self.notes.extend(degraded.plan(&known).notes.iter().map(Finding::note));
         plan
     }
 }

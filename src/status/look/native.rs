@@ -97,7 +97,7 @@ impl Look {
         let native = self.ruleset();
         facts.translated =
             apply::translated::in_ruleset(&self.config, &facts, &situation, Backend::Nftables, &native).0;
-        let plan = self.plan(&facts);
+        let plan = self.plan(&facts, current.as_ref());
         let planned: Vec<Family> = plan.families.iter().map(|plan| plan.family).collect();
         let mut wanted = lower::table(&plan, !self.config.comments.disabled);
         if self.compared == Compared::Inferred {
@@ -106,7 +106,6 @@ impl Look {
         report.differences = own_table::differences(observed, &wanted);
         report.out_of_our_hands = observed.owned_by.is_some();
         self.say_if_passthrough_is_gone(&planned)?;
-        self.say_who_is_link_local(current.as_ref(), &planned);
         self.say_who_are_guests(&planned);
         let stand = own_table::priority(table, HookPoint::Prerouting, Some(own_name(OwnChain::Inbound)));
         let chains = foreign::chains(&mut self.notes);
@@ -116,7 +115,7 @@ impl Look {
             Resolvers::compare(file, current, servers.clone(), &planned)
         });
         report.sidecar = Some(sidecar(uid));
-        report.listeners = listeners(report.ports, &installed, uid);
+        report.listeners = listeners(report.ports, &own_table::ways(table, &installed), uid);
         let ours = Ours {
             sidecar: uid,
             outbound: report.ports.outbound.is_some(),

@@ -5,9 +5,9 @@ use crate::backend::iptables::tools::Variant;
 use crate::backend::iptables::typed::{Purpose, TypedRule};
 use crate::config::values::Protocol;
 use crate::host;
-use crate::plan::Family;
+use crate::plan::{ChainRef, Family, Table, Target};
 
-use super::super::listen::{self, Socket};
+use super::super::listen::{self, Socket, Way};
 use super::super::model::{FamilyReport, Hits, Listening, Ports, Sidecar};
 
 pub fn sidecar(uid: u32) -> Sidecar {
@@ -51,8 +51,40 @@ fn hits(rules: impl Iterator<Item = TypedRule>) -> Hits {
     })
 }
 
-/// Who listens on the sidecar's ports.
-pub fn listeners(ports: Ports, families: &[Family], sidecar: u32) -> Vec<Listening> {
+/// What meets a rule of ours that redirects it. A foreign rule may lead to our chains in place of one of ours.
+pub fn live(rules: &[(Family, Vec<TypedRule>)], situation: &Situation) -> Vec<Way> {
+    let led = |family| situation.jumps().iter().any(|((_, of), _)| *of == family);
+    rules.iter().flat_map(|(family, rules)| ways_of(*family, rules, led(*family))).collect()
+}
+
+/// The same of one family; `led`: foreign rules lead to our chains.
+fn ways_of(family: Family, rules: &[TypedRule], led: bool) -> Vec<Way> {
+    let nat = || rules.iter().filter(|rule| rule.table == Table::Nat);
+    let mut open: Vec<ChainRef> =
+        nat().map(|rule| rule.chain).filter(|chain| led || matches!(chain, ChainRef::Builtin(_))).collect();
+    let mut next = 0;
+    while let Some(&chain) = open.get(next) {
+        next += 1;
+        for rule in nat().filter(|rule| rule.chain == chain) {
+            if let Target::Jump(to) = rule.rule.target()
+                && !open.contains(&ChainRef::Own(*to))
+            {
+                open.push(ChainRef::Own(*to));
+            }
+        }
+    }
+    let name = |rule: &TypedRule| match rule.purpose() {
+        Some(Purpose::Outbound) => Some("outbound"),
+        Some(Purpose::Inbound) => Some("inbound"),
+        Some(Purpose::Dns) => Some("dns"),
+        _ => None,
+    };
+    let met = nat().filter(|rule| open.contains(&rule.chain));
+    met.filter_map(name).map(|name| (name, family)).collect()
+}
+
+/// Who listens on those of the sidecar's ports to which these ways lead.
+pub fn listeners(ports: Ports, ways: &[Way], sidecar: u32) -> Vec<Listening> {
     let wanted = [ports.outbound, ports.inbound, ports.dns];
     let mut sockets = sockets();
     for socket in sockets.iter_mut().flatten().filter(|socket| wanted.contains(&Some(socket.port))) {
@@ -60,7 +92,7 @@ pub fn listeners(ports: Ports, families: &[Family], sidecar: u32) -> Vec<Listeni
             socket.uid = host::owners::sender(socket.uid, socket.inode);
         }
     }
-    listen::listening(ports, families, Some(sidecar), sockets.as_deref(), |inode| {
+    listen::listening(ports, ways, Some(sidecar), sockets.as_deref(), |inode| {
         crate::sys::socket_holder(inode).map(|holder| holder.to_string())
     })
 }
@@ -85,4 +117,49 @@ pub(in crate::status) fn sockets() -> Option<Vec<Socket>> {
         }
     }
     Some(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::iptables::owned::Ownership;
+    use crate::backend::iptables::save::Saved;
+    use crate::backend::iptables::typed::own_rules;
+
+    /// What is redirected by these rules.
+    fn redirected(rules: &str, led: bool) -> Vec<&'static str> {
+        let mut text = String::from("*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n");
+        for chain in ["INBOUND", "INBOUND_REDIRECT", "OUTBOUND", "OUTBOUND_REDIRECT"] {
+            text.extend([":KUMA_MESH_", chain, " - [0:0]\n"]);
+        }
+        for rule in rules.lines() {
+            let (rule, target) = rule.split_once(" -j ").unwrap();
+            let tag = " -m comment --comment kuma/mesh/transparent/proxy -j ";
+            text.extend(["-A ", rule, tag, target, "\n"]);
+        }
+        let saved = Saved::parse(&(text + "COMMIT\n"));
+        let rules = own_rules(&saved, &Ownership::of(&saved, &[]));
+        ways_of(Family::V4, &rules, led).into_iter().map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn what_no_hook_leads_to_is_not_redirected() {
+        let chains = "KUMA_MESH_INBOUND -p tcp -j KUMA_MESH_INBOUND_REDIRECT\n\
+                      KUMA_MESH_INBOUND_REDIRECT -p tcp -j REDIRECT --to-ports 15006\n\
+                      KUMA_MESH_OUTBOUND -j KUMA_MESH_OUTBOUND_REDIRECT\n\
+                      KUMA_MESH_OUTBOUND_REDIRECT -p tcp -j REDIRECT --to-ports 15001\n";
+        let inbound = "PREROUTING -p tcp -j KUMA_MESH_INBOUND\n";
+        let outbound = "OUTPUT -p tcp -j KUMA_MESH_OUTBOUND\n";
+        let dns = "OUTPUT -p udp -m udp --dport 53 -j REDIRECT --to-ports 15053\n";
+        let of = |heads: &[&str]| {
+            let mut found = redirected(&(heads.concat() + chains), false);
+            found.sort_unstable();
+            found
+        };
+        assert_eq!(of(&[inbound, dns, outbound]), ["dns", "inbound", "outbound"]);
+        assert_eq!(of(&[inbound, outbound]), ["inbound", "outbound"]);
+        assert_eq!(of(&[outbound]), ["outbound"]);
+        assert!(of(&[]).is_empty() && redirected("", true).is_empty());
+        assert_eq!(redirected(chains, true).len(), 2);
+    }
 }

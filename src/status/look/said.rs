@@ -1,12 +1,10 @@
 //! What a report says beside the rules: sentences about the host, each with what to do about it.
 
-use std::net::IpAddr;
-
 use crate::apply::guests;
 use crate::apply::store::Phase;
 use crate::exit::Failure;
 use crate::host::{self, HostFacts, Ipv6Support};
-use crate::plan::{Family, is_link_local};
+use crate::plan::Family;
 use crate::rules::model::Chain;
 use crate::sys::netlink::ruleset;
 
@@ -16,21 +14,6 @@ use super::super::{ahead, doors};
 use super::Look;
 
 impl Look {
-    /// Servers that no installation redirects.
-    pub(super) fn say_who_is_link_local(
-        &mut self,
-        current: Option<&Result<Vec<IpAddr>, String>>,
-        families: &[Family],
-    ) {
-        let listed = current.and_then(|current| current.as_deref().ok()).unwrap_or_default();
-        for addr in listed.iter().filter(|addr| is_link_local(**addr) && families.contains(&Family::V6)) {
-            self.notes.push(Finding::note(format!(
-                "questions to {addr} are not redirected, as to any link-local address: no answer of the sidecar \
-                 would reach a socket bound to a link"
-            )));
-        }
-    }
-
     pub(super) fn say_what_is_elsewhere(
         &mut self,
         native: &ruleset::Ruleset,

@@ -162,6 +162,39 @@ each_backend! {
         let _ = status(lab, &[]).exits(0);
     }
 
+    /// No server of IPv6 is known, so no question over it is redirected, and nobody needs to listen for it.
+    fn nobody_needs_to_listen_for_what_is_not_redirected(lab, backend) {
+        let dead = "DNS questions over IPv6";
+        for servers in ["nameserver 10.96.0.10\n", "nameserver 10.96.0.10\nnameserver fe80::1%eth0\n"] {
+            lab.resolv_conf(servers);
+            let _sidecar = [15001, 15006].map(|port| as_user(SIDECAR, move || Listener::tcp("sidecar", Family::V6.any(), port)));
+            let _of_ipv4 = [15001, 15006].map(|port| as_user(SIDECAR, move || Listener::tcp("sidecar", Family::V4.any(), port)));
+            let run = lab.install(backend, &["--redirect-dns"]).succeeds().prints("DNS questions over IPv4 (port 15053)");
+            assert!(!run.stdout.contains(dead), "{run}");
+            let _dns = as_user(SIDECAR, || Listener::udp("dns", Family::V4.any(), 15053));
+            let run = lab.install(backend, &["--redirect-dns"]).succeeds();
+            assert!(!run.stdout.contains("what is redirected fails"), "{run}");
+            let run = status(lab, &[]).exits(0);
+            assert!(!run.stdout.contains("IPv6 port 15053"), "{run}");
+            let linked = servers.contains("fe80");
+            assert_eq!(run.stdout.contains("no IPv6 DNS servers"), !linked, "{run}");
+            assert_eq!(run.stdout.contains("questions to fe80::1 are not"), linked, "{run}");
+        }
+    }
+
+    /// What is flushed refuses nobody's connections.
+    fn nobody_needs_to_listen_where_the_rules_are_flushed(lab, backend) {
+        install(lab, backend);
+        match backend {
+            Backend::Nftables => firewall::nft("flush table inet kuma_mesh\n"),
+            Backend::Iptables(variant) => Family::BOTH.into_iter().for_each(|family| {
+                firewall::restore(variant, family, "*nat\n-F\nCOMMIT\n");
+            }),
+        }
+        let run = lab.program().arg("status").run();
+        assert!(!run.stdout.contains("nobody listens"), "{run}");
+    }
+
     fn the_sidecars_ipv6_address_is_missed(lab, backend) {
         install(lab, backend);
         ip("addr del ::6/128 dev lo\n");
