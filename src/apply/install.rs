@@ -356,7 +356,12 @@ impl<'a> Install<'a> {
         // Whoever reads slowly must not keep others from their turn, least of all the way back.
         drop(self.store);
         show::installed(&receipt, &unheard, proof.as_ref(), guard.as_ref(), format);
-        let Some(guard) = guard else { return Ok(()) };
+        let Some(guard) = guard else {
+            if trial.is_some() {
+                tracing::info!("{}", no_trial(changed));
+            }
+            return Ok(());
+        };
         guard.announce(trial.is_some_and(|trial| trial.stay), format)
     }
 
@@ -408,5 +413,14 @@ impl<'a> Install<'a> {
             instead: self.instead.clone(),
             ..Receipt::new(Action::Install, changed, vec![self.backend], goal.rules())
         }
+    }
+}
+
+/// Why there is nothing to confirm; `changed`: a file was, beside rules that did not.
+fn no_trial(changed: bool) -> &'static str {
+    if changed {
+        "the rules did not change, so there is nothing to confirm; firewalld's direct.xml did, and stays so"
+    } else {
+        "nothing changed, so there is nothing to confirm"
     }
 }

@@ -11,10 +11,12 @@ use crate::stdout::print;
 
 const INSTALL: &str = "\
 Install it for every user, as root:
-  bash: tproxy completions bash | install -D -m 644 /dev/stdin /etc/bash_completion.d/tproxy
-  zsh:  tproxy completions zsh | \\
-          install -D -m 644 /dev/stdin /usr/local/share/zsh/site-functions/_tproxy
-  fish: tproxy completions fish | install -D -m 644 /dev/stdin /etc/fish/completions/tproxy.fish";
+  bash: tproxy completions bash | install -D /dev/stdin \\
+          -m 644 /etc/bash_completion.d/tproxy
+  zsh:  tproxy completions zsh | install -D /dev/stdin \\
+          -m 644 /usr/local/share/zsh/site-functions/_tproxy
+  fish: tproxy completions fish | install -D /dev/stdin \\
+          -m 644 /etc/fish/completions/tproxy.fish";
 
 /// What bash completes with for a value about which its generator knows nothing: files.
 const FILES: &str = "COMPREPLY=($(compgen -f \"${cur}\"))";

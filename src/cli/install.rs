@@ -14,6 +14,11 @@ Values come from the defaults, then the files of --config in their order, then v
 begin with KUMA_TRANSPARENT_PROXY_, then flags; each overrides the ones before. 'tproxy config show --sources' prints \
 the result and where each value came from. Switches can be given a value after '=', such as --verbose=false.";
 
+/// Short: help that is wrapped for a narrow terminal would break it so that it fails when it is copied.
+const EXAMPLE: &str = "\
+Example:
+  tproxy install --kuma-dp-user kuma-dp --redirect-dns --keep-ssh";
+
 /// `tproxy install`.
 pub fn install_command() -> Command {
     Command::new("install").about("Redirect this host's traffic through the sidecar").defer(install_arguments)
@@ -29,9 +34,9 @@ fn install_arguments(command: Command) -> Command {
              SSH (TCP port 22) is redirected like every other port unless it is excluded, as in \
              --exclude-inbound-ports 22.",
         )
-        .after_help("Example: tproxy install --kuma-dp-user kuma-dp --redirect-dns --exclude-inbound-ports 22")
+        .after_help(EXAMPLE)
         .after_long_help(format!(
-            "{LAYERS}\n\nExample: tproxy install --kuma-dp-user kuma-dp --redirect-dns --exclude-inbound-ports 22"
+            "{LAYERS}\n\n{EXAMPLE}"
         ));
     common(flags::add(command))
         .arg(

@@ -13,8 +13,8 @@ use crate::stdout::print;
 const INSTALL: &str = "\
 Install all of them, as root:
   for page in '' $(tproxy man --list); do
-    tproxy man $page | \\
-      install -D -m 644 /dev/stdin /usr/local/share/man/man1/tproxy${page:+-$page}.1
+    tproxy man $page | install -D /dev/stdin \\
+      -m 644 /usr/local/share/man/man1/tproxy${page:+-$page}.1
   done";
 
 /// `tproxy man`.
