@@ -1,22 +1,23 @@
 //! Servers that tell each client who it is to them, clients that ask, and how to know from both which way a
 //! connection took.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::question;
 use crate::plan::Family;
 use crate::present::demo::Way;
 use crate::sidecar::forward::Seen;
 use crate::sidecar::{Channel, Connection, Service, dns};
+use crate::sys::socket;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The longest greeting, in bytes: an IPv6 address, a port and the end of the line.
-const GREETING: u64 = 64;
+const GREETING: usize = 64;
 
 /// A server: says to each client what its address is as seen from here. As a DNS server it knows no name at all.
 #[derive(Debug)]
@@ -51,11 +52,10 @@ pub struct Call {
 /// The kernel's, or the answer is no address.
 pub fn call(to: SocketAddr) -> io::Result<Call> {
     let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
     let own = stream.local_addr()?;
-    let mut text = String::new();
-    stream.take(GREETING).read_to_string(&mut text)?;
-    Ok(Call { own, to, told: read_greeting(&text)? })
+    let mut text = [0; GREETING];
+    let size = socket::read_until(&stream, &mut text, Instant::now() + PATIENCE)?;
+    Ok(Call { own, to, told: read_greeting(&String::from_utf8_lossy(&text[..size]))? })
 }
 
 /// The address in a greeting.

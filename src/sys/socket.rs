@@ -12,7 +12,7 @@ use nix::sys::socket::{
     SockaddrIn6, SockaddrStorage, bind, connect, getsockopt, listen, sendmsg, setsockopt, socket, sockopt,
 };
 
-use super::poll;
+use super::{poll, signal};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -163,6 +163,30 @@ pub fn readable(fds: &[&dyn AsFd], deadline: Option<Instant>) -> io::Result<Vec<
     Ok(waiting.iter().enumerate().filter(|(_, fd)| fd.any() == Some(true)).map(|(index, _)| index).collect())
 }
 
+/// Reads from a stream until it has ended, the room is full, a deadline has passed or a signal has arrived. However
+/// slowly the other end sends, this ends. Returns how many bytes came.
+///
+/// # Errors
+/// The kernel's.
+pub fn read_until(mut stream: impl io::Read + AsFd, room: &mut [u8], deadline: Instant) -> io::Result<usize> {
+    let mut size = 0;
+    while size < room.len() && signal::interrupted().is_none() {
+        if readable(&[&stream], Some(deadline))?.is_empty() {
+            break;
+        }
+        match stream.read(&mut room[size..]) {
+            Ok(0) => break,
+            Ok(more) => size += more,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+        if Instant::now() >= deadline {
+            break;
+        }
+    }
+    Ok(size)
+}
+
 /// Sends a datagram by an interface, without binding the socket to it: what netfilter makes of the datagram may
 /// still leave by another one. Its source is `source`, which is an address of this host.
 ///
@@ -204,5 +228,42 @@ fn six(addr: IpAddr) -> [u8; 16] {
     match addr {
         IpAddr::V4(_) => [0; 16],
         IpAddr::V6(six) => six.octets(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    /// A stream whose other end sends for as long as this one is open.
+    fn endless() -> (UnixStream, std::thread::JoinHandle<()>) {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        (near, std::thread::spawn(move || while far.write_all(&[b'x'; 4096]).is_ok() {}))
+    }
+
+    #[test]
+    fn reading_ends_where_the_other_end_does_not() {
+        let (stream, far) = endless();
+        let mut little = [0; 64];
+        let late = Instant::now() + std::time::Duration::from_secs(60);
+        assert_eq!(read_until(&stream, &mut little, late).unwrap(), 64, "the room is full");
+        // More than a socket keeps, so that it takes more than one turn.
+        let mut much = vec![0; 64 << 20];
+        assert!(read_until(&stream, &mut much, Instant::now()).unwrap() < much.len(), "it is too late");
+        drop(stream);
+        far.join().unwrap();
+    }
+
+    #[test]
+    fn what_came_before_the_end_is_read() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        far.write_all(b"word").unwrap();
+        drop(far);
+        let mut room = [0; 64];
+        let late = Instant::now() + std::time::Duration::from_secs(60);
+        assert_eq!(read_until(&near, &mut room, late).unwrap(), 4);
     }
 }

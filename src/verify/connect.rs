@@ -3,6 +3,7 @@
 use std::io::{self, Read as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
 
 use super::check::{Method, Reached, Way};
 use super::lab::link_of;
@@ -11,6 +12,10 @@ use crate::config::values::Protocol;
 use crate::plan::Family;
 use crate::sys::netlink::{conntrack, route, sockets};
 use crate::sys::{socket, user};
+
+/// How many chunks of 4 KiB are taken at once from a program that was not asked anything. Where more is to be had, it sends
+/// without end.
+const CHUNKS: usize = 16;
 
 const ELSEWHERE: &str = "this host's routing rules lead it elsewhere than to the temporary interface";
 
@@ -300,8 +305,9 @@ impl Field<'_> {
             if let (true, Some(listener)) = (ready.contains(&1), listener) {
                 match listener.accept() {
                     Ok((_, peer)) if peer == local => return Ok(Reached::Destination { answered: true }),
-                    // Somebody else's.
-                    _ => continue,
+                    // Another program's. One that connects without end does not keep this here.
+                    _ if self.patience.goes_on(deadline) => continue,
+                    _ => return Ok(Reached::Somebody),
                 }
             }
             return Ok(self.greeting(&stream)?.unwrap_or(Reached::Somebody));
@@ -319,7 +325,8 @@ impl Field<'_> {
                 fds.push(listener);
             }
             let ready = socket::readable(&fds, Some(deadline))?;
-            if ready.is_empty() {
+            // One that always has something to say is not heard out either.
+            if ready.is_empty() || !self.patience.goes_on(deadline) {
                 stream.shutdown(Shutdown::Write)?;
                 lock(&self.unfinished).push(stream);
                 return Ok(());
@@ -335,14 +342,12 @@ impl Field<'_> {
 
     /// What the sidecar's line says, if the connection is with it.
     fn greeting(&self, stream: &TcpStream) -> io::Result<Option<Reached>> {
-        stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(BRIEFLY))?;
-        let mut text = Vec::new();
-        match stream.take(128).read_to_end(&mut text) {
+        let mut text = [0; 128];
+        let size = match socket::read_until(stream, &mut text, Instant::now() + BRIEFLY) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Err(error),
-            _ => {}
-        }
-        let line = self.token.read_line(&String::from_utf8_lossy(&text));
+            other => other.unwrap_or(0),
+        };
+        let line = self.token.read_line(&String::from_utf8_lossy(&text[..size]));
         Ok(line.map(|(channel, original)| Reached::Port(channel, original)))
     }
 }
@@ -352,16 +357,20 @@ fn was_refused(fd: &OwnedFd) -> io::Result<bool> {
     Ok(TcpStream::from(fd.try_clone()?).take_error()?.is_some())
 }
 
-/// Whether whoever is at the other end of a connection, that does not block, has let go of it. What it said is lost.
+/// Whether the program at the other end of a connection, which does not block, has let go of it, or is not to be heard
+/// out. What it said is lost.
 pub(super) fn is_over(mut stream: &TcpStream) -> bool {
-    loop {
-        match stream.read(&mut [0; 128]) {
+    let mut bytes = [0; 4096];
+    for _ in 0..CHUNKS {
+        match stream.read(&mut bytes) {
             Ok(0) => return true,
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
         }
     }
+    // No sidecar says so much to a client that said nothing. To close it resets it.
+    true
 }
 
 pub(super) fn local(fd: &OwnedFd) -> io::Result<SocketAddr> {

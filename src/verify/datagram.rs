@@ -305,7 +305,9 @@ impl Field<'_> {
                     // If this is lost, that is what is told.
                     let _ = server.send_to(ECHO, from);
                 }
-            } else {
+            }
+            // Others' questions do not keep this here.
+            if ready.is_empty() || !self.patience.goes_on(deadline) {
                 return Ok(seen.then_some(Reached::Destination { answered: false }));
             }
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::budget::{Budget, NO_TIME, Stage};
 use super::check::{Check, Id, Method, Reached};
-use crate::sys::threads;
+use crate::sys::{signal, threads};
 
 /// How long a probe may take. Nothing leaves this host, so an answer takes well under a millisecond; what is lost is
 /// sent again after a second.
@@ -59,6 +59,12 @@ impl<'a> Patience<'a> {
     /// Until when something is waited for that takes so long at most.
     pub fn at_most(&self, patience: Duration) -> Instant {
         self.budget.until(Stage::Probing, patience)
+    }
+
+    /// Whether to go on with what lasts until a deadline at most. Asked at each turn of what others can keep busy; a
+    /// signal ends it too.
+    pub fn goes_on(&self, until: Instant) -> bool {
+        self.budget.is_before(until) && signal::interrupted().is_none()
     }
 
     /// Whether a probe got lost, as one does by itself on a busy host.

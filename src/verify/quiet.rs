@@ -82,7 +82,9 @@ impl Field<'_> {
         let answer = loop {
             match raw.answer(from, to) {
                 Ok(Some(answer)) => break Some(answer),
-                Ok(None) => {}
+                // Others' packets do not keep this here.
+                Ok(None) if self.patience.goes_on(deadline) => {}
+                Ok(None) => break None,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if socket::readable(&[&raw], Some(deadline))?.is_empty() {
                         break None;

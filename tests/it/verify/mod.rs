@@ -5,6 +5,7 @@ mod bad_input;
 mod blame;
 mod broken;
 mod documented;
+mod endless;
 mod healthy;
 mod install;
 mod native;
