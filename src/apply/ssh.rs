@@ -63,9 +63,8 @@ fn words(config: &Config, ports: &[u16]) -> Option<(String, String)> {
         return None;
     }
     let what = format!(
-        "new SSH connections to this host (port {}) are redirected to the inbound port {}: they are refused until the \
-         sidecar listens there, and after that wherever it refuses ports that nobody declared, as Kuma's does since \
-         2.13",
+        "new SSH connections to this host (port {}) are redirected to the inbound port {}: they are refused where no sidecar \
+         listens there, and else wherever it refuses ports that nobody declared, as Kuma's does since 2.13",
         listed(ports),
         inbound.port
     );

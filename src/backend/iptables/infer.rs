@@ -9,7 +9,7 @@ use crate::config::values::{
     Cidr, InterfacePattern, IpFamilyMode, Port, PortRange, Protocol, UidExclusion, UserSpec, VirtualNetwork,
 };
 use crate::config::{Config, Redirect};
-use crate::plan::{BuiltinChain, ChainRef, Family, Match, OwnChain, Table, Target};
+use crate::plan::{BuiltinChain, ChainRef, Family, Match, OwnChain, Table, Target, link_local};
 
 use super::decode::EVERY_INTERFACE;
 use super::typed::{Purpose, TypedRule};
@@ -64,6 +64,11 @@ pub fn kumactl_version(rules: &[(Family, Vec<TypedRule>)], uncommented: bool) ->
         return Some("2.8 or older, or with comments disabled");
     }
     let all = || rules.iter().flat_map(|(_, rules)| rules);
+    // No kumactl leaves these alone unasked.
+    let is_link_local = |m: &Match| matches!(m, Match::Destination { net, .. } if *net == link_local());
+    if all().any(|rule| rule.chain == OUTBOUND && rule.rule.matches().iter().any(is_link_local)) {
+        return None;
+    }
     let dns = all().any(|rule| rule.purpose() == Some(Purpose::Dns));
     let redirects_tcp =
         all().any(|rule| rule.chain == OUTBOUND && matches!(rule.rule.target(), Target::Redirect(_)));
