@@ -1,18 +1,22 @@
 //! One question to the system bus: which process has a name (D-Bus specification, "Message Protocol" and
 //! `org.freedesktop.DBus.GetConnectionUnixProcessID`). A library for the whole protocol would be larger than tproxy.
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, sockopt};
+
+use super::{files, socket};
 
 /// Where the system bus is on every distribution ("Well-known Message Bus Instances").
 pub const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
 
-/// How long the bus may take for each step; it is a millisecond.
+/// How long the bus may take for the whole talk; it is a millisecond.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// An answer is a hundred bytes; a signal of the bus can come before it.
@@ -37,20 +41,21 @@ const SIGNATURE: u8 = 8;
 /// The process that has a name on the bus of this socket, by its ID in our PID namespace. `None`: no process has it.
 ///
 /// # Errors
-/// There is no bus, it is not root's, it is in another PID namespace, or it does not answer in time.
+/// There is no bus, it is not root's, another user could put one of theirs in its place, it is in another PID namespace,
+/// or it does not answer in time. After a signal it is not waited for.
 pub fn owner(bus: &Path, name: &str) -> io::Result<Option<u32>> {
-    let mut stream = dial(bus)?;
+    let mut talk = Talk { stream: dial(bus)?, end: Instant::now() + PATIENCE };
     // The digits of the UID, in hexadecimal ASCII.
     let uid: String = nix::unistd::geteuid().to_string().chars().flat_map(|digit| ['3', digit]).collect();
-    stream.write_all(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
-    if !line(&mut stream)?.starts_with(b"OK ") {
+    talk.stream.write_all(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
+    if !line(&mut talk)?.starts_with(b"OK ") {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the bus lets nobody in"));
     }
-    stream.write_all(b"BEGIN\r\n")?;
-    stream.write_all(&call(1, "Hello", None))?;
-    stream.write_all(&call(2, "GetConnectionUnixProcessID", Some(name)))?;
+    talk.stream.write_all(b"BEGIN\r\n")?;
+    talk.stream.write_all(&call(1, "Hello", None))?;
+    talk.stream.write_all(&call(2, "GetConnectionUnixProcessID", Some(name)))?;
     for _ in 0..MESSAGES {
-        match message(&mut stream)? {
+        match message(&mut talk)? {
             Message { kind: RETURN, reply_to: 2, body } => {
                 let pid = body.get(..4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
                 return pid.map(Some).ok_or_else(|| malformed("an answer without a number"));
@@ -64,14 +69,34 @@ pub fn owner(bus: &Path, name: &str) -> io::Result<Option<u32>> {
     Err(malformed("no answer among its messages"))
 }
 
+/// What the bus says, until its time is over.
+struct Talk {
+    stream: UnixStream,
+    end: Instant,
+}
+
+impl Read for Talk {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        if Instant::now() >= self.end {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        socket::read_until(&self.stream, room, self.end)
+    }
+}
+
 fn malformed(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 /// Connects. A bus that has no room for another connection is not waited for.
 fn dial(bus: &Path) -> io::Result<UnixStream> {
+    let bus = &files::place(bus).map_err(io::Error::other)?;
+    let found = fs::symlink_metadata(bus)?;
+    if !found.file_type().is_socket() || found.uid() != 0 {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not a socket of root's"));
+    }
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    let fd = nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     connect(fd.as_raw_fd(), &UnixAddr::new(bus)?)?;
     // Of the process that began to listen, before it gave up being root.
     let who = getsockopt(&fd, sockopt::PeerCredentials)?;
@@ -83,13 +108,13 @@ fn dial(bus: &Path) -> io::Result<UnixStream> {
     }
     let stream = UnixStream::from(fd);
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    // What is said to it has room in any socket, so this is not waited for.
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)
 }
 
 /// A line of the first phase, in which nothing follows that was not asked for.
-fn line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+fn line(stream: &mut impl Read) -> io::Result<Vec<u8>> {
     let (mut line, mut byte) = (Vec::new(), [0]);
     while !line.ends_with(b"\r\n") {
         if line.len() > 1024 {
@@ -199,6 +224,8 @@ fn reply_serial(fields: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -229,6 +256,17 @@ mod tests {
     #[test]
     fn without_a_bus_there_is_an_error() {
         assert!(owner(Path::new("/nonexistent/bus"), "a.b").is_err());
+    }
+
+    #[test]
+    fn a_bus_that_another_user_could_have_put_there_is_not_asked() {
+        let dir = std::env::temp_dir().join(format!("tproxy-bus-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
+        let _bus = std::os::unix::net::UnixListener::bind(dir.join("bus")).unwrap();
+        let error = owner(&dir.join("bus"), "a.b").unwrap_err();
+        fs::remove_dir_all(&dir).unwrap();
+        assert!(error.to_string().contains("mode 0777"), "{error}");
     }
 
     proptest! {

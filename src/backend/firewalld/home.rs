@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use crate::sys::{bus, netns, private};
 
@@ -24,7 +25,7 @@ pub fn why_not_here() -> Option<String> {
     if private::is_left() {
         return Some("this run is on a host of its own".to_owned());
     }
-    let firewalld = noted().or_else(|| bus::owner(Path::new(bus::SYSTEM_BUS), NAME).ok().flatten());
+    let firewalld = noted().or_else(on_the_bus);
     let (pid, whose) = match firewalld {
         Some(pid) => (pid, format!("firewalld (process {pid})")),
         None => (1, "PID 1, in which firewalld would be started".to_owned()),
@@ -36,11 +37,31 @@ pub fn why_not_here() -> Option<String> {
     }
 }
 
+/// The process that has firewalld's name on the system bus. A bus that does not answer is asked once in a run; a process
+/// made by fork, which may go on when firewalld has been restarted, asks again.
+fn on_the_bus() -> Option<u32> {
+    static ANSWER: Mutex<Option<(u32, Option<u32>)>> = Mutex::new(None);
+    let mut answer = ANSWER.lock().unwrap_or_else(PoisonError::into_inner);
+    let us = std::process::id();
+    match *answer {
+        Some((asked_by, pid)) if asked_by == us && pid.is_none_or(lives) => pid,
+        _ => {
+            let pid = bus::owner(Path::new(bus::SYSTEM_BUS), NAME).ok().flatten();
+            *answer = Some((us, pid));
+            pid
+        }
+    }
+}
+
+fn lives(pid: u32) -> bool {
+    Path::new("/proc").join(pid.to_string()).exists()
+}
+
 /// The process in firewalld's pid file, if it lives. Only root's word counts.
 fn noted() -> Option<u32> {
     let pid = read(Path::new(PID_FILE)).ok()?;
     let pid = pid.trim().parse::<u32>().ok().filter(|pid| *pid > 0)?;
-    Path::new("/proc").join(pid.to_string()).exists().then_some(pid)
+    lives(pid).then_some(pid)
 }
 
 fn read(path: &Path) -> io::Result<String> {

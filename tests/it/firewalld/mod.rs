@@ -1,5 +1,13 @@
 //! Rules that firewalld keeps: with a real one, over its reloads.
 
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::net::UnixListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
 use crate::support::Backend::Nftables as Native;
 use crate::support::backend::{own_table, own_table_handle};
 use crate::support::firewalld::{Backend, DIRECT_XML, Firewalld};
@@ -266,5 +274,30 @@ fn an_administrators_rules_stay_whoever_writes_the_file() {
         let left = firewalld.command(&["--direct", "--get-all-rules"]).succeeds().stdout;
         assert_eq!(left.lines().count(), 2, "{left}");
         assert!(left.contains("198.51.100.7") && left.contains("198.51.100.8"), "{left}");
+    });
+}
+
+/// Where each byte may take its time, this ends with the limit to each run of a program.
+#[test]
+fn a_bus_that_says_a_byte_now_and_then_is_not_heard_out() {
+    Lab::enter(|lab| {
+        fs::create_dir("/run/dbus").expect("a private /run");
+        let bus = UnixListener::bind("/run/dbus/system_bus_socket").expect("a private /run");
+        let asked = Arc::<AtomicUsize>::default();
+        let count = asked.clone();
+        thread::spawn(move || {
+            for mut client in bus.incoming().flatten() {
+                count.fetch_add(1, Ordering::SeqCst);
+                thread::spawn(move || {
+                    while client.write_all(b"A").is_ok() {
+                        thread::sleep(Duration::from_secs(1));
+                    }
+                });
+            }
+        });
+        lab.install(Variant::Nft, &["--store-firewalld"]).succeeds();
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "once in a run");
+        lab.uninstall(Variant::Nft, &[]).succeeds();
+        assert!(asked.load(Ordering::SeqCst) <= 2, "once in a run");
     });
 }
