@@ -4,12 +4,13 @@
 //! any user can put a FIFO there, which keeps the programs waiting for a writer, or a file of their own, which they can
 //! keep locked. A file of root's that everybody may open (kubelet makes it so) can be locked by everybody too.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::sys::files::{self, NoDir};
 use crate::sys::lock::{self, Keepers};
@@ -21,6 +22,12 @@ const PRIVATE: &str = "/proc/self/environ";
 
 /// How often the file is looked for that others make and remove meanwhile.
 const TRIES: usize = 10;
+
+/// How long a process that nobody sees may have the lock. Those of root in other containers let go of it sooner.
+const UNSEEN: Duration = Duration::from_secs(2);
+
+/// How often is looked meanwhile.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Another user was seen to keep the lock while a program waited.
 static KEPT: AtomicBool = AtomicBool::new(false);
@@ -102,13 +109,41 @@ fn in_the_way(path: &Path, found: &fs::Metadata) -> Option<Obstacle> {
         _ if !kind.is_file() => "a device",
         _ if owner != nix::unistd::geteuid().as_raw() => "a file",
         _ if !others_open(found.mode()) => return None,
-        _ if KEPT.load(Ordering::Relaxed) || lock::keepers(path) == Keepers::Others => {
-            let holder = lock::holder(path).map_or("another process".to_owned(), |holder| holder.to_string());
-            return Some(Obstacle::Others(format!("it is held by {holder}, and not by root alone")));
-        }
-        _ => return None,
+        _ => return kept(path).map(Obstacle::Others),
     };
     Some(Obstacle::Others(format!("it is {what} of UID {owner}")))
+}
+
+/// Who keeps the lock that is not waited for, if anybody does.
+fn kept(path: &Path) -> Option<String> {
+    let others = || {
+        let holder = lock::holder(path).map_or("another process".to_owned(), |holder| holder.to_string());
+        Some(format!("it is held by {holder}, and not by root alone"))
+    };
+    if KEPT.load(Ordering::Relaxed) {
+        return others();
+    }
+    let end = Instant::now() + UNSEEN;
+    loop {
+        match lock::keepers(path) {
+            Keepers::Others => return others(),
+            Keepers::Root => return None,
+            Keepers::Nobody => {}
+        }
+        // The list of locks leaves out those of other PID namespaces and those whose taker has ended and left them to a
+        // child.
+        if !File::open(path).and_then(|file| lock::is_kept(&file)).unwrap_or(false) {
+            return None;
+        }
+        if Instant::now() >= end {
+            KEPT.store(true, Ordering::Relaxed);
+            return Some(format!(
+                "a process that is not visible here has held it for {} s",
+                UNSEEN.as_secs()
+            ));
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// Whether others than the owner can open a file, and so lock it.

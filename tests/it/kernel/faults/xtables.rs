@@ -10,10 +10,10 @@ use nix::sys::stat::Mode;
 
 use super::{FIRST, SECOND, their_rules};
 use crate::kernel::trial::{wait_for_the_end, waiter};
-use crate::support::command::pid;
+use crate::support::command::{Program, pid};
 use crate::support::lab::each_iptables_variant;
 use crate::support::snapshot::Snapshot;
-use crate::support::{APP, Lab, Variant};
+use crate::support::{APP, Backend, Lab, Variant};
 
 const LOCK: &str = "/run/xtables.lock";
 const PASSED_OVER: &str = "warning: the xtables lock /run/xtables.lock is passed over";
@@ -117,5 +117,28 @@ fn a_file_that_everybody_can_lock_is_waited_for_only_where_root_has_locked_it() 
         let run = lab.install(Variant::Legacy, &[&FIRST[..], &few].concat()).exits(4);
         let _ = run.says(&kept.0.id().to_string());
         Snapshot::take().assert_unchanged_since(&before);
+    });
+}
+
+/// The list of locks leaves out those of other PID namespaces, and those that a process left to its children. Where such a
+/// lock is waited for as `--wait` says, the limit to each run of a program ends this.
+#[test]
+fn nor_is_it_waited_for_where_nobody_sees_who_has_locked_it() {
+    Lab::enter(|lab| {
+        their_rules(Variant::Legacy);
+        fs::write(LOCK, "").expect("a private /run");
+        fs::set_permissions(LOCK, Permissions::from_mode(0o644)).expect("ours");
+        let install = || {
+            let room = ["--pid", "--fork", "--mount-proc", "--"];
+            let program = Program::new("unshare").args(room).arg(lab.program_path());
+            let program = program.args(["install", "--kuma-dp-user", "kuma-dp", "--wait", "600"]);
+            program.args(Backend::from(Variant::Legacy).flags()).args(FIRST).run().succeeds()
+        };
+        let kept = Keeper::new(APP);
+        let _ = install().says(PASSED_OVER).says("not visible here");
+        drop(kept);
+        lab.uninstall(Variant::Legacy, &[]).succeeds();
+        let run = install();
+        assert!(!run.stderr.contains("xtables lock"), "{run}");
     });
 }
