@@ -12,9 +12,10 @@ use super::warnings::Warnings;
 /// Says who has the sidecar's ports and is not the sidecar. The result is what stands in place of "you can now run
 /// kuma-dp".
 pub fn warn_of_strangers(config: &Config, facts: &HostFacts, warnings: &mut Warnings) -> Option<String> {
+    const MOST: usize = 8;
     let found = owners::strangers(config, facts).unwrap_or_default();
     let sidecar = facts.sidecar_uid;
-    for Stranger { protocol, port, uid, process } in &found {
+    for Stranger { protocol, port, uid, process } in found.iter().take(MOST) {
         let protocol = match protocol {
             Protocol::Tcp => "TCP",
             Protocol::Udp => "UDP",
@@ -29,6 +30,9 @@ pub fn warn_of_strangers(config: &Config, facts: &HostFacts, warnings: &mut Warn
                 "if that is the sidecar, run it as UID {sidecar}, or install with --kuma-dp-user {uid}; else stop it"
             )),
         );
+    }
+    if let Some(more) = found.len().checked_sub(MOST).filter(|more| *more > 0) {
+        warnings.warn(format!("the sidecar's ports are held by {more} more users"), None);
     }
     let first = found.first()?;
     Some(format!("Nothing works before the sidecar's ports are UID {sidecar}'s; UID {} has them", first.uid))

@@ -1,6 +1,7 @@
 //! Programs by whose sockets the redirection stands or falls: who has the sidecar's ports, and DNS servers on this host
 //! whose own questions are redirected too.
 
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 
@@ -8,7 +9,7 @@ use crate::config::Config;
 use crate::config::values::Protocol;
 use crate::plan::Family;
 use crate::sys::netlink::sockets::Waiting;
-use crate::sys::{ancestry, socket_holder, user_of};
+use crate::sys::{Holder, ancestry, socket_holders, user_of};
 
 use super::HostFacts;
 use super::listeners::listeners;
@@ -18,19 +19,33 @@ const DNS: u16 = 53;
 
 const ROOT: u32 = 0;
 
-/// As whom what a socket's process sends is seen, and which process that is, where it can be found out. Many programs
-/// make their sockets as root and then become somebody else: rules go by the user at the time when a socket is made,
-/// and those for what they send are made later.
-pub fn sends_as(socket: &Waiting) -> (u32, Option<String>) {
-    let holder = socket_holder(socket.inode);
-    let now = holder.as_ref().filter(|_| socket.uid == ROOT).and_then(|holder| user_of(holder.pid));
-    (now.unwrap_or(socket.uid), holder.map(|holder| holder.to_string()))
+/// The processes of sockets, and as whom what they send is seen, where that can be found out. Many programs make their
+/// sockets as root and then become another user: rules go by the user at the time when a socket is made, and those for
+/// what they send are made later.
+#[derive(Debug)]
+pub struct Senders(HashMap<u32, Holder>);
+
+impl Senders {
+    /// Those of sockets, each told by its inode and the user who made it; one search for all of them.
+    pub fn of(sockets: impl IntoIterator<Item = (u32, u32)>) -> Self {
+        Self(socket_holders(sockets))
+    }
+
+    /// As whom the process sends that has a socket which a user made.
+    pub fn user(&self, inode: u32, uid: u32) -> u32 {
+        let now = || user_of(self.0.get(&inode)?.pid);
+        if uid == ROOT { now().unwrap_or(uid) } else { uid }
+    }
+
+    /// Which process has a socket.
+    pub fn process(&self, inode: u32) -> Option<String> {
+        self.0.get(&inode).map(Holder::to_string)
+    }
 }
 
-/// As whom the process sends that has a socket which a user made.
-pub fn sender(uid: u32, inode: u32) -> u32 {
-    let now = || user_of(socket_holder(inode)?.pid);
-    if uid == ROOT { now().unwrap_or(uid) } else { uid }
+/// A socket as [`Senders::of`] wants it.
+pub fn by_maker(socket: &Waiting) -> (u32, u32) {
+    (socket.inode, socket.uid)
 }
 
 /// Somebody who has a port of the sidecar's, and whose own traffic is redirected.
@@ -75,30 +90,37 @@ pub fn strangers(config: &Config, facts: &HostFacts) -> io::Result<Vec<Stranger>
     let (outbound, inbound) = (&redirect.outbound, &redirect.inbound);
     let tcp = [(outbound.enabled, outbound.port), (inbound.enabled, inbound.port)];
     let udp = [(redirect.dns.enabled, redirect.dns.port)];
-    let mut found: Vec<Stranger> = Vec::new();
+    let mut held: Vec<(Protocol, Waiting)> = Vec::new();
     for (protocol, ports) in [(Protocol::Tcp, &tcp[..]), (Protocol::Udp, &udp[..])] {
         let ports: Vec<u16> = ports.iter().filter(|(on, _)| *on).map(|(_, port)| port.get()).collect();
         if ports.is_empty() {
             continue;
         }
         for family in Family::BOTH {
-            let all = listeners(protocol, family)?;
-            for &port in &ports {
-                let here = || all.iter().filter(|socket| socket.port == port);
-                // One that shares the port with the sidecar is its former self, or the next one.
-                if here().any(|socket| socket.uid == facts.sidecar_uid) {
-                    continue;
-                }
-                for socket in here() {
-                    let (uid, process) = sends_as(socket);
-                    let known = found
-                        .iter()
-                        .any(|known| (known.protocol, known.port, known.uid) == (protocol, port, uid));
-                    if !known && !is_let_through(config, facts.sidecar_uid, uid, protocol) {
-                        found.push(Stranger { protocol, port, uid, process });
-                    }
-                }
-            }
+            let mut all = listeners(protocol, family)?;
+            // One that shares the port with the sidecar is its former self, or the next one.
+            let shared: BTreeSet<u16> = all
+                .iter()
+                .filter(|socket| socket.uid == facts.sidecar_uid)
+                .map(|socket| socket.port)
+                .collect();
+            all.retain(|socket| ports.contains(&socket.port) && !shared.contains(&socket.port));
+            all.sort_by_key(|socket| ports.iter().position(|port| *port == socket.port));
+            // Of a user's sockets at a port, of which there may be thousands, one tells all; root's may be anyone's by now.
+            let mut known = BTreeSet::new();
+            all.retain(|socket| socket.uid == ROOT || known.insert((socket.port, socket.uid)));
+            held.extend(all.into_iter().map(|socket| (protocol, socket)));
+        }
+    }
+    let senders = Senders::of(held.iter().map(|(_, socket)| by_maker(socket)));
+    let mut found: Vec<Stranger> = Vec::new();
+    let mut known = BTreeSet::new();
+    for (protocol, Waiting { port, uid, inode, .. }) in held {
+        let uid = senders.user(inode, uid);
+        if !is_let_through(config, facts.sidecar_uid, uid, protocol)
+            && known.insert((protocol == Protocol::Udp, port, uid))
+        {
+            found.push(Stranger { protocol, port, uid, process: senders.process(inode) });
         }
     }
     Ok(found)
@@ -109,34 +131,31 @@ pub fn strangers(config: &Config, facts: &HostFacts) -> io::Result<Vec<Stranger>
 /// started them and run as its user, and those that any of these started, but for process 1, which starts everybody in
 /// a container. Before the sidecar runs all of its user's processes are named.
 pub fn bystanders(sidecar: u32, ports: &[u16]) -> Vec<(String, u16)> {
-    /// Finding the process of a socket looks through all of them.
-    const MOST: usize = 16;
-    let mut own = Vec::new();
-    let mut others: Vec<(u16, u32)> = Vec::new();
+    /// Each process that is looked at takes reading about all that started it.
+    const MOST: usize = 64;
+    let mut sockets = Vec::new();
     for family in Family::BOTH {
-        let sockets = listeners(Protocol::Tcp, family).unwrap_or_default();
-        for socket in sockets.into_iter().filter(|socket| socket.uid == sidecar) {
-            if ports.contains(&socket.port) {
-                own.extend(socket_holder(socket.inode).map(|holder| holder.pid));
-            } else {
-                others.push((socket.port, socket.inode));
-            }
+        sockets.extend(listeners(Protocol::Tcp, family).unwrap_or_default());
+    }
+    sockets.retain(|socket| socket.uid == sidecar);
+    let holders = socket_holders(sockets.iter().map(by_maker));
+    let mut own = BTreeSet::new();
+    let mut others: Vec<(u16, &Holder)> = Vec::new();
+    let mut named = BTreeSet::new();
+    for socket in &sockets {
+        let Some(holder) = holders.get(&socket.inode) else { continue };
+        if ports.contains(&socket.port) {
+            own.insert(holder.pid);
+        } else if named.insert(holder.pid) {
+            others.push((socket.port, holder));
         }
     }
     let is_its = |pid: &u32| own.contains(pid) || user_of(*pid) == Some(sidecar);
-    let family: Vec<u32> = own.iter().flat_map(|pid| ancestry(*pid)).filter(is_its).collect();
+    let family: BTreeSet<u32> = own.iter().take(MOST).flat_map(|pid| ancestry(*pid)).filter(is_its).collect();
     let is_child = |pid: u32| ancestry(pid).iter().any(|pid| *pid != 1 && family.contains(pid));
-    let mut found: Vec<(String, u16)> = Vec::new();
-    let mut named = Vec::new();
-    for (port, inode) in others.into_iter().take(MOST) {
-        let Some(holder) = socket_holder(inode) else { continue };
-        let related = family.contains(&holder.pid) || is_child(holder.pid);
-        if !related && !named.contains(&holder.pid) {
-            named.push(holder.pid);
-            found.push((holder.to_string(), port));
-        }
-    }
-    found
+    let is_related = |pid: u32| own.contains(&pid) || family.contains(&pid) || is_child(pid);
+    let looked_at = others.into_iter().take(MOST).filter(|(_, holder)| !is_related(holder.pid));
+    looked_at.map(|(port, holder)| (holder.to_string(), port)).collect()
 }
 
 /// A DNS server on this host that the host's programs ask, and whose own questions are redirected.
@@ -180,6 +199,7 @@ pub fn own_resolvers(
     for family in Family::BOTH {
         sockets.extend(listeners(Protocol::Udp, family)?.into_iter().filter(|socket| socket.port == DNS));
     }
+    let senders = Senders::of(sockets.iter().map(by_maker));
     for &server in servers.iter().filter(|addr| is_here(addr)) {
         let takes = |socket: &&Waiting| {
             let any = socket.address.is_unspecified()
@@ -187,7 +207,7 @@ pub fn own_resolvers(
             any || socket.address == server
         };
         let Some(socket) = sockets.iter().find(takes) else { continue };
-        let (uid, process) = sends_as(socket);
+        let (uid, process) = (senders.user(socket.inode, socket.uid), senders.process(socket.inode));
         let others = if dns.capture_all { Vec::new() } else { others.clone() };
         let known = found.iter().any(|known| known.uid == uid);
         if !known && !is_let_through(config, facts.sidecar_uid, uid, Protocol::Udp) {

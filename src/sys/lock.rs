@@ -14,6 +14,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use super::files::Entry;
 pub use super::holder::Holder;
 use super::holder::{heirs, holder_of, users_of};
+use super::open_files::End;
 use super::poll;
 use super::signal::{self, Interrupted, Wait};
 
@@ -201,9 +202,9 @@ pub fn keepers(path: &Path) -> Keepers {
         return Keepers::Nobody;
     }
     let user = nix::unistd::geteuid().as_raw();
-    let all = heirs(file.dev(), file.ino());
+    let (all, end) = heirs(file.dev(), file.ino());
     let ours = |pid: &u32| users_of(*pid).is_some_and(|users| users.iter().all(|of| *of == user));
-    if !all.is_empty() && all.iter().all(ours) { Keepers::Root } else { Keepers::Others }
+    if end == End::Whole && !all.is_empty() && all.iter().all(ours) { Keepers::Root } else { Keepers::Others }
 }
 
 #[cfg(test)]

@@ -29,8 +29,10 @@ pub mod watch;
 pub mod xtables;
 
 mod holder;
+mod open_files;
 mod poll;
 
-pub use holder::{ancestry, is_stopped, process_command, socket_holder, user_of, writing_errors_to};
+pub use holder::{Holder, ancestry, is_stopped, process_command, user_of, writing_errors_to};
+pub use open_files::socket_holders;
 
 pub(crate) use crate::text::escape;

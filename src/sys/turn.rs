@@ -18,6 +18,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{Backlog, UnixAddr, bind, connect, getsockopt, listen, sockopt};
 
 use super::holder::{self, Holder};
+use super::open_files::socket_holder;
 use super::poll;
 use super::signal::{self, Interrupted, Wait};
 use owner::{Owner, is_trusted, owner, socket_with_proof, stream};
@@ -128,7 +129,7 @@ fn wait_for(name: &[u8], address: &UnixAddr, deadline: Option<Instant>) -> Resul
     let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
     let left = if proven { left } else { left.min(left_for_unproven()) };
     if left.is_zero() {
-        let holder = || pid.map(holder::process).or_else(|| inode.and_then(holder::socket_holder));
+        let holder = || pid.map(holder::process).or_else(|| inode.and_then(socket_holder));
         return Err(if proven { TurnError::Busy(holder()) } else { TurnError::Unproven(holder()) });
     }
     let start = Instant::now();

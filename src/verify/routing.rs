@@ -1,7 +1,7 @@
 //! Failures that are no firewall's: this host's routes lead elsewhere what is redirected to it. And programs whose
 //! sockets cannot follow a redirection.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nix::net::if_::{if_indextoname, if_nametoindex};
@@ -11,7 +11,7 @@ use super::judge::{FIREWALL, LOST_BY_FIREWALL};
 use super::routes::is_scoped;
 use crate::plan::Family;
 use crate::sys::netlink::{route, rules, sockets};
-use crate::sys::socket_holder;
+use crate::sys::{Holder, socket_holders};
 
 /// What is wrong with a family's routes, and the command that shows it.
 fn trouble(family: Family, loopback: &str) -> Option<(String, String)> {
@@ -54,28 +54,46 @@ pub fn explain(outcomes: &mut [Outcome], loopback: &str) {
     }
 }
 
-/// A sentence for each program that has connections which are tied to an interface: once redirected, such a
-/// connection gets no answer, because that comes by the loopback interface.
-pub fn tied(families: &[Family], sidecar: u32, loopback: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
+/// A sentence for each program that has connections which are tied to an interface, and one for the rest where there are
+/// many: once redirected, such a connection gets no answer, because that comes by the loopback interface.
+pub fn tied(families: &[Family], sidecar: u32, loopback: &str) -> Vec<String> {
+    const MOST: usize = 8;
+    let mut names = BTreeMap::new();
+    let mut name_of = |index: u32| -> Option<String> {
+        let name = || if_indextoname(index).ok().and_then(|name| name.into_string().ok());
+        names.entry(index).or_insert_with(name).clone()
+    };
+    let mut all = Vec::new();
     for &family in families {
         for socket in sockets::bound(family).unwrap_or_default() {
-            let Some(name) = if_indextoname(socket.interface).ok().and_then(|name| name.into_string().ok())
-            else {
-                continue;
-            };
+            let Some(name) = name_of(socket.interface) else { continue };
             // A connection to an address of one link is always tied to that.
-            if socket.uid == sidecar || name == loopback || is_scoped(socket.to) {
-                continue;
+            if socket.uid != sidecar && name != loopback && !is_scoped(socket.to) {
+                all.push((socket, name));
             }
-            let who = socket_holder(socket.inode)
-                .map_or_else(|| "a program".to_owned(), |holder| holder.to_string());
-            found.insert(format!(
-                "{who} of UID {} ties its connections to {name} (SO_BINDTODEVICE): a new one that is redirected gets no \
-                 answer, because that would come by {loopback}; --exclude-outbound-ports-for-uids tcp:*:{} leaves them alone",
-                socket.uid, socket.uid
-            ));
         }
     }
-    found
+    let holders = socket_holders(all.iter().map(|(socket, _)| (socket.inode, socket.uid)));
+    let programs: BTreeSet<(u32, String, String)> = all
+        .into_iter()
+        .map(|(socket, name)| {
+            let who = holders.get(&socket.inode).map_or_else(|| "a program".to_owned(), Holder::to_string);
+            (socket.uid, name, who)
+        })
+        .collect();
+    let mut words: Vec<String> = programs
+        .iter()
+        .take(MOST)
+        .map(|(uid, name, who)| {
+            format!(
+                "{who} of UID {uid} ties its connections to {name} (SO_BINDTODEVICE): a new one that is redirected gets no \
+                 answer, because that would come by {loopback}; --exclude-outbound-ports-for-uids tcp:*:{uid} leaves them \
+                 alone"
+            )
+        })
+        .collect();
+    if let Some(rest) = programs.len().checked_sub(MOST).filter(|rest| *rest > 0) {
+        words.push(format!("{rest} more tie their connections to an interface (SO_BINDTODEVICE)"));
+    }
+    words
 }

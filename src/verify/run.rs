@@ -69,7 +69,7 @@ pub fn run(
     let tied = if config.redirect.outbound.enabled {
         routing::tied(&families, facts.sidecar_uid, &facts.loopback)
     } else {
-        BTreeSet::new()
+        Vec::new()
     };
     if !host::is_up(&facts.loopback) {
         let down = Err(loopback::is_down(&facts.loopback));

@@ -22,17 +22,25 @@ use crate::sys::rights;
 pub fn holders(config: &Config, families: &[Family], sidecar: u32) -> Holders {
     let mut holders = Holders::new();
     let wanted = derive::sidecar_ports(config);
+    let mut held = Vec::new();
     for of in Family::BOTH {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             // A kernel that cannot tell is asked by trying to listen.
-            for socket in sockets::waiting(of, protocol).unwrap_or_default() {
-                if !wanted.iter().any(|(of, port)| *of == protocol && port.get() == socket.port) {
-                    continue;
-                }
-                let uid = if socket.uid == sidecar { sidecar } else { owners::sends_as(&socket).0 };
-                for &family in families.iter().filter(|family| **family == of || socket.both_families) {
-                    holders.entry((family, socket.port)).or_default().push(uid);
-                }
+            let all = sockets::waiting(of, protocol).unwrap_or_default().into_iter();
+            let is_wanted =
+                |port: u16| wanted.iter().any(|(of, of_it)| *of == protocol && of_it.get() == port);
+            held.extend(all.filter(|socket| is_wanted(socket.port)).map(|socket| (of, socket)));
+        }
+    }
+    // As whom others than root send is known.
+    let of_root = held.iter().filter(|(_, socket)| socket.uid == 0 && sidecar != 0);
+    let senders = owners::Senders::of(of_root.map(|(_, socket)| owners::by_maker(socket)));
+    for (of, socket) in held {
+        let uid = if socket.uid == sidecar { sidecar } else { senders.user(socket.inode, socket.uid) };
+        for &family in families.iter().filter(|family| **family == of || socket.both_families) {
+            let users = holders.entry((family, socket.port)).or_default();
+            if !users.contains(&uid) {
+                users.push(uid);
             }
         }
     }

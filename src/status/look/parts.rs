@@ -87,14 +87,13 @@ fn ways_of(family: Family, rules: &[TypedRule], led: bool) -> Vec<Way> {
 pub fn listeners(ports: Ports, ways: &[Way], sidecar: u32) -> Vec<Listening> {
     let wanted = [ports.outbound, ports.inbound, ports.dns];
     let mut sockets = sockets();
-    for socket in sockets.iter_mut().flatten().filter(|socket| wanted.contains(&Some(socket.port))) {
-        if socket.uid != sidecar {
-            socket.uid = host::owners::sender(socket.uid, socket.inode);
-        }
+    let is_asked_for = |socket: &Socket| wanted.contains(&Some(socket.port)) && socket.uid != sidecar;
+    let asked_for = sockets.iter().flatten().filter(|socket| is_asked_for(socket));
+    let senders = host::owners::Senders::of(asked_for.map(|socket| (socket.inode, socket.uid)));
+    for socket in sockets.iter_mut().flatten().filter(|socket| is_asked_for(socket)) {
+        socket.uid = senders.user(socket.inode, socket.uid);
     }
-    listen::listening(ports, ways, Some(sidecar), sockets.as_deref(), |inode| {
-        crate::sys::socket_holder(inode).map(|holder| holder.to_string())
-    })
+    listen::listening(ports, ways, Some(sidecar), sockets.as_deref(), |inode| senders.process(inode))
 }
 
 /// Every listening socket; `None` where neither netlink nor `/proc` tells.

@@ -75,14 +75,23 @@ impl Look {
 
     /// Others who are taken for the sidecar, because they run as its user.
     pub(super) fn say_who_bypasses(&mut self, sidecar: u32, ports: Ports) {
+        const MOST: usize = 8;
         let ports: Vec<u16> = [ports.outbound, ports.inbound, ports.dns].into_iter().flatten().collect();
-        for (process, port) in host::owners::bystanders(sidecar, &ports) {
+        let found = host::owners::bystanders(sidecar, &ports);
+        let more = found.len().saturating_sub(MOST);
+        for (process, port) in found.into_iter().take(MOST) {
             self.notes.push(Finding::new(
                 format!(
                     "{process} runs as the sidecar's user (UID {sidecar}) and listens on TCP port {port}: nothing that it \
                      sends is redirected"
                 ),
                 "run it as another user, unless it belongs to the sidecar",
+            ));
+        }
+        if more > 0 {
+            self.notes.push(Finding::new(
+                format!("at least {more} more processes run as the sidecar's user (UID {sidecar}) and listen on TCP ports"),
+                "run them as another user, unless they belong to the sidecar",
             ));
         }
     }

@@ -16,7 +16,7 @@ use crate::rules::model::{Action, Chain, Field, Hook, Test};
 use crate::rules::nft::is_own_chain;
 use crate::status::ahead::IPTABLES;
 use crate::sys::netlink::rules as routing;
-use crate::sys::{cgroup, socket_holder};
+use crate::sys::{cgroup, socket_holders};
 use crate::verify::flows::{Road, Stand};
 use crate::verify::routes as roads;
 
@@ -129,7 +129,8 @@ fn filters(config: &Config, sidecar: u32, families: &[Family]) -> Vec<Met> {
         .into_iter()
         .flat_map(|family| host::listeners(Protocol::Tcp, family).unwrap_or_default());
     let own = listeners.filter(|socket| socket.uid == sidecar && ports.contains(&socket.port));
-    let processes = own.filter_map(|socket| Some(socket_holder(socket.inode)?.pid)).collect();
+    let holders = socket_holders(own.map(|socket| (socket.inode, socket.uid)));
+    let processes = holders.into_values().map(|holder| holder.pid).collect();
     cgroups::judge(&filtered, &processes, families)
 }
 
