@@ -3,7 +3,7 @@
 use super::room::{Demo, Who};
 use super::shown::assert_whole;
 use crate::support::Lab;
-use crate::support::command::{Program, find, must};
+use crate::support::command::{Program, copy_program, find, must};
 use crate::support::lab::skip;
 
 /// Does something on host A.
@@ -98,7 +98,7 @@ fn in_a_chroot_it_says_what_is_needed() {
             }
         }
         std::fs::create_dir(root.join("run")).expect("a directory in the private /run");
-        std::fs::copy(lab.program_path(), root.join("tproxy")).expect("a copy in the private /run");
+        copy_program(lab.program_path(), &root.join("tproxy"));
         let demo = || Program::new("chroot").arg(&root).args(["/tproxy", "demo"]).run();
         let _ = demo().exits(3).says("no mount point, as in a chroot").says("mount --rbind DIR DIR");
         must("mount", &["--rbind", &path, &path]);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::command::{Program, must, must_with};
+use crate::support::command::{Program, copy_program, must, must_with};
 use crate::support::injector;
 use crate::support::lab::everywhere;
 use crate::support::state::State;
@@ -107,7 +107,7 @@ impl Scenario {
         }
         if let Some(body) = self.around {
             let (real, shell) = (lab.dir().join("real"), lab.dir().join("shell"));
-            fs::copy(lab.program_path(), &real).expect("a file in the private /run");
+            copy_program(lab.program_path(), &real);
             let refuse = "[ ! -e /run/lab/refuse ] || { rm /run/lab/refuse; exit 1; }";
             fs::write(&shell, format!("#!/bin/sh\n{refuse}\n{} \"$@\" && exit\n{body}\n", real.display()))
                 .expect("a file in the private /run");

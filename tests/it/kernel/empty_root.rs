@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::support::command::{Program, must};
+use crate::support::command::{Program, copy_program, must};
 use crate::support::generation::nft_generation;
 use crate::support::lab::skip;
 use crate::support::mesh::listening_sidecar;
@@ -55,7 +55,7 @@ impl Root {
         for dir in ["proc", "etc"] {
             fs::create_dir_all(root.join(dir)).expect("a directory in the private /run");
         }
-        fs::copy(program, root.join("tproxy")).expect("a copy in the private /run");
+        copy_program(program, &root.join("tproxy"));
         let users = "root:x:0:0::/:/none\nkuma-dp:x:5678:5678::/:/none\n";
         fs::write(root.join("etc/passwd"), users).expect("a file in the private /run");
         must("mount", &["--rbind", "/proc", &root.join("proc").to_string_lossy()]);

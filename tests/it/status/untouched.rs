@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::command::{Program, find, must};
+use crate::support::command::{Program, copy_program, find, must};
 use crate::support::generation::nft_generation;
 use crate::support::lab::{Lab, each_backend, everywhere, skip};
 use crate::support::mesh::listening_sidecar;
@@ -242,7 +242,7 @@ fn and_for_programs_whose_names_say_nothing() {
         let multi = firewall::path(Variant::Nft, Family::V4, "-save").canonicalize().expect("a file");
         let dir = lab.dir().join("odd");
         fs::create_dir(&dir).expect("a directory of the lab");
-        fs::copy(multi, dir.join("tables-multi")).expect("a copy");
+        copy_program(&multi, &dir.join("tables-multi"));
         let mut flag = Vec::new();
         for name in Family::BOTH
             .iter()

@@ -197,6 +197,13 @@ pub fn must_with(program: &str, args: &[&str], stdin: &str) -> String {
     Program::new(program).args(args).stdin(stdin).run().succeeds().stdout
 }
 
+/// Copies a program that is to be run, with its mode. Another process writes the copy: what a thread has open for writing
+/// is open in the children of other threads too until those execute something, and nobody can run it meanwhile.
+#[track_caller]
+pub fn copy_program(from: &std::path::Path, to: &std::path::Path) {
+    must("cp", &["--preserve=mode", &from.to_string_lossy(), &to.to_string_lossy()]);
+}
+
 /// Where a program is, if the machine has it.
 pub fn find(program: &str) -> Option<std::path::PathBuf> {
     PATH.split(':').map(|dir| std::path::Path::new(dir).join(program)).find(|path| path.exists())

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::PathBuf;
 
-use crate::support::command::{Program, find, must};
+use crate::support::command::{Program, copy_program, find, must};
 use crate::support::lab::{each_iptables_variant, skip};
 use crate::support::snapshot::Snapshot;
 use crate::support::wrappers::{Fault, Wrappers};
@@ -14,7 +14,7 @@ use crate::support::{APP, Lab};
 /// A copy of the program, of this owner and group, with this mode.
 fn copy(lab: &Lab, name: &str, owner: u32, group: u32, mode: u32) -> PathBuf {
     let copy = lab.dir().join(name);
-    fs::copy(lab.program_path(), &copy).expect("a file in the private /run");
+    copy_program(lab.program_path(), &copy);
     chown(&copy, Some(owner), Some(group)).expect("its owner");
     fs::set_permissions(&copy, fs::Permissions::from_mode(mode)).expect("its mode");
     copy
