@@ -6,6 +6,7 @@
 
 pub mod model;
 pub mod nft;
+pub mod numbers;
 pub mod owner;
 pub mod show;
 pub mod walk;

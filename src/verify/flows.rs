@@ -7,19 +7,10 @@ use crate::config::Config;
 use crate::plan::Family;
 use crate::rules::model::{Chain, Field, Hook, Packet, Span, Truth, Value};
 use crate::rules::nft::{number_of, span_of};
+use crate::rules::numbers::{ESTABLISHED, LOCAL, NEW, TCP, TRANSLATED, UDP, UNICAST};
 use crate::rules::walk::{self, Deed, Finding, Part};
 
-const TCP: u128 = 6;
-const UDP: u128 = 17;
 const DNS: u128 = 53;
-/// `NF_CT_STATE_BIT` of a new and of an established connection.
-const NEW: u128 = 8;
-const ESTABLISHED: u128 = 2;
-/// `IPS_DST_NAT`
-const TRANSLATED: u128 = 0x20;
-/// `RTN_UNICAST`, `RTN_LOCAL`
-const UNICAST: u128 = 1;
-const LOCAL: u128 = 2;
 
 /// A source address, or one at which this host is asked, with its interface.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

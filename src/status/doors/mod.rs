@@ -19,20 +19,12 @@ use crate::config::values::{self, Cidr};
 use crate::plan::Family;
 use crate::rules::model::{Chain, Field, Hook, Packet, Span, Truth, Value};
 use crate::rules::nft::{number_of, span_of};
+use crate::rules::numbers::{LOCAL, NEW, TCP, TRANSLATED, UNICAST};
 use crate::rules::walk::{self, Deed, Finding, Part, Passage};
 use crate::verify::flows::{self, Host, Promise, Road, Stand};
 
 use super::listen::Socket;
 use sample::Sample;
-
-/// `NF_CT_STATE_BIT` of a new connection.
-const NEW: u128 = 8;
-/// `IPS_DST_NAT`
-const TRANSLATED: u128 = 0x20;
-const TCP: u128 = 6;
-/// `RTN_UNICAST`, `RTN_LOCAL`
-const UNICAST: u128 = 1;
-const LOCAL: u128 = 2;
 
 /// So many rules are looked at for one report, each as often as it is met, and no fewer walks than [`WALKS`].
 const RULES: usize = 1_000_000;

@@ -18,17 +18,8 @@ use crate::config::Config;
 use crate::plan::Family;
 use crate::rules::model::{Chain, Span, Value};
 use crate::rules::nft::{number_of, span_of};
+use crate::rules::numbers::{LOCAL, NEW, TCP, TRANSLATED, UDP, UNICAST};
 use crate::verify::flows::{Road, Stand};
-
-/// `NF_CT_STATE_BIT` of a new connection.
-const NEW: u128 = 8;
-/// `IPS_DST_NAT`
-const TRANSLATED: u128 = 0x20;
-const TCP: u128 = 6;
-const UDP: u128 = 17;
-/// `RTN_UNICAST`, `RTN_LOCAL`
-const UNICAST: u128 = 1;
-const LOCAL: u128 = 2;
 
 /// So many rules are looked at for one kind of question, each as often as it is met, but always some packets.
 const VISITS: usize = 3_000_000;
