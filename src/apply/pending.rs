@@ -88,15 +88,14 @@ impl Pending {
         Ok(says.filter(|says| says.schema == SCHEMA && says.boot == store.identity().boot))
     }
 
-    /// What this says by now, unless it is gone or another's. A file that cannot be read is no confirmation: what
-    /// it said last holds.
-    pub fn still(&self, entry: &Entry) -> Option<Self> {
-        let text = match entry.read(LARGEST) {
-            Ok(text) => text?,
-            Err(_) => return Some(self.clone()),
-        };
+    /// What this says by now, unless it is gone or another's.
+    ///
+    /// # Errors
+    /// The file cannot be read now, which is no confirmation.
+    pub fn still(&self, entry: &Entry) -> Result<Option<Self>, Unread> {
+        let Some(text) = entry.read(LARGEST)? else { return Ok(None) };
         let says: Self = serde_json::from_slice(&text).unwrap_or_else(|_| self.clone());
-        Some(says).filter(|says| says.is_the_trial_of(self))
+        Ok(Some(says).filter(|says| says.is_the_trial_of(self)))
     }
 
     /// Whether both are of one installation, however its time was changed.

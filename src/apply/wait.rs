@@ -136,11 +136,18 @@ impl Waiter<'_> {
         }
     }
 
-    /// Whether its files are there and say what they said. Remembers what the record says meanwhile.
-    fn is_as_it_was(&self, pending: &Entry) -> bool {
+    /// Whether its files are there and say what they said, if that can be seen now. Remembers what the record says
+    /// meanwhile.
+    fn is_as_it_was(&self, pending: &Entry) -> Option<bool> {
         self.remember();
-        let log = self.files.entry(LOG).is_none_or(|log| log.is(&self.log).unwrap_or(true));
-        log && self.says.still(pending).is_some_and(|now| now.until == self.says.until)
+        let log = self.files.entry(LOG).map_or(Ok(true), |log| log.is(&self.log)).ok()?;
+        let now = self.says.still(pending).ok()?;
+        Some(log && now.is_some_and(|now| now.until == self.says.until))
+    }
+
+    /// What the file says by now. What it said last holds while it cannot be read.
+    fn still(&self, pending: &Entry) -> Option<Pending> {
+        self.says.still(pending).unwrap_or_else(|_| Some(self.says.clone()))
     }
 
     /// The record is lost with its file, but not to the way back.
@@ -157,7 +164,7 @@ impl Waiter<'_> {
 
     /// Something was written or removed: why it is over, if it is.
     fn heed(&mut self, pending: &Entry) -> Result<Option<End>, Failure> {
-        if let Some(now) = self.says.still(pending) {
+        if let Some(now) = self.still(pending) {
             self.says = now;
             self.put_log_back(&self.files.again()).map_err(|error| cannot_put_back(LOG, &error))?;
             return Ok(None);
@@ -232,7 +239,7 @@ impl Waiter<'_> {
     }
 
     fn go_back(&self, mut store: Store, pending: &Entry, asked: bool) -> Result<Option<End>, Failure> {
-        match self.says.still(pending) {
+        match self.still(pending) {
             None => {
                 if let Some(end) = self.why_over(&store)? {
                     return Ok(Some(end));

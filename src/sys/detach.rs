@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::{
     ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, getpid, pipe2, setsid,
@@ -16,8 +17,14 @@ use nix::unistd::{
 use super::poll;
 use super::signal::{self as stop, Wait};
 
-/// How many bytes the second process says when all is made and it can go on: its PID.
+/// How many bytes the second process says when all is made and it can go on: its PID, or why it cannot as a negative
+/// errno.
 const READY: usize = size_of::<u32>();
+
+/// How many files, sockets and pipes the second process can open at once beside those that it begins with; it needs about
+/// half of them. And the limit that it gives itself where it may.
+const SPARE: usize = 32;
+const DESCRIPTORS: u64 = 1024;
 
 /// Which of the two processes this is.
 #[derive(Debug)]
@@ -81,8 +88,8 @@ pub fn is_heard(mouth: &impl AsFd) -> bool {
 }
 
 /// Makes the second process. It has a session of its own, reads nothing, writes to `log` alone, is deaf to SIGHUP
-/// and to SIGINT, knows nothing of signals that the first one got, is spared by the OOM killer where that is allowed, and
-/// its parent is init.
+/// and to SIGINT, knows nothing of signals that the first one got, is spared by the OOM killer and by the resource limits
+/// of the first one where that is allowed, and its parent is init.
 ///
 /// `let_go` runs in the other one before this one goes on: what only one of them may hold is let go of there.
 ///
@@ -90,7 +97,7 @@ pub fn is_heard(mouth: &impl AsFd) -> bool {
 /// locks that others held stay locked.
 ///
 /// # Errors
-/// The kernel's; then there is no second process.
+/// The kernel's, or the second process would have too few descriptors; then there is none.
 pub fn detach(log: &File, let_go: impl FnOnce()) -> io::Result<Side> {
     let nothing = File::options().read(true).write(true).open("/dev/null")?;
     let (ear, mouth) = pipe2(OFlag::O_CLOEXEC)?;
@@ -102,12 +109,17 @@ pub fn detach(log: &File, let_go: impl FnOnce()) -> io::Result<Side> {
             let mut ear = File::from(ear);
             let mut pid = [0; READY];
             ear.read_exact(&mut pid).map_err(|_| io::Error::other("it ended at once"))?;
-            Ok(Side::Here(Ear { pipe: ear, pid: Pid::from_raw(i32::from_ne_bytes(pid)) }))
+            match i32::from_ne_bytes(pid) {
+                pid @ 1.. => Ok(Side::Here(Ear { pipe: ear, pid: Pid::from_raw(pid) })),
+                errno => Err(io::Error::from_raw_os_error(-errno)),
+            }
         }
         ForkResult::Child => {
             drop(ear);
             let mut mouth = File::from(mouth);
-            if second(&nothing, log).is_err() {
+            if let Err(error) = second(&nothing, log).map_err(Into::into).and_then(|()| has_spare(&nothing)) {
+                let errno = error.raw_os_error().unwrap_or_default();
+                let _ = mouth.write_all(&(-errno).to_ne_bytes());
                 std::process::exit(1);
             }
             let_go();
@@ -132,6 +144,7 @@ fn second(nothing: &File, log: &File) -> nix::Result<()> {
         unsafe { signal(number, SigHandler::SigIgn) }?;
     }
     stop::forget()?;
+    lift_limits();
     // Without memory the kernel ends others first, or nobody would be left to go back. Less than it is may be denied to a
     // process without CAP_SYS_RESOURCE; then it stays as it was inherited.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
@@ -140,6 +153,23 @@ fn second(nothing: &File, log: &File) -> nix::Result<()> {
     dup2_stdin(nothing.as_fd())?;
     dup2_stdout(nothing.as_fd())?;
     dup2_stderr(log.as_fd())
+}
+
+/// They were set for a command that ends soon. What exceeds one may be killed for it (`RLIMIT_CPU`).
+fn lift_limits() {
+    use Resource::{RLIMIT_AS, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_NOFILE, RLIMIT_NPROC};
+    for resource in [RLIMIT_AS, RLIMIT_CPU, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_NOFILE, RLIMIT_NPROC] {
+        let Ok((_, hard)) = getrlimit(resource) else { continue };
+        // There is no descriptor without a number, so their limit has an end.
+        let none = if resource == RLIMIT_NOFILE { hard.max(DESCRIPTORS) } else { RLIM_INFINITY };
+        // Beyond the hard one only with CAP_SYS_RESOURCE.
+        let _ = setrlimit(resource, none, none).or_else(|_| setrlimit(resource, hard, hard));
+    }
+}
+
+/// It must not learn only when it is needed that it can open nothing.
+fn has_spare(nothing: &File) -> io::Result<()> {
+    (0..SPARE).map(|_| nothing.try_clone()).collect::<io::Result<Vec<_>>>().map(drop)
 }
 
 /// Lets the second process go on with another log.

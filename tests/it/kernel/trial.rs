@@ -32,9 +32,10 @@ pub(super) fn file(kind: &str) -> Option<PathBuf> {
 /// Waits until the installation no longer waits to be confirmed.
 pub(super) fn wait_for_the_end() {
     let stayed = while_it_stays(Path::new(RUN), Moment::now().plus(Duration::from_secs(30)), || {
-        file("pending").is_some()
+        Some(file("pending").is_some())
     });
-    assert!(!stayed.expect("inotify"), "it still waits");
+    let log = || file("log").and_then(|log| std::fs::read_to_string(log).ok()).unwrap_or_default();
+    assert!(!stayed.expect("inotify"), "it still waits: {}", log());
 }
 
 /// Until the second configuration is on its way to the kernel.
@@ -112,6 +113,22 @@ pub(super) fn waiter_beside(lab: &Lab, installer: Option<u32>) -> u32 {
     let others: Vec<u32> = found.into_iter().filter(|pid| Some(*pid) != installer).collect();
     let [one] = others.as_slice() else { panic!("{others:?}") };
     *one
+}
+
+/// Until it has looked at its files for the first time: it sleeps and has its timer.
+fn wait_until_it_waits(waiter: u32) {
+    let process = PathBuf::from(format!("/proc/{waiter}"));
+    let waits = || {
+        let state = std::fs::read_to_string(process.join("stat")).expect("it waits");
+        let mut fds = std::fs::read_dir(process.join("fd")).expect("it waits").filter_map(Result::ok);
+        let is_timer = |fd: std::fs::DirEntry| {
+            std::fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == "anon_inode:[timerfd]")
+        };
+        state.contains(") S ") && fds.any(is_timer)
+    };
+    while !waits() {
+        std::thread::yield_now();
+    }
 }
 
 /// What waits has written so far.
@@ -200,8 +217,9 @@ each_backend! {
 
     fn one_that_is_being_taken_back_does_not_take_another_along(lab, backend) {
         on_trial(lab, backend, LONG).run().succeeds();
-        // It does not hear of it.
         let waiter = waiter(lab);
+        wait_until_it_waits(waiter);
+        // It does not hear of it.
         end_ago(2, false);
         lab.install(backend, FIRST).exits(4).says("being taken back");
         lab.program().arg("confirm").run().exits(1).says("too late");
