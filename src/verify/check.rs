@@ -132,6 +132,15 @@ pub enum Probe {
         /// Where to.
         to: SocketAddr,
     },
+    /// Nothing, because this user's sockets get an error at once, whichever DNS server is asked.
+    NoRoute {
+        /// Whose.
+        uid: u32,
+        /// Where to.
+        to: IpAddr,
+        /// The kernel's words.
+        why: String,
+    },
     /// Nothing, for this reason.
     Nothing(String),
 }
@@ -207,6 +216,8 @@ pub enum Reached {
     Nowhere,
     /// It could not be sent.
     Unsent(String),
+    /// This user cannot send there, in the kernel's words, before any rule.
+    NoRoute(IpAddr, u32, String),
     /// That cannot be told.
     Unknown(String),
 }

@@ -15,6 +15,7 @@ use crate::plan::{Family, is_link_local};
 use crate::sidecar::Channel;
 use crate::sidecar::forward::passthrough;
 
+/// The port of DNS servers.
 pub(super) const DNS: u16 = 53;
 
 /// So many source addresses of a family are tried. Most hosts have less than five.

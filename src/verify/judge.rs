@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::check::{Check, Evidence, Goal, Id, Method, Outcome, Probe, Reached, Status, Way};
+use super::unrouted::no_route;
 use crate::config::Config;
 use crate::plan::Family;
 use crate::sidecar::Channel;
@@ -70,6 +71,7 @@ impl Bench<'_> {
             | Reached::Nowhere
             | Reached::Held { .. }
             | Reached::Unsent(_)
+            | Reached::NoRoute(..)
             | Reached::Unknown(_) => None,
         }
     }
@@ -103,6 +105,10 @@ impl Bench<'_> {
         match (check.goal, reached) {
             (_, Reached::Unknown(why)) => (Status::NotTested, why.clone(), None),
             (_, Reached::Held { port, uid }) => self.of_a_stranger(*port, *uid),
+            (_, Reached::NoRoute(to, uid, why)) => {
+                let look = Next::Run(format!("ip route get {to} uid {uid}"));
+                fail(no_route(*to, *uid, why), NO_ROUTE, look)
+            }
             (Goal::Port(channel), Reached::Port(at, original)) if *at == channel => {
                 match (original, destination(&check.probe)) {
                     (Some(told), Some(sent)) if *told == sent => pass("it did"),
@@ -227,6 +233,7 @@ impl Bench<'_> {
                 format!("was turned off its way before it left: {error}")
             }
             Reached::Unsent(error) => format!("could not be sent: {error}"),
+            Reached::NoRoute(to, uid, why) => no_route(*to, *uid, why),
             Reached::Unknown(why) => why.clone(),
         }
     }
@@ -373,6 +380,10 @@ fn advice(check: &Check, reached: &Reached) -> (String, Next) {
     };
     (cause.to_owned(), next)
 }
+
+/// Of what the kernel has no way for.
+pub(super) const NO_ROUTE: &str = "this host has no route, or no source address, to any DNS server of resolv.conf; the kernel \
+    looks for both before the rules that redirect";
 
 /// Where nothing else is known.
 pub(super) const FIREWALL: &str = "a firewall is in the way: a rule, or the policy, of INPUT or OUTPUT drops or rejects it; \

@@ -30,6 +30,7 @@ mod settle;
 mod source;
 mod stand_in;
 pub mod turn;
+mod unrouted;
 pub mod witness;
 
 pub use budget::Budget;

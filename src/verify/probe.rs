@@ -82,6 +82,7 @@ impl Field<'_> {
             Probe::Again { first, then, to } => self.again(*first, *then, *to),
             Probe::Passthrough { uid, source, to } => self.pass_on(*uid, *source, *to),
             Probe::Guest { interface, protocol, to } => self.visit(interface, *protocol, *to),
+            Probe::NoRoute { uid, to, why } => Ok(Reached::NoRoute(*to, *uid, why.clone())),
             Probe::Nothing(why) => Ok(Reached::Unknown(why.clone())),
         };
         sent.unwrap_or_else(|error| failed(probe, &error))

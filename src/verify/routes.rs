@@ -24,10 +24,7 @@ const ANYWHERE_V6: [Ipv6Addr; 2] =
 /// there is a temporary interface, whose routes would be among them. What the kernel does not tell is left out.
 pub fn departures(family: Family, users: &[u32], loopback: &str) -> BTreeSet<Road> {
     let networks = route::networks(family).unwrap_or_default();
-    let mut wanted: Vec<IpAddr> = match family {
-        Family::V4 => ANYWHERE_V4.into_iter().map(IpAddr::from).collect(),
-        Family::V6 => ANYWHERE_V6.into_iter().map(IpAddr::from).collect(),
-    };
+    let mut wanted = anywhere(family);
     wanted.extend(networks.into_iter().take(ROUTES).filter_map(representative));
     let mut names = BTreeMap::new();
     let mut found = BTreeSet::new();
@@ -45,6 +42,14 @@ pub fn departures(family: Family, users: &[u32], loopback: &str) -> BTreeSet<Roa
         !is_scoped(road.address) && road.interface != loopback && !is_temporary(&road.interface)
     });
     found
+}
+
+/// Addresses to which a host's default route leads, if it has one.
+pub fn anywhere(family: Family) -> Vec<IpAddr> {
+    match family {
+        Family::V4 => ANYWHERE_V4.into_iter().map(IpAddr::from).collect(),
+        Family::V6 => ANYWHERE_V6.into_iter().map(IpAddr::from).collect(),
+    }
 }
 
 /// Whether it is an interface of another proof, perhaps of one that was killed, which the kernel is about to remove.

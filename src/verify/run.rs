@@ -26,6 +26,7 @@ use super::routing;
 use super::rules::{self, Look};
 use super::settle;
 use super::stand_in;
+use super::unrouted::Unrouted;
 use super::witness;
 use crate::apply::{doors, owners};
 use crate::backend::nftables::lower::{NAT_FIRST, NAT_LAST};
@@ -64,7 +65,7 @@ pub fn run(
     };
     lab::wait_for_the_last_one(budget);
     let in_use = in_use();
-    let roads = Roads::find(config, facts, &families);
+    let roads = Roads::find(config, facts, &families, budget);
     // Before there are any of our own.
     let tied = if config.redirect.outbound.enabled {
         routing::tied(&families, facts.sidecar_uid, &facts.loopback)
@@ -311,18 +312,24 @@ struct Roads {
     arrivals: BTreeSet<Road>,
     /// DNS servers on this host that ask others whose questions are redirected.
     own_resolvers: Vec<OwnResolver>,
+    /// What users cannot send at all.
+    unrouted: Unrouted,
 }
 
 impl Roads {
-    fn find(config: &Config, facts: &HostFacts, families: &[Family]) -> Self {
+    fn find(config: &Config, facts: &HostFacts, families: &[Family], budget: &Budget) -> Self {
         let dns = &config.redirect.dns;
-        let resolvers: Vec<IpAddr> = if dns.enabled && dns.capture_all {
-            let known = host::resolvers(&dns.resolv_config_path).map(|(known, _)| known).unwrap_or_default();
-            known.into_iter().map(|resolver| resolver.addr).collect()
+        let known = if dns.enabled && dns.capture_all {
+            host::resolvers(&dns.resolv_config_path).map(|(known, _)| known).unwrap_or_default()
         } else {
-            Vec::new()
+            facts.resolvers.clone()
         };
         let app = ground::app_uid(config, facts.sidecar_uid, exists);
+        let users = (app.unwrap_or_default(), facts.sidecar_uid);
+        let unrouted = Unrouted::find(config, families, users, &known, budget);
+        let known = known.into_iter().map(|resolver| resolver.addr);
+        let resolvers: Vec<IpAddr> =
+            if dns.enabled && dns.capture_all { known.collect() } else { Vec::new() };
         let users = [app.unwrap_or_default(), facts.sidecar_uid, 0];
         let departures: Vec<Road> =
             families.iter().flat_map(|&family| routes::departures(family, &users, &facts.loopback)).collect();
@@ -333,7 +340,7 @@ impl Roads {
         let asked_from = servers.iter().map(|(server, road)| (*server, road.address)).collect();
         let arrivals = routes::arrivals();
         let own_resolvers = owners::own_resolvers(config, facts);
-        Self { app, resolvers, departures, departing, servers, asked_from, arrivals, own_resolvers }
+        Self { app, resolvers, departures, departing, servers, asked_from, arrivals, own_resolvers, unrouted }
     }
 }
 
@@ -377,6 +384,7 @@ fn checks(
         derive::checks(sources, family, ends, dice)
     };
     let mut checks: Vec<Check> = families.iter().flat_map(of_family).collect();
+    roads.unrouted.tell(config, families, &mut checks);
     for check in &mut checks {
         if let Probe::Connect { uid, .. } | Probe::Datagram { uid, .. } = check.probe
             && !exists(uid)

@@ -86,6 +86,7 @@ fn reached() -> impl Strategy<Value = Reached> {
         5 => (port, any::<Option<bool>>()).prop_map(|(port, answered)| Reached::Tracked { port, answered }),
         1 => any::<bool>().prop_map(|answered| Reached::LedOn { to: at("10.77.0.2:53"), answered }),
         1 => Just(Reached::Held { port: 15001, uid: 1000 }),
+        1 => Just(Reached::NoRoute("10.9.9.9".parse().expect("an address"), 1000, "unreachable".to_owned())),
         1 => Just(Reached::Astray(at("10.77.0.2:7"))),
         1 => Just(Reached::Somebody),
         2 => nothing(),
@@ -135,7 +136,7 @@ fn is_seen(check: &Check, reached: &Reached, holders: &Holders) -> bool {
         | Probe::Again { to, .. }
         | Probe::Passthrough { to, .. }
         | Probe::Guest { to, .. } => Some(*to),
-        Probe::Nothing(_) => None,
+        Probe::NoRoute { .. } | Probe::Nothing(_) => None,
     };
     let sidecar_has =
         |port: &u16| holders.get(&(check.family, *port)).is_some_and(|users| users.contains(&SIDECAR));

@@ -20,5 +20,6 @@ mod sidecar;
 mod slow;
 mod together;
 mod unheard;
+mod unrouted;
 
 pub use said::{Said, verify};

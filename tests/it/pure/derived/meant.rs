@@ -29,7 +29,7 @@ pub(super) fn is_meant(
         | Probe::Passthrough { uid, to, .. } => Some((*uid, *to)),
         Probe::Again { then, to, .. } => Some((*then, *to)),
         Probe::Arrive { to, .. } | Probe::Guest { to, .. } => Some((0, *to)),
-        Probe::Nothing(_) => None,
+        Probe::NoRoute { .. } | Probe::Nothing(_) => None,
     };
     if let Some((_, to)) = sent {
         prop_assert_eq!(to.is_ipv4(), family == Family::V4);
