@@ -99,20 +99,22 @@ impl Waiter<'_> {
                 // Better back too early than never.
                 Err(error) => tracing::warn!("waiting failed: {error}"),
                 Ok(true) => {}
-                Ok(false) => match self.heed(&pending) {
-                    Ok(Some(over)) => return Ok(over),
-                    Ok(None) => {
-                        end = self.says.until;
-                        continue;
-                    }
-                    Err(failure) => {
-                        log(&format!("{}; trying again in {AGAIN:?}", failure.message));
-                        let left = end.since(Moment::now());
-                        if signal::sleep(AGAIN.min(left)).is_ok() && !end.is_over() {
-                            continue;
+                Ok(false) => {
+                    let heeded = self.heed(&pending);
+                    // What it says now counts, even if not all could be heeded.
+                    end = self.says.until;
+                    match heeded {
+                        Ok(Some(over)) => return Ok(over),
+                        Ok(None) => continue,
+                        Err(failure) => {
+                            log(&format!("{}; trying again in {AGAIN:?}", failure.message));
+                            let left = end.since(Moment::now());
+                            if signal::sleep(AGAIN.min(left)).is_ok() && !end.is_over() {
+                                continue;
+                            }
                         }
                     }
-                },
+                }
             }
             // Nobody would be left to go back later.
             if let Some(number) = signal::interrupted() {
