@@ -1,17 +1,62 @@
-//! What refused a change, as the end of a run.
+//! What refused a change, and that as the end of a run.
+
+use std::fmt;
 
 use crate::backend::iptables::commit::CommitError;
 use crate::backend::iptables::observe::lacks_rights;
+use crate::backend::iptables::situation::Place;
+use crate::backend::iptables::tools::Variant;
 use crate::backend::nftables::send::SendError;
 use crate::exit::{Exit, Failure};
 use crate::passing::Passing;
 
 use super::degrade;
-use super::transaction::Refused;
 
 /// What is to be done about a lack that passes, and about programs that crash.
 const PASSING: &str =
     "see that there are memory, processes and descriptors to spare, and run the command again";
+
+/// A try that did not succeed.
+#[derive(Debug)]
+pub enum Refused {
+    /// By the iptables programs.
+    Iptables {
+        /// Where.
+        place: Place,
+        /// Why.
+        error: CommitError,
+    },
+    /// In our own table.
+    Native(SendError),
+}
+
+impl Refused {
+    /// By which variant's programs.
+    pub fn variant(&self) -> Option<Variant> {
+        match self {
+            Self::Iptables { place: (variant, _), .. } => Some(*variant),
+            Self::Native(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Iptables { error, .. } => error.fmt(f),
+            Self::Native(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Passing for Refused {
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Iptables { error, .. } => error.is_passing(),
+            Self::Native(error) => error.is_passing(),
+        }
+    }
+}
 
 /// A refusal as the end of a run.
 pub fn failure(refused: &Refused, strict: bool) -> Failure {

@@ -5,7 +5,7 @@
 //! the way back is the way from what is there then to what was there first.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use crate::backend::Backend;
@@ -23,13 +23,14 @@ use crate::backend::nftables::send::SendError;
 use crate::config::Config;
 use crate::config::values::BackendChoice;
 use crate::exit::{Exit, Failure};
-use crate::passing::Passing;
+use crate::passing::Passing as _;
 
 use super::dns_flows::DnsFlows;
 use super::journal::Journal;
 use super::look::{self, Record, Sight};
 use super::open::OpenConnections;
 use super::patience::Patience;
+use super::refused::Refused;
 use super::scene::{Goal, Scene, Steps};
 use super::store::State;
 
@@ -65,48 +66,6 @@ pub struct Session {
     pub adopt: bool,
     /// Remove other people's jumps to our chains.
     pub force: bool,
-}
-
-/// A try that did not succeed.
-#[derive(Debug)]
-pub enum Refused {
-    /// By the iptables programs.
-    Iptables {
-        /// Where.
-        place: Place,
-        /// Why.
-        error: CommitError,
-    },
-    /// In our own table.
-    Native(SendError),
-}
-
-impl Refused {
-    /// By which variant's programs.
-    pub fn variant(&self) -> Option<Variant> {
-        match self {
-            Self::Iptables { place: (variant, _), .. } => Some(*variant),
-            Self::Native(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Iptables { error, .. } => error.fmt(f),
-            Self::Native(error) => error.fmt(f),
-        }
-    }
-}
-
-impl Passing for Refused {
-    fn is_passing(&self) -> bool {
-        match self {
-            Self::Iptables { error, .. } => error.is_passing(),
-            Self::Native(error) => error.is_passing(),
-        }
-    }
 }
 
 impl Session {

@@ -2,8 +2,8 @@
 
 use super::Install;
 use crate::apply::degrade::Degraded;
+use crate::apply::refused::Refused;
 use crate::apply::scene::Scene;
-use crate::apply::transaction::Refused;
 use crate::apply::warnings::Warnings;
 use crate::apply::{facts, refused, translated};
 use crate::backend::Backend;
