@@ -4,6 +4,7 @@ use crate::config::{Config, Written};
 use crate::exit::{Exit, Failure};
 use crate::host::HostFacts;
 use crate::present::{self, Receipt};
+use crate::sys::signal;
 use crate::verify::{self, Budget, Report, Status};
 
 use super::request::Format;
@@ -24,6 +25,9 @@ pub struct Unproven {
 /// Some do not go where they should, or none could be sent.
 pub fn prove(config: &Config, facts: &HostFacts, written: Option<&Written>) -> Result<Report, Unproven> {
     let report = verify::run(config, facts, written, &Budget::begin()).map_err(|failure| {
+        if signal::interrupted().is_some() {
+            return Unproven { report: None, failure: Failure { exit: Exit::Failed, ..failure } };
+        }
         let message = format!("the installation cannot be verified: {}", failure.message);
         let failure = Failure::new(Exit::Failed, message).hint("install without --verify");
         Unproven { report: None, failure }

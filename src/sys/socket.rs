@@ -130,12 +130,16 @@ pub fn begin_connect(fd: &OwnedFd, addr: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Waits until a connection that was begun has come about or failed (`true`), or the deadline has passed.
+/// Waits until a connection that was begun has come about or failed (`true`), or the deadline has passed or a signal has
+/// arrived.
 ///
 /// # Errors
 /// The kernel's.
 pub fn is_settled(stream: &TcpStream, deadline: Instant) -> io::Result<bool> {
-    poll::wait(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)], Some(deadline))
+    let mut waiting = vec![PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
+    waiting.extend(signal::wakes().map(|wakes| PollFd::new(wakes, PollFlags::POLLIN)));
+    poll::wait(&mut waiting, Some(deadline))?;
+    Ok(waiting.first().is_some_and(|fd| fd.any() == Some(true)))
 }
 
 /// Waits for a connection that was begun.
@@ -153,14 +157,19 @@ pub fn connected(fd: OwnedFd, deadline: Instant) -> io::Result<TcpStream> {
     }
 }
 
-/// Waits until one of some descriptors can be read, and tells which; an empty list at the deadline.
+/// Waits until one of some descriptors can be read, and tells which; an empty list at the deadline, if there is one, or when
+/// a signal has arrived until then.
 ///
 /// # Errors
 /// The kernel's.
 pub fn readable(fds: &[&dyn AsFd], deadline: Option<Instant>) -> io::Result<Vec<usize>> {
     let mut waiting: Vec<_> = fds.iter().map(|fd| PollFd::new(fd.as_fd(), PollFlags::POLLIN)).collect();
+    // Who waits for ever is told to stop in another way.
+    let wakes = signal::wakes().filter(|_| deadline.is_some());
+    waiting.extend(wakes.map(|wakes| PollFd::new(wakes, PollFlags::POLLIN)));
     poll::wait(&mut waiting, deadline)?;
-    Ok(waiting.iter().enumerate().filter(|(_, fd)| fd.any() == Some(true)).map(|(index, _)| index).collect())
+    let waiting = waiting.iter().take(fds.len());
+    Ok(waiting.enumerate().filter(|(_, fd)| fd.any() == Some(true)).map(|(index, _)| index).collect())
 }
 
 /// Reads from a stream until it has ended, the room is full, a deadline has passed or a signal has arrived. However

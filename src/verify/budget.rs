@@ -1,11 +1,12 @@
-//! The time of one run. Everything in it shares one deadline: what it does not get to is not tested, and says so.
+//! The time of one run. Everything in it shares one deadline: what it does not get to is not tested, and says so. A
+//! process that holds signals back and gets one has no time left for anything.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use crate::sys::threads;
+use crate::sys::{signal, threads};
 
 /// Why something was not done.
 pub const NO_TIME: &str = "there was no time left for it";
@@ -17,6 +18,8 @@ pub enum Stage {
     Preparing,
     /// Probes, with all that is waited for.
     Probing,
+    /// Waiting for the sidecar to let go of them.
+    Settling,
     /// Looking for causes in the rules. What then is left is to say what was found.
     Explaining,
 }
@@ -28,10 +31,14 @@ impl Stage {
         match self {
             Self::Preparing => Duration::from_secs(4),
             Self::Probing => Duration::from_secs(12),
+            Self::Settling => Duration::from_secs(15),
             Self::Explaining => Duration::from_secs(17),
         }
     }
 }
+
+/// How soon a signal ends a wait that it cannot wake.
+const TURN: Duration = Duration::from_millis(50);
 
 /// The same as an error.
 pub fn out_of_time() -> io::Error {
@@ -46,17 +53,18 @@ type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
 pub struct Budget {
     clock: Clock,
     begun: Instant,
+    is_stopped: fn() -> bool,
 }
 
 impl Budget {
     /// The run begins now.
     pub fn begin() -> Self {
-        Self::by(Arc::new(Instant::now))
+        Self::by(Arc::new(Instant::now), || signal::interrupted().is_some())
     }
 
-    fn by(clock: Clock) -> Self {
+    fn by(clock: Clock, is_stopped: fn() -> bool) -> Self {
         let begun = clock();
-        Self { clock, begun }
+        Self { clock, begun, is_stopped }
     }
 
     /// When a stage is over.
@@ -69,9 +77,9 @@ impl Budget {
         self.is_before(self.end_of(stage))
     }
 
-    /// Whether it is not that late yet.
+    /// Whether it is not that late yet, and nobody asked this process to stop.
     pub fn is_before(&self, moment: Instant) -> bool {
-        (self.clock)() < moment
+        (self.clock)() < moment && !(self.is_stopped)()
     }
 
     /// The same as a result.
@@ -94,15 +102,21 @@ impl Budget {
         stage: Stage,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let left = self.end_of(stage).saturating_duration_since((self.clock)());
-        if left.is_zero() {
+        if !self.has_time(stage) {
             return None;
         }
         let (send, receive) = mpsc::channel();
         // Nobody may be there to hear of it any more.
         let work = move || send.send(work()).unwrap_or_default();
         threads::detached(work).ok()?;
-        receive.recv_timeout(left).ok()
+        loop {
+            let left = self.end_of(stage).saturating_duration_since((self.clock)());
+            match receive.recv_timeout(left.min(TURN)) {
+                Ok(done) => return Some(done),
+                Err(RecvTimeoutError::Timeout) if left > TURN && !(self.is_stopped)() => {}
+                Err(_) => return None,
+            }
+        }
     }
 }
 
@@ -125,19 +139,24 @@ pub mod testing {
         /// A run that begins now by this clock.
         pub fn budget(&self) -> Budget {
             let (zero, hands) = (Instant::now(), self.0.clone());
-            Budget::by(Arc::new(move || zero + Duration::from_millis(hands.load(Ordering::SeqCst))))
+            let clock = move || zero + Duration::from_millis(hands.load(Ordering::SeqCst));
+            Budget::by(Arc::new(clock), || false)
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::testing::Hands;
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(3600);
+
     #[test]
     fn stages_end_one_after_the_other_and_all_in_time() {
-        let stages = [Stage::Preparing, Stage::Probing, Stage::Explaining];
+        let stages = [Stage::Preparing, Stage::Probing, Stage::Settling, Stage::Explaining];
         assert!(stages.is_sorted_by_key(|stage| stage.end()));
         assert!(Stage::Explaining.end() < Duration::from_secs(20));
     }
@@ -154,6 +173,19 @@ mod tests {
         hands.pass(500);
         assert_eq!(budget.check(Stage::Probing).map_err(|error| error.to_string()), Err(NO_TIME.to_owned()));
         assert!(budget.has_time(Stage::Explaining));
+    }
+
+    #[test]
+    fn who_is_asked_to_stop_has_no_time() {
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        let asked = Budget::by(Arc::new(Instant::now), || true);
+        assert!(asked.check(Stage::Explaining).is_err() && !asked.is_before(Instant::now() + LONG));
+        assert_eq!(asked.within(Stage::Explaining, || panic!("nothing is begun")), None::<()>);
+        // Asked while it waits.
+        let asked = Budget::by(Arc::new(Instant::now), || CALLS.fetch_add(1, Ordering::SeqCst) > 0);
+        let (end, wait) = mpsc::channel::<()>();
+        assert_eq!(asked.within(Stage::Explaining, move || wait.recv()), None);
+        drop(end);
     }
 
     #[test]

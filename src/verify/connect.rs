@@ -13,9 +13,9 @@ use crate::plan::Family;
 use crate::sys::netlink::{conntrack, route, sockets};
 use crate::sys::{socket, user};
 
-/// How many chunks of 4 KiB are taken at once from a program that was not asked anything. Where more is to be had, it sends
+/// Bytes that are taken of one connection from a program that was not asked anything. One that has more to say sends
 /// without end.
-const CHUNKS: usize = 16;
+const MOST: usize = 1 << 16;
 
 const ELSEWHERE: &str = "this host's routing rules lead it elsewhere than to the temporary interface";
 
@@ -318,17 +318,18 @@ impl Field<'_> {
     /// there is one; and it has done what it will when it lets go of the connection. One that takes long is told that
     /// nothing more comes, and is waited for at the end.
     fn see_off(&self, stream: TcpStream, listener: Option<&TcpListener>) -> io::Result<()> {
-        let deadline = self.patience.until();
-        while !is_over(&stream) {
-            let mut fds: Vec<&dyn AsFd> = vec![&stream];
+        let mut held = Held { stream, heard: 0 };
+        let deadline = self.patience.until_let_go(lock(&self.unfinished).len());
+        while !held.is_over() {
+            let mut fds: Vec<&dyn AsFd> = vec![&held.stream];
             if let Some(listener) = listener {
                 fds.push(listener);
             }
             let ready = socket::readable(&fds, Some(deadline))?;
             // One that always has something to say is not heard out either.
             if ready.is_empty() || !self.patience.goes_on(deadline) {
-                stream.shutdown(Shutdown::Write)?;
-                lock(&self.unfinished).push(stream);
+                held.stream.shutdown(Shutdown::Write)?;
+                lock(&self.unfinished).push(held);
                 return Ok(());
             }
             if let (true, Some(listener)) = (ready.contains(&1), listener)
@@ -357,20 +358,27 @@ fn was_refused(fd: &OwnedFd) -> io::Result<bool> {
     Ok(TcpStream::from(fd.try_clone()?).take_error()?.is_some())
 }
 
-/// Whether the program at the other end of a connection, which does not block, has let go of it, or is not to be heard
-/// out. What it said is lost.
-pub(super) fn is_over(mut stream: &TcpStream) -> bool {
-    let mut bytes = [0; 4096];
-    for _ in 0..CHUNKS {
-        match stream.read(&mut bytes) {
-            Ok(0) => return true,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+/// A connection that the program at its other end, a sidecar, has not let go of. It does not block; to close it resets it.
+pub struct Held {
+    pub(super) stream: TcpStream,
+    /// How many bytes it said. They are lost.
+    heard: usize,
+}
+
+impl Held {
+    /// Whether the sidecar has let go of it, or is not to be heard out.
+    pub(super) fn is_over(&mut self) -> bool {
+        let mut bytes = [0; 4096];
+        while self.heard < MOST {
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return true,
+                Ok(more) => self.heard += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+            }
         }
+        true
     }
-    // No sidecar says so much to a client that said nothing. To close it resets it.
-    true
 }
 
 pub(super) fn local(fd: &OwnedFd) -> io::Result<SocketAddr> {

@@ -22,6 +22,7 @@ pub(crate) mod others;
 mod probe;
 mod queue;
 mod quiet;
+mod roads;
 pub(crate) mod routes;
 mod routing;
 mod rules;

@@ -7,13 +7,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::budget::out_of_time;
 use super::check::{Method, Probe, Reached};
+use super::connect::Held;
 use super::guests;
 use super::lab::Lab;
 use super::queue::Patience;
@@ -69,7 +70,7 @@ pub struct Field<'a> {
     /// Flows that probes began: connection tracking would know some of them for minutes.
     pub flows: Mutex<Vec<Began>>,
     /// Connections that a running sidecar has not let go of yet.
-    pub unfinished: Mutex<Vec<TcpStream>>,
+    pub unfinished: Mutex<Vec<Held>>,
 }
 
 impl Field<'_> {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::budget::{Budget, NO_TIME, Stage};
 use super::check::{Check, Id, Method, Reached};
-use crate::sys::{signal, threads};
+use super::probe::BRIEFLY;
+use crate::sys::threads;
 
 /// How long a probe may take. Nothing leaves this host, so an answer takes well under a millisecond; what is lost is
 /// sent again after a second.
@@ -61,10 +62,14 @@ impl<'a> Patience<'a> {
         self.budget.until(Stage::Probing, patience)
     }
 
-    /// Whether to go on with what lasts until a deadline at most. Asked at each turn of what others can keep busy; a
-    /// signal ends it too.
+    /// Whether to go on with what lasts until a deadline at most. Asked at each turn of what others can keep busy.
     pub fn goes_on(&self, until: Instant) -> bool {
-        self.budget.is_before(until) && signal::interrupted().is_none()
+        self.budget.is_before(until)
+    }
+
+    /// Until when a sidecar is waited for that has not let go of so many connections.
+    pub fn until_let_go(&self, unfinished: usize) -> Instant {
+        if unfinished >= LOST { self.at_most(BRIEFLY) } else { self.until() }
     }
 
     /// Whether a probe got lost, as one does by itself on a busy host.

@@ -21,19 +21,18 @@ use super::loopback;
 use super::others::{self, Asked};
 use super::probe::Field;
 use super::queue::{self, Patience};
+use super::roads::{Roads, exists};
 use super::routes;
 use super::routing;
 use super::rules::{self, Look};
 use super::settle;
 use super::stand_in;
-use super::unrouted::Unrouted;
 use super::witness;
-use crate::apply::{doors, owners};
+use crate::apply::doors;
 use crate::backend::nftables::lower::{NAT_FIRST, NAT_LAST};
 use crate::config::values::IpFamilyMode;
 use crate::config::{Config, Written, install_command};
 use crate::exit::{Exit, Failure};
-use crate::host::owners::OwnResolver;
 use crate::host::{self, HostFacts, Ipv6Support};
 use crate::plan::Family;
 use crate::sidecar::Sidecar;
@@ -41,7 +40,7 @@ use crate::sidecar::token::{Token, Tokens};
 use crate::status::ahead::IPTABLES;
 use crate::status::meets::{self, look::Installed};
 use crate::sys::rights::{self, Right};
-use crate::sys::{netlink, user};
+use crate::sys::{netlink, signal};
 
 /// What it takes to make a pair of interfaces, and to be other users.
 pub(super) const RIGHTS: [Right; 4] = [Right::NetAdmin, Right::NetRaw, Right::SetUid, Right::SysAdmin];
@@ -78,12 +77,7 @@ pub fn run(
         let outcomes = checks.into_iter().map(|check| loopback::judge(check, &facts.loopback)).collect();
         return Ok(Report { method: Method::Listeners, outcomes });
     }
-    let wanted = families.iter().map(|&family| {
-        let none = || format!("every {family} documentation address is in use here, or excluded");
-        (family, ground::ends(config, &in_use, family, &mut dice).ok_or_else(none))
-    });
-    let wanted: BTreeMap<Family, Result<Ends, String>> = wanted.collect();
-    let lab = Lab::make(ground::TEMPORARY, wanted, &mut dice, budget).and_then(Lab::without_passage);
+    let lab = make_lab(config, &in_use, &families, &mut dice, budget);
     let mut checks = checks(config, facts, &in_use, &roads, &families, &lab, &mut dice);
     if let Ok(lab) = &lab {
         invite(lab, &mut checks, &in_use, budget);
@@ -135,12 +129,13 @@ pub fn run(
     drop(sidecar);
     let after = look(config, budget, Stage::Explaining);
     let labs = || lab.iter().chain(guests.values());
-    settle::wait(unfinished, labs(), budget);
+    settle::wait(unfinished, labs(), &flows, budget);
     let addresses = settle::addresses(labs());
     let probes = lab.as_ref().map(|lab| probing(lab, roads.app.unwrap_or_default())).unwrap_or_default();
     let is_missing = lab.is_err();
     drop((lab, guests));
     settle::forget(&flows, &addresses, budget);
+    unless_stopped()?;
 
     for complaint in after.iter().flat_map(Look::complaints).chain(tied) {
         tracing::warn!("{complaint}");
@@ -159,7 +154,31 @@ pub fn run(
     }
     explain(config, facts, &families, &mut outcomes);
     outcomes.extend(beyond_probes(config, facts, roads, &families, probes, native, budget));
+    unless_stopped()?;
     concluded(Report { method, outcomes }, is_missing)
+}
+
+fn make_lab(
+    config: &Config,
+    in_use: &Taken,
+    families: &[Family],
+    dice: &mut Dice,
+    budget: &Budget,
+) -> Result<Lab, String> {
+    let wanted = families.iter().map(|&family| {
+        let none = || format!("every {family} documentation address is in use here, or excluded");
+        (family, ground::ends(config, in_use, family, dice).ok_or_else(none))
+    });
+    let wanted: BTreeMap<Family, Result<Ends, String>> = wanted.collect();
+    Lab::make(ground::TEMPORARY, wanted, dice, budget).and_then(Lab::without_passage)
+}
+
+/// A run that is asked to stop has proved nothing, because what it had no time for may fail.
+fn unless_stopped() -> Result<(), Failure> {
+    let stopped = |number| {
+        Failure::new(Exit::Failed, format!("stopped by {} before it was verified", signal::name(number)))
+    };
+    signal::interrupted().map_or(Ok(()), |number| Err(stopped(number)))
 }
 
 /// Lets checks say what neither rules nor probes tell. By now nobody listens in the sidecar's place.
@@ -287,60 +306,6 @@ fn look(config: &Config, budget: &Budget, stage: Stage) -> Option<Look> {
             tracing::warn!("there was no time left to look at the rules for causes; 'tproxy status' does");
             None
         }
-    }
-}
-
-fn exists(uid: u32) -> bool {
-    user::is_mapped(uid).unwrap_or(true)
-}
-
-/// Who sends from where. Found out before there is a temporary interface, whose routes would be among the host's.
-struct Roads {
-    /// An ordinary application's user.
-    app: Option<u32>,
-    /// DNS servers of the host, where questions to any are captured.
-    resolvers: Vec<IpAddr>,
-    /// Source addresses and interfaces that routes use.
-    departures: Vec<Road>,
-    /// The source addresses alone.
-    departing: BTreeSet<IpAddr>,
-    /// How an application's questions leave, by server.
-    servers: BTreeMap<IpAddr, Road>,
-    /// The source address of an application's questions, by server.
-    asked_from: BTreeMap<IpAddr, IpAddr>,
-    /// At which addresses this host is asked.
-    arrivals: BTreeSet<Road>,
-    /// DNS servers on this host that ask others whose questions are redirected.
-    own_resolvers: Vec<OwnResolver>,
-    /// What users cannot send at all.
-    unrouted: Unrouted,
-}
-
-impl Roads {
-    fn find(config: &Config, facts: &HostFacts, families: &[Family], budget: &Budget) -> Self {
-        let dns = &config.redirect.dns;
-        let known = if dns.enabled && dns.capture_all {
-            host::resolvers(&dns.resolv_config_path).map(|(known, _)| known).unwrap_or_default()
-        } else {
-            facts.resolvers.clone()
-        };
-        let app = ground::app_uid(config, facts.sidecar_uid, exists);
-        let users = (app.unwrap_or_default(), facts.sidecar_uid);
-        let unrouted = Unrouted::find(config, families, users, &known, budget);
-        let known = known.into_iter().map(|resolver| resolver.addr);
-        let resolvers: Vec<IpAddr> =
-            if dns.enabled && dns.capture_all { known.collect() } else { Vec::new() };
-        let users = [app.unwrap_or_default(), facts.sidecar_uid, 0];
-        let departures: Vec<Road> =
-            families.iter().flat_map(|&family| routes::departures(family, &users, &facts.loopback)).collect();
-        let departing = departures.iter().map(|road| road.address).collect();
-        let all = facts.resolvers.iter().map(|resolver| resolver.addr).chain(resolvers.iter().copied());
-        let road = |server| Some((server, routes::road(server, app.unwrap_or_default())?));
-        let servers: BTreeMap<IpAddr, Road> = all.filter_map(road).collect();
-        let asked_from = servers.iter().map(|(server, road)| (*server, road.address)).collect();
-        let arrivals = routes::arrivals();
-        let own_resolvers = owners::own_resolvers(config, facts);
-        Self { app, resolvers, departures, departing, servers, asked_from, arrivals, own_resolvers, unrouted }
     }
 }
 

@@ -17,6 +17,7 @@ use nix::sys::socket::{LinkAddr, SockProtocol};
 
 use super::message::{Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, Request, nest};
 use super::{Socket, absent};
+use crate::sys::signal;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -132,7 +133,7 @@ pub fn wait_until_running(name: &str, deadline: Instant) -> io::Result<()> {
         if running {
             return Ok(());
         }
-        if Instant::now() >= deadline {
+        if Instant::now() >= deadline || signal::interrupted().is_some() {
             return Err(io::ErrorKind::TimedOut.into());
         }
         std::thread::sleep(PAUSE);
@@ -149,7 +150,7 @@ pub fn wait_until_gone(hardware: [u8; 3], deadline: Instant) -> io::Result<bool>
             let link = interface.address.as_ref().and_then(|address| address.as_link_addr());
             link.and_then(LinkAddr::addr).is_some_and(|address| address.starts_with(&hardware))
         });
-        if !there || Instant::now() >= deadline {
+        if !there || Instant::now() >= deadline || signal::interrupted().is_some() {
             return Ok(!there);
         }
         std::thread::sleep(PAUSE);

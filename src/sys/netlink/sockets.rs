@@ -3,7 +3,7 @@
 //! Layouts are those of the kernel's `include/uapi/linux/inet_diag.h`.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nix::sys::socket::SockProtocol;
 
@@ -58,16 +58,39 @@ pub fn waiting(family: Family, protocol: Protocol) -> io::Result<Vec<Waiting>> {
     Ok(found)
 }
 
-/// Both ends of TCP connections of a family that may still send something: begun, open, or ending.
+/// A TCP connection that may still send something: begun, open, or ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// This end.
+    pub from: SocketAddr,
+    /// The other one.
+    pub to: SocketAddr,
+    /// Whether no program has it yet: it came about, and waits to be accepted.
+    pub unaccepted: bool,
+}
+
+/// The TCP connections of a family that may still send something.
 ///
 /// # Errors
 /// The kernel's; [`io::ErrorKind::Unsupported`] where it cannot tell.
-pub fn connections(family: Family) -> io::Result<Vec<(IpAddr, IpAddr)>> {
+pub fn connections(family: Family) -> io::Result<Vec<Connection>> {
     let quiet = [TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN];
     let states = (1..=TCP_LAST).filter(|state| !quiet.contains(state)).fold(0, |all, state| all | 1 << state);
     let mut found = Vec::new();
-    dump(family, 6, states, |message| found.extend(ends(message)))?;
+    dump(family, 6, states, |message| found.extend(read_connection(message)))?;
     Ok(found)
+}
+
+fn read_connection(message: &Message<'_>) -> Option<Connection> {
+    /// One that a program closed has no number either, but another state.
+    const OPEN: [u8; 2] = [1, 8];
+    let (from, to) = ends(message)?;
+    let [_, state, _, _, from_high, from_low, to_high, to_low, ..] = *message.payload else { return None };
+    Some(Connection {
+        from: SocketAddr::new(from, u16::from_be_bytes([from_high, from_low])),
+        to: SocketAddr::new(to, u16::from_be_bytes([to_high, to_low])),
+        unaccepted: OPEN.contains(&state) && u32_at(message.payload, INODE)? == 0,
+    })
 }
 
 /// A TCP socket that is tied to one interface (`SO_BINDTODEVICE`).
@@ -202,7 +225,7 @@ mod tests {
         let here: IpAddr = "127.45.67.89".parse().unwrap();
         let among = || {
             let Ok(all) = connections(Family::V4) else { return None };
-            Some(all.iter().filter(|(from, to)| [*from, *to].contains(&here)).count())
+            Some(all.iter().filter(|at| [at.from.ip(), at.to.ip()].contains(&here)).count())
         };
         let fd = crate::sys::socket::tcp(here).unwrap();
         crate::sys::socket::bind_to(&fd, (here, 0).into()).unwrap();

@@ -116,6 +116,10 @@ impl Scenario {
         }
         self.their_rules();
         lab.silence();
+        // The cable took the routes to the DNS servers with it, and without one nobody can ask them.
+        for (family, server) in [("-4", "10.96.0.10"), ("-6", "fd00:96::10")] {
+            must("ip", &[family, "route", "add", server, "dev", "lo"]);
+        }
     }
 
     fn their_rules(&self) {

@@ -18,6 +18,7 @@ mod routed;
 mod said;
 mod sidecar;
 mod slow;
+mod stuck;
 mod together;
 mod unheard;
 mod unrouted;
