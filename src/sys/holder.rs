@@ -1,11 +1,19 @@
-//! Who holds a file lock, as `/proc/locks` has it.
+//! Who holds a file lock, as `/proc` has it.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::escape;
-use super::open_files::{End, KEEPERS, search};
+use super::open_files::{End, KEEPERS, identity, search};
+
+/// How long a list of locks is read, and how long processes are asked for theirs. Every user can take locks without end, and
+/// the kernel takes the longer for each page of a list the more comes before it.
+const LIST: Duration = Duration::from_millis(200);
+const SEARCH: Duration = Duration::from_secs(1);
 
 /// A process that holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,42 +34,66 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The holder of the flock on this inode, from the text of `/proc/locks`.
+/// Who took a lock, as far as a list says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taker {
+    /// This process. It may have ended.
+    Is(u32),
+    /// Nobody who is seen here.
+    Nobody,
+    /// The list is too long.
+    Unknown,
+}
+
+/// Who took the flock on this inode, by `/proc/locks`.
+pub(super) fn taker(device: u64, inode: u64) -> Taker {
+    let Ok(locks) = File::open("/proc/locks") else { return Taker::Nobody };
+    in_list(BufReader::new(locks), device, inode, Instant::now() + LIST)
+}
+
+/// The holder of the flock on this inode.
 ///
-/// That text names who took the lock. Who has it is whoever has the open file: `flock 9` in a shell script takes
-/// it, ends, and leaves it to the shell.
-pub(super) fn holder_of(locks: &str, device: u64, inode: u64) -> Option<Holder> {
-    let taker = pid_of(locks, device, inode)?;
-    let pid = if Path::new(&format!("/proc/{taker}")).exists() {
-        taker
-    } else {
-        heirs(device, inode).0.first().copied().unwrap_or(taker)
+/// The list names who took the lock. Who has it is whoever has the open file: `flock 9` in a shell script takes it,
+/// ends, and leaves it to the shell.
+pub(super) fn holder_of(device: u64, inode: u64) -> Option<Holder> {
+    let heir = || heirs(device, inode).0.first().copied();
+    let pid = match taker(device, inode) {
+        Taker::Nobody => return None,
+        Taker::Unknown => heir()?,
+        Taker::Is(taker) if Path::new(&format!("/proc/{taker}")).exists() => taker,
+        Taker::Is(taker) => heir().unwrap_or(taker),
     };
     Some(process(pid))
 }
 
 /// The processes with an open file that has the lock, and whether those are all; `/proc/PID/fdinfo` lists a file's locks
-/// in the form of `/proc/locks`.
+/// in the form of `/proc/locks`, and is read for open files of that inode only: it can be as long as the whole list.
 pub(super) fn heirs(device: u64, inode: u64) -> (Vec<u32>, End) {
     let mut found = Vec::new();
+    let (until, mut late) = (Instant::now() + SEARCH, false);
     let end = search(
         Path::new("/proc"),
-        "fdinfo",
+        "fd",
         |_| Some(0),
         KEEPERS,
         |pid, file| {
-            let info = std::fs::read_to_string(file).unwrap_or_default();
-            let has_it = info
-                .lines()
-                .filter_map(|line| line.strip_prefix("lock:"))
-                .any(|line| pid_of(line, device, inode).is_some());
-            if has_it && !found.contains(&pid) {
+            late = Instant::now() >= until;
+            if identity(file) == Some((device, inode))
+                && !found.contains(&pid)
+                && has_lock(pid, file, device, inode, until)
+            {
                 found.push(pid);
             }
-            false
+            late
         },
     );
-    (found, end)
+    (found, if late { End::Cut } else { end })
+}
+
+fn has_lock(pid: u32, file: &Path, device: u64, inode: u64, until: Instant) -> bool {
+    let number = file.file_name().unwrap_or_default();
+    let Ok(info) = File::open(Path::new(&format!("/proc/{pid}/fdinfo")).join(number)) else { return false };
+    in_list(BufReader::new(info), device, inode, until) != Taker::Nobody
 }
 
 /// A process of our PID namespace that writes its error messages to this file.
@@ -133,12 +165,13 @@ pub fn is_stopped(pid: u32) -> bool {
     matches!(state, Some('T' | 'Z' | 'X'))
 }
 
-/// Reads lines such as `3: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF`; `->` in the second column marks those who
-/// wait (`lock_get_status` in the kernel's `fs/locks.c`).
-fn pid_of(locks: &str, device: u64, inode: u64) -> Option<u32> {
+/// Reads lines such as `3: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF`, in a process's list behind `lock:`; `->` in the
+/// second column marks those who wait (`lock_get_status` in the kernel's `fs/locks.c`).
+fn in_list(mut list: impl BufRead, device: u64, inode: u64, until: Instant) -> Taker {
     let wanted = (u64::from(libc::major(device)), u64::from(libc::minor(device)), inode);
-    locks.lines().find_map(|line| {
-        let mut columns = line.split_ascii_whitespace().skip(1);
+    let takes = |line: &[u8]| -> Option<u32> {
+        let line = std::str::from_utf8(line).ok()?;
+        let mut columns = line.strip_prefix("lock:").unwrap_or(line).split_ascii_whitespace().skip(1);
         if columns.next()? != "FLOCK" {
             return None;
         }
@@ -148,7 +181,20 @@ fn pid_of(locks: &str, device: u64, inode: u64) -> Option<u32> {
         let minor = u64::from_str_radix(place.next()?, 16).ok()?;
         let inode = place.next()?.parse().ok()?;
         ((major, minor, inode) == wanted).then_some(pid)
-    })
+    };
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if !list.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            return Taker::Nobody;
+        }
+        if let Some(pid) = takes(&line) {
+            return Taker::Is(pid);
+        }
+        if Instant::now() >= until {
+            return Taker::Unknown;
+        }
+    }
 }
 
 fn command(pid: u32) -> String {
@@ -181,10 +227,21 @@ mod tests {
     #[test]
     fn only_the_holder_of_that_inode_on_that_device() {
         let device = libc::makedev(0xfd, 1);
-        assert_eq!(pid_of(LOCKS, device, 77), Some(15));
-        assert_eq!(pid_of(LOCKS, libc::makedev(0, 0x1a), 77), Some(13));
-        assert_eq!(pid_of(LOCKS, device, 78), None);
-        assert_eq!(pid_of("", device, 77), None);
+        let in_time = Instant::now() + Duration::from_secs(60);
+        let taker = |device, inode| in_list(LOCKS.as_bytes(), device, inode, in_time);
+        assert_eq!(taker(device, 77), Taker::Is(15));
+        assert_eq!(taker(libc::makedev(0, 0x1a), 77), Taker::Is(13));
+        assert_eq!(taker(device, 78), Taker::Nobody);
+        assert_eq!(in_list(&b""[..], device, 77, in_time), Taker::Nobody);
+        let of_a_process = LOCKS.replace("5: FLOCK", "lock:\t5: FLOCK");
+        assert_eq!(in_list(of_a_process.as_bytes(), device, 77, in_time), Taker::Is(15));
+        // A list that took too long already says what its first line says.
+        let late = Instant::now();
+        assert_eq!(in_list(LOCKS.as_bytes(), device, 77, late), Taker::Unknown);
+        assert_eq!(
+            in_list(&LOCKS.as_bytes()[LOCKS.find("5: FLOCK").unwrap()..], device, 77, late),
+            Taker::Is(15)
+        );
     }
 
     #[test]
@@ -215,7 +272,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_breaks_it(text in "([0-9]+: |-> |FLOCK |WRITE |[0-9a-f:]{0,9}|\n|\\PC)*") {
-            pid_of(&text, 1, 2);
+            in_list(text.as_bytes(), 1, 2, Instant::now() + Duration::from_secs(60));
         }
     }
 }

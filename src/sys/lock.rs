@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use super::files::Entry;
 pub use super::holder::Holder;
-use super::holder::{heirs, holder_of, users_of};
+use super::holder::{Taker, heirs, holder_of, taker, users_of};
 use super::open_files::End;
 use super::poll;
 use super::signal::{self, Interrupted, Wait};
@@ -179,7 +179,7 @@ fn flock(file: &File, operation: libc::c_int) -> Result<(), Errno> {
 /// holder is in another PID namespace or was too quick.
 pub fn holder(path: &Path) -> Option<Holder> {
     let file = std::fs::metadata(path).ok()?;
-    holder_of(&std::fs::read_to_string("/proc/locks").ok()?, file.dev(), file.ino())
+    holder_of(file.dev(), file.ino())
 }
 
 /// Who keeps a file locked.
@@ -197,8 +197,7 @@ pub enum Keepers {
 /// another user started, set-user-ID, count as that user's.
 pub fn keepers(path: &Path) -> Keepers {
     let Ok(file) = std::fs::metadata(path) else { return Keepers::Nobody };
-    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-    if holder_of(&locks, file.dev(), file.ino()).is_none() {
+    if taker(file.dev(), file.ino()) == Taker::Nobody {
         return Keepers::Nobody;
     }
     let user = nix::unistd::geteuid().as_raw();

@@ -1,7 +1,11 @@
 //! The open files of all processes, looked through with an end: every user can have as many as they like.
+#![allow(unsafe_code, reason = "statx has no wrapper")]
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::CString;
 use std::fs;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -85,6 +89,26 @@ fn holders_below(
 fn socket_of(file: &Path) -> Option<u32> {
     let to = fs::read_link(file).ok()?;
     to.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Device and inode of an open file, by its name in `/proc/PID/fd`. Its file system is asked for nothing that it does not
+/// know (`AT_STATX_DONT_SYNC`): that of another machine may never answer.
+pub(super) fn identity(file: &Path) -> Option<(u64, u64)> {
+    let name = CString::new(file.as_os_str().as_bytes()).ok()?;
+    let mut found = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the name ends with a zero byte, and the kernel writes no more than the structure.
+    let done = unsafe {
+        libc::statx(
+            libc::AT_FDCWD,
+            name.as_ptr(),
+            libc::AT_STATX_DONT_SYNC,
+            libc::STATX_INO,
+            found.as_mut_ptr(),
+        )
+    };
+    // SAFETY: all of it is numbers, of which zero is one.
+    let found = unsafe { found.assume_init() };
+    (done == 0).then(|| (libc::makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino))
 }
 
 /// Shows the entries of `ROOT/PID/FILES` to `visit`, which says when it has enough. `turn`: which users' processes are
@@ -223,6 +247,15 @@ mod tests {
             search(&proc.0, "fd", |uid| (uid == other).then_some(0), ALL, |_, _| panic!()),
             End::Whole
         );
+    }
+
+    #[test]
+    fn an_open_file_is_known_by_device_and_inode() {
+        let file = fs::File::open("/proc/self/exe").unwrap();
+        let of = file.metadata().unwrap();
+        let name = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        assert_eq!(identity(&name), Some((of.dev(), of.ino())));
+        assert_eq!(identity(Path::new("/proc/self/fd/nothing")), None);
     }
 
     #[test]
