@@ -76,7 +76,8 @@ impl<'a> Patience<'a> {
     fn is_lost(&self, reached: &Reached) -> bool {
         match reached {
             Reached::Nowhere | Reached::Unsent(_) | Reached::Dns { answered: false } => true,
-            Reached::Tracked { .. } => self.method == Method::Listeners,
+            // Nobody said a word on a connection that came about. So it is with tproxy's own listeners on a busy host.
+            Reached::Tracked { .. } | Reached::Somebody => self.method == Method::Listeners,
             _ => false,
         }
     }

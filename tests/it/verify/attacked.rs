@@ -37,6 +37,15 @@ fn uids(thread: i32) -> Option<Vec<u32>> {
     line.split_whitespace().map(|word| word.parse().ok()).collect()
 }
 
+/// Whether a thread is one of the run, as long as the calling thread traces that: a number of one that has ended may be
+/// another program's by then, of any user. One that is traced keeps its number until the tracer hears of its end.
+fn is_of_the_run(thread: i32) -> bool {
+    let tracer = fs::read_to_string(format!("/proc/{thread}/status")).ok().and_then(|status| {
+        status.lines().find_map(|line| line.strip_prefix("TracerPid:")?.trim().parse().ok())
+    });
+    tracer == Some(nix::unistd::gettid().as_raw())
+}
+
 /// What a user can do to threads.
 fn attack(user: u32, threads: &BTreeSet<i32>) -> Vec<String> {
     let threads = threads.clone();
@@ -63,6 +72,8 @@ fn attacked(program: &Program) -> (Run, BTreeSet<u32>) {
     let run = trace(program, |call: &Call, when| {
         threads.insert(call.thread());
         if when == When::After && MOMENTS.contains(&call.number) {
+            threads.retain(|thread| is_of_the_run(*thread));
+            assert!(threads.contains(&call.thread()), "a thread of the run is not taken for one");
             borrowed.extend(uids(call.thread()).into_iter().flatten());
             for user in [SIDECAR, APP] {
                 let possible = attack(user, &threads);
@@ -79,8 +90,12 @@ each_backend! {
     fn nobody_but_root_can_signal_or_trace_an_installation_that_proves_itself(lab, backend) {
         let (run, borrowed) = attacked(&proven(lab, backend));
         assert!(borrowed.contains(&SIDECAR) && borrowed.len() > 1, "{borrowed:?} {run}");
-        // Stopped at each call it may be too slow for the deadlines of its probes.
-        assert!(matches!(run.code, Some(0 | 1)), "{run}");
+        // Stopped at each call, beside other tests, it may be too slow for the deadlines of its probes. Then it says so,
+        // and has gone back.
+        if run.code != Some(0) {
+            let run = run.exits(1).says("the installation does not work").says("the host is as it was before");
+            assert!(run.stdout.contains("was not answered in time") || run.stdout.contains("a program that is not the sidecar"), "{run}");
+        }
     }
 }
 
@@ -88,6 +103,30 @@ each_backend! {
 /// behind that waits.
 fn proven(lab: &Lab, backend: Backend) -> Program {
     lab.installing(backend, &["--redirect-dns", "--verify", "--confirm", "60s"])
+}
+
+/// What is tried does succeed with a thread that is a user's own.
+#[test]
+fn whose_uid_a_thread_has_can_signal_it() {
+    Lab::enter(|_| {
+        if !exists_here(SIDECAR) {
+            return skip("no further users are mapped here");
+        }
+        let (told, tid) = std::sync::mpsc::channel();
+        let (end, wait) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || {
+            as_user(SIDECAR, move || {
+                told.send(nix::unistd::gettid().as_raw()).expect("somebody waits");
+                let _ = wait.recv();
+            });
+        });
+        let thread = tid.recv().expect("a thread");
+        assert!(!is_of_the_run(thread));
+        let possible = attack(SIDECAR, &[thread].into());
+        assert!(possible.iter().any(|it| it.starts_with("signal")), "{possible:?}");
+        drop(end);
+        other.join().expect("it ends");
+    });
 }
 
 #[test]
@@ -98,7 +137,12 @@ fn nor_a_demonstration() {
         }
         let (run, borrowed) = attacked(&lab.program().arg("demo"));
         assert!(!borrowed.is_empty(), "{run}");
-        // Stopped at each call it is too slow for the connections of its last part, so it may end with 1.
-        run.prints("3. Upgrade");
+        let run = run.prints("3. Upgrade");
+        // Stopped at each call it is too slow for the connections of its last part. There is no other reason to fail.
+        if run.code != Some(0) {
+            let _ = run
+                .exits(1)
+                .says("connections did not reach the sidecar; nothing on this machine was changed");
+        }
     });
 }
