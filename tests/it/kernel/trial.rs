@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use tproxy::sys::moment::Moment;
+use tproxy::sys::turn::Turn;
 use tproxy::sys::watch::while_it_stays;
 
 use crate::support::backend::own_the_table;
 use crate::support::command::{Program, must, pid};
 use crate::support::lab::{each_backend, each_iptables_variant};
+use crate::support::names::INSTALLATION;
 use crate::support::snapshot::Snapshot;
 use crate::support::tracer::{Then, trace};
 use crate::support::wrappers::{Fault, Wrappers, is_running};
@@ -82,7 +84,8 @@ pub(super) fn say(says: &serde_json::Value, heard: bool) {
     std::fs::rename(&written, &pending).expect("in place");
 }
 
-/// Until it is there.
+/// Until it is there, and the run that made it has looked for the last time whether somebody waits: it gives its turn away
+/// after that.
 pub(super) fn wait_for_the_installation() {
     let installed = || {
         let state = file("json").and_then(|path| std::fs::read_to_string(path).ok());
@@ -91,6 +94,7 @@ pub(super) fn wait_for_the_installation() {
     while !installed() {
         std::thread::yield_now();
     }
+    drop(Turn::take(INSTALLATION, Duration::from_secs(60)).expect("the run gives it away"));
 }
 
 /// The process that waits on this machine.
