@@ -95,23 +95,18 @@ impl Waiter<'_> {
             // Its place was there when this process was made.
             let Some(pending) = self.files.entry(PENDING) else { return Ok(End::Uninstalled) };
             let same = || self.is_as_it_was(&pending);
-            match watch::while_it_stays(self.files.directory(), end, same) {
-                // Better back too early than never.
-                Err(error) => tracing::warn!("waiting failed: {error}"),
-                Ok(true) => {}
-                Ok(false) => {
-                    let heeded = self.heed(&pending);
-                    // What it says now counts, even if not all could be heeded.
-                    end = self.says.until;
-                    match heeded {
-                        Ok(Some(over)) => return Ok(over),
-                        Ok(None) => continue,
-                        Err(failure) => {
-                            log(&format!("{}; trying again in {AGAIN:?}", failure.message));
-                            let left = end.since(Moment::now());
-                            if signal::sleep(AGAIN.min(left)).is_ok() && !end.is_over() {
-                                continue;
-                            }
+            if !watch::while_it_stays(self.files.directory(), end, same) {
+                let heeded = self.heed(&pending);
+                // What it says now counts, even if not all could be heeded.
+                end = self.says.until;
+                match heeded {
+                    Ok(Some(over)) => return Ok(over),
+                    Ok(None) => continue,
+                    Err(failure) => {
+                        log(&format!("{}; trying again in {AGAIN:?}", failure.message));
+                        let left = end.since(Moment::now());
+                        if signal::sleep(AGAIN.min(left)).is_ok() && !end.is_over() {
+                            continue;
                         }
                     }
                 }
