@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::exit::{Exit, Failure};
+use crate::present;
 use crate::status::words;
 use crate::stdout::print;
 use crate::sys::detach::{self, Ear, Side, detach};
@@ -154,7 +155,7 @@ impl Guard {
     /// With `stay`: nobody confirmed, and what was there before is back, or the process that waited was killed.
     pub fn announce(mut self, stay: bool, format: Format) -> Result<(), Failure> {
         let tell = |text: &str| match format {
-            Format::Text => print(text),
+            Format::Text => print(&present::lines(text)),
             Format::Json => Ok(()),
         };
         let until = words::time(self.until());

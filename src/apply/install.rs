@@ -34,6 +34,12 @@ use super::{first, owners, persist, show, ssh, stop, sweep, translated};
 
 mod fall_back;
 
+/// What an installation ends with whose traffic foreign rules keep from the sidecar.
+const KEPT_AWAY: &str =
+    "kuma-dp can be run now, but foreign rules keep some of the traffic from it: see the warnings";
+/// The same where a DNS server on this host is asked what it asks.
+const WITHOUT_END: &str = "kuma-dp can be run now, but DNS questions then go round between it and a server on this host: see the warnings";
+
 /// How long another run of ours is waited for, beyond the wait for the xtables lock.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -71,7 +77,7 @@ struct Install<'a> {
     undo: Undo,
     /// What of that may be other now.
     journal: Journal,
-    /// What keeps the sidecar from running.
+    /// What keeps the sidecar from working.
     instead: Option<String>,
     /// Whether `::6` is there and may be from an installation whose record could not be read.
     unsure_of_address: bool,
@@ -159,7 +165,9 @@ impl<'a> Install<'a> {
         ssh::warn(config);
         run.warn_of_guests();
         run.instead = owners::warn_of_strangers(config, &run.facts, &mut run.warnings);
-        owners::warn_of_own_resolvers(config, &run.facts, &mut run.warnings);
+        if owners::warn_of_own_resolvers(config, &run.facts, &mut run.warnings) {
+            run.instead.get_or_insert_with(|| WITHOUT_END.to_owned());
+        }
         run.apply(scene, old.as_ref())
     }
 
@@ -318,7 +326,9 @@ impl<'a> Install<'a> {
         self.warnings.say();
         // Known only when the rules are there.
         let (families, situation) = (goal.redirected(), &before.iptables);
-        first::say(&self.request.config, &self.facts, self.backend, &families, situation);
+        if first::say(&self.request.config, &self.facts, self.backend, &families, situation) {
+            self.instead.get_or_insert_with(|| KEPT_AWAY.to_owned());
+        }
         let format = self.request.format;
         let mut proof = None;
         if self.request.verify {
@@ -350,7 +360,6 @@ impl<'a> Install<'a> {
             return Err(self.back(guard, failure));
         }
         let families = goal.redirected();
-        doors::warn(&self.request.config, &self.facts, &families, self.backend);
         let unheard = doors::unheard(&self.request.config, &self.facts, &families);
         let receipt = self.receipt(goal, changed);
         // Whoever reads slowly must not keep others from their turn, least of all the way back.

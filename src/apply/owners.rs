@@ -38,9 +38,11 @@ pub fn warn_of_strangers(config: &Config, facts: &HostFacts, warnings: &mut Warn
     Some(format!("Nothing works before the sidecar's ports are UID {sidecar}'s; UID {} has them", first.uid))
 }
 
-/// Says which DNS servers on this host would be asked what they ask, without end.
-pub fn warn_of_own_resolvers(config: &Config, facts: &HostFacts, warnings: &mut Warnings) {
-    for resolver in own_resolvers(config, facts) {
+/// Says which DNS servers on this host would be asked what they ask, without end, and whether there are any.
+pub fn warn_of_own_resolvers(config: &Config, facts: &HostFacts, warnings: &mut Warnings) -> bool {
+    let found = own_resolvers(config, facts);
+    let any = !found.is_empty();
+    for resolver in found {
         let to = if resolver.others.is_empty() {
             "whatever server it asks".to_owned()
         } else {
@@ -56,6 +58,7 @@ pub fn warn_of_own_resolvers(config: &Config, facts: &HostFacts, warnings: &mut 
             Some(format!("to leave its own questions alone, install with {}", resolver.cure())),
         );
     }
+    any
 }
 
 /// DNS servers on this host whose own questions are redirected, as far as that can be found out.

@@ -25,6 +25,10 @@ pub fn keep(config: &mut Config) -> Result<(), Failure> {
         // At boot it may come later.
         tracing::info!("no SSH server is seen on this host yet, so the usual port {USUAL} is left alone");
         ports.insert(USUAL);
+    } else {
+        let word = if ports.len() == 1 { "port" } else { "ports" };
+        let listed = ports.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+        tracing::info!("left alone for SSH: TCP {word} {listed}");
     }
     leave_alone(config, &ports)
 }

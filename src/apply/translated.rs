@@ -37,7 +37,19 @@ pub fn in_ruleset(
     ruleset: &Ruleset,
 ) -> (Translated, Vec<Ahead>) {
     let ours = Ours::of(config, facts);
-    // Legacy rules of others are read by a program only where ours go among them.
+    let others = legacy_of_others(situation);
+    let mut found = Vec::new();
+    for family in Family::BOTH {
+        found.extend(ahead::translating_dns(situation, ruleset, family, &ours));
+        found.extend(ahead::translating_dns(&others, &Ruleset::default(), family, &ours));
+    }
+    let families = found.iter().map(|ahead| ahead.family).collect();
+    let in_our_chain = matches!(backend, Backend::Iptables(_));
+    (Translated { families, in_our_chain }, found)
+}
+
+/// Legacy rules of others in tables that no program was asked for: one reads them only where ours go among them.
+pub fn legacy_of_others(situation: &Situation) -> Situation {
     let legacy = look::legacy(legacy::read);
     let unread = |family: &&Family| situation.saved((Variant::Legacy, **family)).is_none();
     let others: Observation = Family::BOTH
@@ -47,15 +59,7 @@ pub fn in_ruleset(
         .filter(|(_, tables)| !tables.is_empty() && !tables.is_ours())
         .map(|(place, tables)| (place, tables.saved(false)))
         .collect();
-    let others = Situation::new(others, &std::collections::BTreeMap::new());
-    let mut found = Vec::new();
-    for family in Family::BOTH {
-        found.extend(ahead::translating_dns(situation, ruleset, family, &ours));
-        found.extend(ahead::translating_dns(&others, &Ruleset::default(), family, &ours));
-    }
-    let families = found.iter().map(|ahead| ahead.family).collect();
-    let in_our_chain = matches!(backend, Backend::Iptables(_));
-    (Translated { families, in_our_chain }, found)
+    Situation::new(others, &std::collections::BTreeMap::new())
 }
 
 /// What to say of it.

@@ -58,14 +58,35 @@ fn setting_without_flag(name: &str) -> Option<&'static Setting> {
     })
 }
 
+/// How many letters have to be put in, left out or exchanged to make one word of another.
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (nth, letter) in one.chars().enumerate() {
+        let mut corner = nth;
+        row[0] = nth + 1;
+        for (at, wanted) in other.iter().enumerate() {
+            let exchanged = corner + usize::from(letter != *wanted);
+            corner = row[at + 1];
+            row[at + 1] = exchanged.min(row[at] + 1).min(corner + 1);
+        }
+    }
+    row[other.len()]
+}
+
 /// Puts better advice into an error than the nearest word.
 pub fn improve(error: &mut Error) {
     // To pass an unknown flag as a word only leads to the next error.
     error.remove(ContextKind::Suggested);
     let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else { return };
-    let meant = COMMANDS.iter().find(|(_, words)| words.contains(&typed.to_lowercase().as_str()));
-    if let Some((command, _)) = meant {
-        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![(*command).to_owned()]));
+    let typed = typed.to_lowercase();
+    let nearest = match error.get(ContextKind::SuggestedSubcommand) {
+        Some(ContextValue::Strings(near)) => near.iter().min_by_key(|name| distance(name, &typed)).cloned(),
+        _ => None,
+    };
+    let meant = COMMANDS.iter().find(|(_, words)| words.contains(&typed.as_str()));
+    if let Some(command) = meant.map(|(command, _)| (*command).to_owned()).or(nearest) {
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![command]));
     }
 }
 
@@ -89,7 +110,10 @@ mod tests {
         }
         let mut nearest = error(&["instal"]);
         improve(&mut nearest);
-        assert!(nearest.to_string().contains("'install'"), "{nearest}");
+        let said = nearest.to_string();
+        assert!(said.contains("'install'") && !said.contains("uninstall"), "{said}");
+        assert_eq!(["install", "uninstall"].map(|name| distance(name, "instal")), [1, 3]);
+        assert_eq!(distance("verify", "verfiy"), 2);
     }
 
     #[test]

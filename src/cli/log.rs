@@ -1,6 +1,6 @@
 //! What goes to standard error: one line for each event, with a word in front that says how serious it is.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _, Write as _};
 
 use tracing::level_filters::LevelFilter;
@@ -10,6 +10,7 @@ use tracing_subscriber::fmt::{FmtContext, FormattedFields};
 use tracing_subscriber::registry::{LookupSpan, Scope};
 
 use crate::exit::{Failure, HINT};
+use crate::text::hanging;
 
 /// The variable that asks for more lines, or fewer: `off`, `error`, `warn`, `info`, `debug` or `trace`.
 pub const LEVEL_VARIABLE: &str = "TPROXY_LOG";
@@ -53,9 +54,10 @@ fn subscriber(level: LevelFilter) -> impl Subscriber + Send + Sync {
 pub fn failure(failure: &Failure) {
     let mut err = io::stderr().lock();
     // With standard error closed there is nobody left to tell.
-    let _ = writeln!(err, "{} {}", label("error", "31", colour()), failure.message);
+    let _ = writeln!(err, "{} {}", label("error", "31", colour()), paragraphs("error", &failure.message));
     if let Some(hint) = &failure.hint {
-        let _ = writeln!(err, "{} {hint}", label(HINT_LABEL.0, HINT_LABEL.1, colour()));
+        let (word, code) = HINT_LABEL;
+        let _ = writeln!(err, "{} {}", label(word, code, colour()), paragraphs(word, hint));
     }
 }
 
@@ -69,6 +71,17 @@ fn colour() -> bool {
 
 fn label(word: &str, code: &str, colour: bool) -> String {
     if colour { format!("\u{1b}[1;{code}m{word}:\u{1b}[0m") } else { format!("{word}:") }
+}
+
+/// A text behind a label. Lines that it has already are lists, but for the first.
+fn paragraphs(label: &str, text: &str) -> String {
+    let (first, more) = text.split_once('\n').map_or((text, None), |(first, more)| (first, Some(more)));
+    let mut first = hanging(first, label.len() + 2);
+    if let Some(more) = more {
+        first.push('\n');
+        first.push_str(more);
+    }
+    first
 }
 
 struct Lines {
@@ -94,16 +107,19 @@ where
             Level::DEBUG => ("debug", "2"),
             Level::TRACE => ("trace", "2"),
         };
-        write!(writer, "{} ", label(word, code, self.colour))?;
+        let mut text = String::new();
         for span in context.event_scope().into_iter().flat_map(Scope::from_root) {
             let extensions = span.extensions();
             let fields = extensions.get::<FormattedFields<N>>().filter(|fields| !fields.is_empty());
             match fields {
-                Some(fields) => write!(writer, "{} ({fields}): ", span.name())?,
-                None => write!(writer, "{}: ", span.name())?,
+                Some(fields) => write!(text, "{} ({fields}): ", span.name())?,
+                None => write!(text, "{}: ", span.name())?,
             }
         }
-        context.field_format().format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        context.field_format().format_fields(Writer::new(&mut text), event)?;
+        // Who asks for these wants them as they are.
+        let as_it_is = matches!(*event.metadata().level(), Level::DEBUG | Level::TRACE);
+        let text = if as_it_is { text } else { paragraphs(word, &text) };
+        writeln!(writer, "{} {text}", label(word, code, self.colour))
     }
 }

@@ -2,11 +2,13 @@
 
 use serde_json::json;
 
+use super::receipt::lines;
+
 /// For people. `abandoned`: the process that would have taken the installation back had ended already.
 pub fn confirmed_text(abandoned: bool) -> String {
     let doubt = "; the process that would have taken it back had ended already, so run 'tproxy status' to see whether \
                  all of it is there";
-    format!("confirmed: the installation stays{}\n", if abandoned { doubt } else { "" })
+    lines(&format!("confirmed: the installation stays{}", if abandoned { doubt } else { "" }))
 }
 
 /// For programs.

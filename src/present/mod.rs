@@ -1,5 +1,6 @@
 //! Results as text and JSON. Pure.
 
+mod both;
 mod config;
 mod confirm;
 pub mod demo;
@@ -12,11 +13,12 @@ mod unheard;
 mod verify;
 mod watch;
 
+pub use both::once;
 pub use config::{Checked, checked_json, config_json};
 pub use confirm::{confirmed_json, confirmed_text};
 pub use diff::{Beside, Part, diff_json, diff_text};
 pub use plan::plan_json;
-pub use receipt::{Action, Receipt, RuleCounts};
+pub use receipt::{Action, Receipt, RuleCounts, lines};
 pub use status::status_text;
 pub use status_json::status_json;
 use status_json::{finding, saved};

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::backend::Backend;
 use crate::plan::Family;
 use crate::status::model::{Finding, Saved};
-use crate::text::escape;
+use crate::text::{escape, hanging};
 
 /// What was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Receipt {
     pub rules: RuleCounts,
     /// Rules that stay because nobody knows whose they are.
     pub unattributed: Vec<String>,
-    /// What keeps the sidecar from running, if anything does: stands in place of "you can now run kuma-dp".
+    /// What keeps the sidecar from working, if anything does: stands in place of "you can now run kuma-dp".
     pub instead: Option<String>,
     /// What an uninstall left, or could not look at.
     pub left: Vec<Finding>,
@@ -57,6 +57,11 @@ impl RuleCounts {
     }
 }
 
+/// Each of them as lines that are not too long.
+pub fn lines(text: &str) -> String {
+    text.lines().map(|line| hanging(line, 2) + "\n").collect()
+}
+
 impl Receipt {
     /// Of a run that left nothing behind that should be said.
     pub fn new(action: Action, changed: bool, backends: Vec<Backend>, rules: RuleCounts) -> Self {
@@ -79,11 +84,12 @@ impl Receipt {
             (Action::Install, true) => {
                 let next = self.instead.as_deref();
                 let next = next.unwrap_or("You can now run kuma-dp with the transparent-proxy feature enabled");
-                format!("transparent proxy setup completed successfully: {rules}. {next}\n")
+                format!("transparent proxy setup completed successfully: {rules}\n{next}\n")
             }
             (Action::Install, false) => format!(
                 "transparent proxy setup completed successfully: all {rules} were there already, \
-                 nothing was written\n"
+                 nothing was written{}\n",
+                self.instead.as_ref().map_or(String::new(), |instead| format!("\n{instead}"))
             ),
             (Action::Uninstall, true) if rules.is_empty() => {
                 "transparent proxy cleanup completed successfully: no rules were left\n".to_owned()
@@ -96,13 +102,12 @@ impl Receipt {
                     .to_owned()
             }
         };
-        let Some(exceptions) = self.exceptions() else { return text };
+        let Some(exceptions) = self.exceptions() else { return lines(&text) };
         let text = text.replacen("completed successfully", &format!("completed, but for {exceptions}"), 1);
-        self.left.iter().fold(text, |mut text, left| {
+        self.left.iter().fold(lines(&text), |mut text, left| {
+            let fix = left.fix.as_ref().map_or(String::new(), |fix| format!("; {fix}"));
             // Writing to a String cannot fail.
-            let _ = write!(text, "  {}", escape(&left.what));
-            let _ = left.fix.iter().try_for_each(|fix| write!(text, "; {fix}"));
-            text.push('\n');
+            let _ = writeln!(text, "  {}", hanging(&format!("{}{fix}", escape(&left.what)), 4));
             text
         })
     }
@@ -119,7 +124,17 @@ impl Receipt {
             1 => Some("what is listed below".to_owned()),
             more => Some(format!("{more} things listed below")),
         };
-        let all: Vec<_> = rules.into_iter().chain(left).collect();
+        let files: Vec<_> =
+            self.saved.iter().filter(|saved| saved.lines.is_ok()).map(|saved| escape(&saved.file)).collect();
+        let saved = match files.as_slice() {
+            [] => None,
+            [one] => Some(format!("the rules saved in {one}, which come back when that file is loaded")),
+            [one, more @ ..] => Some(format!(
+                "the rules saved in {one} and {} more, which come back when those are loaded",
+                if more.len() == 1 { "1 file".to_owned() } else { format!("{} files", more.len()) }
+            )),
+        };
+        let all: Vec<_> = rules.into_iter().chain(left).chain(saved).collect();
         (!all.is_empty()).then(|| all.join(" and "))
     }
 

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
+use super::both::{both, once};
 use crate::plan::Family;
 use crate::status::model::{
     Ahead, Compared, Difference, Finding, Installer, Listening, Program, Report, Resolvers, Verdict, Who,
 };
-use crate::status::words::{time, wrapped};
-use crate::text::escape;
+use crate::status::words::time;
+use crate::text::{escape, wrapped};
 
 /// Columns that a terminal is sure to have.
 const WIDTH: usize = 80;
@@ -36,17 +37,14 @@ pub fn status_text(report: &Report) -> String {
     }
     if !report.ahead.is_empty() {
         section(&mut text, "Rules that take traffic before ours see it");
+        let mut told = Vec::new();
         for ahead in &report.ahead {
-            ahead_lines(&mut text, ahead);
+            ahead_lines(&mut text, report, ahead, &mut told);
         }
     }
-    if !report.meets.is_empty() {
-        section(&mut text, "Rules that meet the sidecar in place of others");
-        for met in &report.meets {
-            paragraph(&mut text, "  ", "    ", &escape(&met.what));
-            fix(&mut text, &met.fix);
-        }
-    }
+    let meets = report.meets.iter().map(|met| Finding::new(&met.what, &met.fix));
+    let title = "Rules that meet the sidecar in place of others";
+    findings(&mut text, title, &meets.collect::<Vec<_>>());
     findings(&mut text, "Problems", &report.problems);
     findings(&mut text, "Notes", &report.notes);
     if report.verdict == Verdict::NotInstalled && report.notes.is_empty() {
@@ -118,6 +116,10 @@ fn ports(text: &mut String, report: &Report) {
         ("inbound", report.ports.inbound, hits.inbound),
         ("dns", report.ports.dns, hits.dns),
     ];
+    if rows.iter().all(|(_, port, _)| port.is_none()) {
+        text.push('\n');
+        return line(text, "  ", "no rule redirects anything");
+    }
     let mut families: Vec<Family> = report.listeners.iter().map(|listening| listening.family).collect();
     families.sort_unstable();
     families.dedup();
@@ -260,18 +262,19 @@ fn place_of(difference: &Difference) -> String {
     }
 }
 
-fn ahead_lines(text: &mut String, ahead: &Ahead) {
-    let Ahead { whose, family, place, rule, traffic, all, unsure, packets, fix: next, .. } = ahead;
+/// What takes the same of both families is told with the first; `told`: whose turn is over.
+fn ahead_lines<'a>(text: &mut String, report: &'a Report, ahead: &'a Ahead, told: &mut Vec<&'a Ahead>) {
+    if told.iter().any(|of| std::ptr::eq(*of, ahead)) {
+        return;
+    }
+    let Ahead { place, rule, packets, fix: next, .. } = ahead;
+    let alike = |of: &&Ahead| Ahead { family: ahead.family, ..(*of).clone() } == *ahead;
+    let other = report.ahead.iter().filter(|of| of.family != ahead.family).find(alike);
+    told.extend(other);
     let met = packets.map_or(String::new(), |packets| format!(", {packets} packets so far"));
-    let part = if *all { "all" } else { "some" };
-    let traffic = match *traffic {
-        "outbound" => "outgoing TCP",
-        "inbound" => "incoming TCP",
-        _ => "DNS questions",
-    };
-    let takes = if *unsure { "may take" } else { "takes" };
-    let what = format!("{} {takes} {part} {family} {traffic}{met}", escape(whose));
-    paragraph(text, "  ", "    ", &what);
+    let taking = ahead.taking();
+    let taking = other.and_then(|other| both(&taking, &other.taking())).unwrap_or(taking);
+    paragraph(text, "  ", "    ", &format!("{taking}{met}"));
     paragraph(text, "    ", "      ", &format!("{}: {}", escape(place), escape(rule)));
     fix(text, next);
 }
@@ -281,7 +284,7 @@ fn findings(text: &mut String, title: &str, findings: &[Finding]) {
         return;
     }
     section(text, title);
-    for finding in findings {
+    for finding in once(findings.iter().cloned()) {
         paragraph(text, "  ", "    ", &escape(&finding.what));
         if let Some(next) = &finding.fix {
             fix(text, next);

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::receipt::lines;
 use crate::plan::Family;
 use crate::status::model::{Listening, Who};
 
@@ -18,7 +19,7 @@ pub fn sentence(unheard: &[Listening]) -> Option<String> {
     let parts: Vec<String> = named.iter().map(|port| part(unheard, *port)).collect();
     let (last, first) = parts.split_last()?;
     let listed = if first.is_empty() { last.clone() } else { format!("{} and {last}", first.join(", ")) };
-    Some(format!("Until the sidecar listens, what is redirected fails: {listed}\n"))
+    Some(lines(&format!("Until the sidecar listens, what is redirected fails: {listed}")))
 }
 
 fn part(unheard: &[Listening], (name, port): (&str, u16)) -> String {
@@ -75,14 +76,17 @@ mod tests {
     fn dead_directions_are_named_with_what_is_peculiar_to_them() {
         let nobody = |name, port| Family::BOTH.map(|family| at(name, port, family, Who::Nobody)).to_vec();
         let all = [nobody("outbound", 15001), nobody("inbound", 15006), nobody("dns", 15053)].concat();
+        // Wherever lines end.
+        let sentence =
+            |of: &[Listening]| sentence(of).map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
         let said = "Until the sidecar listens, what is redirected fails: outgoing TCP (port 15001), incoming TCP (port \
-                    15006) and DNS questions (port 15053)\n";
+                    15006) and DNS questions (port 15053)";
         assert_eq!(sentence(&all).as_deref(), Some(said));
         let one = [at("inbound", 15006, Family::V6, Who::Nobody)];
-        assert!(sentence(&one).unwrap().ends_with("fails: incoming TCP over IPv6 (port 15006)\n"));
+        assert!(sentence(&one).unwrap().ends_with("fails: incoming TCP over IPv6 (port 15006)"));
         let one = [at("inbound", 15006, Family::V4, Who::Elsewhere("127.0.0.1".parse().unwrap()))];
         let said =
-            "incoming TCP over IPv4 (port 15006, listened on at 127.0.0.1 alone, where it does not come)\n";
+            "incoming TCP over IPv4 (port 15006, listened on at 127.0.0.1 alone, where it does not come)";
         assert!(sentence(&one).unwrap().ends_with(said));
         assert_eq!(sentence(&[]), None);
         assert_eq!(list(&one)[0]["elsewhere"], "127.0.0.1");

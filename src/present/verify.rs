@@ -5,11 +5,10 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::text::escape;
+use super::both::once;
+use crate::status::model::Finding;
+use crate::text::{WIDTH, escape, hanging};
 use crate::verify::check::{Outcome, Report, Status};
-
-/// The longest line, in characters.
-const WIDTH: usize = 100;
 
 /// For people: a line for each check, what is wrong at length, and a sum.
 pub fn verify_text(report: &Report) -> String {
@@ -26,9 +25,9 @@ pub fn verify_text(report: &Report) -> String {
         text.push_str(&cut(&line));
         text.push('\n');
     }
-    for (outcome, more) in alike(report) {
+    for block in blocks(alike(report)) {
         text.push('\n');
-        text.push_str(&at_length(outcome, more));
+        text.push_str(&at_length(&block));
     }
     let tested = match report.method {
         crate::verify::Method::Listeners => "tproxy listened on the sidecar's ports",
@@ -66,53 +65,64 @@ fn alike(report: &Report) -> Vec<(&Outcome, usize)> {
     kinds
 }
 
-fn at_length(outcome: &Outcome, more: usize) -> String {
-    let check = &outcome.check;
-    let status = match outcome.status {
+/// Kinds of one cause; without a cause, of which the same is told.
+fn blocks(kinds: Vec<(&Outcome, usize)>) -> Vec<Vec<(&Outcome, usize)>> {
+    let about = |outcome: &Outcome| {
+        let Outcome { status, happened, cause, next, .. } = outcome;
+        let told = cause.is_none().then(|| (happened.clone(), next.clone()));
+        (status.name(), cause.clone(), told)
+    };
+    let mut blocks: Vec<Vec<(&Outcome, usize)>> = Vec::new();
+    let mut known = BTreeMap::new();
+    for kind in kinds {
+        let at = *known.entry(about(kind.0)).or_insert(blocks.len());
+        match blocks.get_mut(at) {
+            Some(block) => block.push(kind),
+            None => blocks.push(vec![kind]),
+        }
+    }
+    blocks
+}
+
+fn at_length(block: &[(&Outcome, usize)]) -> String {
+    /// So many different ones are told of all that happened.
+    const SHOWN: usize = 3;
+    let Some((first, _)) = block.first() else { return String::new() };
+    let status = match first.status {
         Status::Fail => "FAILED",
         _ => "not tested",
     };
-    let more = if more > 0 { format!(", and {more} more like it") } else { String::new() };
-    let mut text = wrapped(status, &format!("{} {}: {}{more}", check.family, check.id.name(), check.target));
-    if outcome.status == Status::NotTested {
-        text.push_str(&wrapped("  why", &outcome.happened));
-        if let Some(next) = &outcome.next {
-            text.push_str(&wrapped("  next", next));
-        }
-        return text;
+    let mut text = String::new();
+    for (nth, (Outcome { check, .. }, more)) in block.iter().enumerate() {
+        let more = if *more > 0 { format!(", and {more} more like it") } else { String::new() };
+        let name = if nth == 0 { status } else { "" };
+        text.push_str(&wrapped(
+            name,
+            &format!("{} {}: {}{more}", check.family, check.id.name(), check.target),
+        ));
     }
-    text.push_str(&wrapped("  expected", &check.expected));
-    text.push_str(&wrapped("  happened", &outcome.happened));
-    for (name, words) in [("  cause", &outcome.cause), ("  next", &outcome.next)] {
-        if let Some(words) = words {
-            text.push_str(&wrapped(name, words));
+    let mut told = |name: &str, part: &dyn Fn(&Outcome) -> Option<String>| {
+        let all = block.iter().filter_map(|(outcome, _)| part(outcome));
+        let all = once(all.map(Finding::note));
+        for (nth, words) in all.iter().take(SHOWN).enumerate() {
+            text.push_str(&wrapped(if nth == 0 { name } else { "" }, &words.what));
         }
+    };
+    if first.status == Status::NotTested {
+        told("  why", &|outcome| Some(outcome.happened.clone()));
+    } else {
+        told("  expected", &|outcome| Some(outcome.check.expected.clone()));
+        told("  happened", &|outcome| Some(outcome.happened.clone()));
+        told("  cause", &|outcome| outcome.cause.clone());
     }
+    told("  next", &|outcome| outcome.next.clone());
     text
 }
 
-/// A name and a text beside it, in lines of at most [`WIDTH`].
+/// A name and a text beside it.
 fn wrapped(name: &str, words: &str) -> String {
     const INDENT: usize = 12;
-    let mut text = String::new();
-    let mut line = format!("{name:<INDENT$}");
-    let mut fresh = true;
-    for word in escape(words).split(' ') {
-        if !fresh && line.chars().count() + 1 + word.chars().count() > WIDTH {
-            text.push_str(line.trim_end());
-            text.push('\n');
-            line = " ".repeat(INDENT);
-            fresh = true;
-        }
-        if !fresh {
-            line.push(' ');
-        }
-        line.push_str(word);
-        fresh = false;
-    }
-    text.push_str(line.trim_end());
-    text.push('\n');
-    text
+    format!("{name:<INDENT$}{}\n", hanging(&escape(words), INDENT))
 }
 
 fn cut(line: &str) -> String {

@@ -19,7 +19,7 @@ use crate::backend::iptables::infer;
 use crate::backend::iptables::observe::Observation;
 use crate::backend::iptables::situation::{Place, Recorded, Situation};
 use crate::backend::iptables::tools::{self, Tools, Variant};
-use crate::backend::iptables::typed::{Purpose, TypedRule};
+use crate::backend::iptables::typed::TypedRule;
 use crate::backend::iptables::wanted::Wanted;
 use crate::backend::nftables::foreign::is_installation;
 use crate::config::values::{BackendChoice, IpFamilyMode};
@@ -32,10 +32,10 @@ use crate::sys::netlink::ruleset;
 
 use super::ahead::Ours;
 use super::meets::{self, look::Installed};
-use super::model::{Compared, Finding, Hits, Installer, Ports, Program, Report, Resolvers, Saved};
+use super::model::{Compared, Finding, Hits, Installer, Program, Report, Resolvers, Saved};
 use super::{ahead, compare, source, trial, words};
 pub(crate) use native::table as native_table;
-use parts::{families, listeners, live, sidecar};
+use parts::{families, listeners, live, ports, sidecar};
 use reading::Unread;
 
 /// What is there, and what it should be.
@@ -196,14 +196,13 @@ impl Look {
         self.say_if_passthrough_is_gone(&planned)?;
         self.say_who_are_guests(&planned);
         let chains = foreign::chains(&mut self.notes);
-        self.say_what_is_closed(&facts, &planned, ahead::IPTABLES, &chains);
         report.resolvers = current.map(|current| {
             let file = self.config.redirect.dns.resolv_config_path.display().to_string();
             let captured = rules.iter().flat_map(|(_, rules)| infer::captured_resolvers(rules)).collect();
             Resolvers::compare(file, current, captured, &planned)
         });
         report.sidecar = Some(sidecar(facts.sidecar_uid));
-        report.ports = self.ports(&rules);
+        report.ports = ports(&rules);
         report.listeners = listeners(report.ports, &live(&rules, &situation), facts.sidecar_uid);
         report.ahead = ahead::of_ours(&situation, variant, &native, &Ours::of(&self.config, &facts));
         self.say_what_is_elsewhere(&native, &report.ahead, |_| Some(ahead::IPTABLES));
@@ -211,6 +210,8 @@ impl Look {
         self.say_who_may_come_first(backend, &planned, &native, &situation, &ours);
         let installed = Installed::new(&self.config, &facts, &planned, backend);
         report.meets = meets::look::judge(&installed, &chains);
+        let here = (&facts, planned.as_slice());
+        report.shut = self.say_what_is_closed(here, ahead::IPTABLES, &chains, &mut report.meets);
         self.say_who_bypasses(facts.sidecar_uid, report.ports);
         self.say_more(&situation, variant);
         self.say_what_is_unread(&unreadable, Some(variant));
@@ -302,21 +303,6 @@ impl Look {
             ((variant, plan.family), wanted)
         });
         families.collect()
-    }
-
-    fn ports(&self, rules: &[(Family, Vec<TypedRule>)]) -> Ports {
-        let redirect = &self.config.redirect;
-        let installed = |purpose, wanted: u16| {
-            let found = rules.iter().flat_map(|(_, rules)| rules);
-            let mut found = found.filter(|rule| rule.purpose() == Some(purpose));
-            Some(found.find_map(TypedRule::redirect_port).unwrap_or(wanted))
-        };
-        let (out, inbound, dns) = (&redirect.outbound, &redirect.inbound, &redirect.dns);
-        Ports {
-            outbound: out.enabled.then(|| installed(Purpose::Outbound, out.port.get())).flatten(),
-            inbound: inbound.enabled.then(|| installed(Purpose::Inbound, inbound.port.get())).flatten(),
-            dns: dns.enabled.then(|| installed(Purpose::Dns, dns.port.get())).flatten(),
-        }
     }
 
     fn say_more(&mut self, situation: &Situation, variant: Variant) {

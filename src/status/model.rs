@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 
+use super::ahead::NOBODY_KNOWN;
+use super::doors::words::Shut;
 use super::meets::Met;
 use crate::plan::{Family, is_link_local};
+use crate::text::escape;
 
 /// The whole answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub struct Report {
     pub ahead: Vec<Ahead>,
     /// What rules about users and addresses do to the sidecar, which they meet in place of others.
     pub meets: Vec<Met>,
+    /// Redirected traffic that foreign rules drop as it comes in; in words, among the problems.
+    pub shut: Vec<Shut>,
     /// How an installation stands that has to be confirmed.
     pub on_trial: Option<OnTrial>,
     /// What else is wrong; each makes the verdict [`Verdict::Differs`].
@@ -317,6 +322,28 @@ pub struct Ahead {
     pub fix: String,
 }
 
+impl Ahead {
+    /// Who takes what, for people.
+    pub fn taking(&self) -> String {
+        let Self { whose, family, traffic, all, unsure, .. } = self;
+        let whose = if whose == NOBODY_KNOWN { "a foreign rule" } else { whose };
+        let takes = if *unsure { "may take" } else { "takes" };
+        let part = if *all { "all" } else { "some" };
+        let traffic = match *traffic {
+            "outbound" => "outgoing TCP",
+            "inbound" => "incoming TCP",
+            _ => "DNS questions",
+        };
+        format!("{} {takes} {part} {family} {traffic}", escape(whose))
+    }
+
+    /// The same with its rule, for where no title says what it is about.
+    pub fn finding(&self) -> Finding {
+        let (rule, place) = (escape(&self.rule), escape(&self.place));
+        Finding::new(format!("{} before the redirection: '{rule}' in {place}", self.taking()), &self.fix)
+    }
+}
+
 /// Something worth a sentence, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -387,6 +414,7 @@ impl Report {
             differences: Vec::new(),
             ahead: Vec::new(),
             meets: Vec::new(),
+            shut: Vec::new(),
             on_trial: None,
             problems: Vec::new(),
             notes: Vec::new(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::check::{Id, Method, Outcome, Status};
-use super::judge::{Bench, LOST, Next};
+use super::judge::{Bench, FIREWALL, LOST, Next};
 use crate::plan::Family;
 
 /// What the rules of a family look like, where somebody looked.
@@ -21,6 +21,13 @@ pub enum Rules {
     Displaced(Vec<String>),
     /// None of them is about these DNS servers of the host.
     Outdated(Vec<String>),
+    /// All are there as wanted, and a foreign one drops what they redirect as it comes in.
+    Shut {
+        /// The foreign rule, and its chain.
+        rule: String,
+        /// The line that lets it in.
+        line: String,
+    },
     /// As wanted.
     AsWanted,
 }
@@ -78,6 +85,9 @@ impl Bench<'_> {
                 );
                 (cause, Next::Install)
             }
+            Rules::Shut { rule, line } if outcome.cause.as_deref() == Some(FIREWALL) => {
+                (format!("the foreign rule {rule} drops what is redirected"), Next::Run(line.clone()))
+            }
             Rules::AsWanted if outcome.happened == LOST && self.method == Method::Counters => {
                 let cause = "all rules are there as wanted, so the DNS server answers from another address than it \
                              was asked at; one that listens on every address has to take care of that";
@@ -88,7 +98,7 @@ impl Bench<'_> {
                 let cause = "all rules are there as wanted, so something else takes the packets before them";
                 (cause.to_owned(), Next::Status)
             }
-            Rules::AsWanted => return,
+            Rules::Shut { .. } | Rules::AsWanted => return,
         };
         outcome.next = Some(self.command(next, outcome.check.family));
         outcome.cause = Some(cause);

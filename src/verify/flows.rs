@@ -90,9 +90,9 @@ pub enum Promise {
 }
 
 impl Step {
-    /// The packet, where it comes to this host, whatever it comes by.
-    pub const fn coming_in(&self) -> Option<&Packet> {
-        if matches!(self.hook, Hook::Input) { Some(&self.packet) } else { None }
+    /// The packet, where it comes to this host, whatever it comes by, and whether it is an answer.
+    pub const fn coming_in(&self) -> Option<(&Packet, bool)> {
+        if matches!(self.hook, Hook::Input) { Some((&self.packet, self.answer)) } else { None }
     }
 }
 

@@ -252,7 +252,13 @@ mod tests {
     use crate::verify::check::Report;
 
     fn met(dead: bool) -> meets::Met {
-        meets::Met { family: Family::V4, what: "it is dropped".into(), fix: "let it pass".into(), dead }
+        meets::Met {
+            family: Family::V4,
+            what: "it is dropped".into(),
+            fix: "let it pass".into(),
+            dead,
+            clients: None,
+        }
     }
 
     #[test]

@@ -10,8 +10,9 @@ use crate::backend::Backend;
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::plan::Family;
+use crate::status::doors::What;
 use crate::status::look::compared_with;
-use crate::status::model::{Ahead, Difference, DifferenceKind, Report, Verdict};
+use crate::status::model::{Difference, DifferenceKind, Report, Verdict};
 
 /// What is there, compared with what is wanted.
 #[derive(Debug)]
@@ -57,11 +58,8 @@ impl Look {
             None => finding.what.clone(),
         });
         let ahead = report.ahead.iter().take(SHOWN).map(|ahead| {
-            let Ahead { whose, family, place, rule, traffic, all, unsure, fix, .. } = ahead;
-            let takes = if *unsure { "may take" } else { "takes" };
-            let part = if *all { "" } else { "part of " };
-            let rule = escaped(rule);
-            format!("{whose} {takes} {part}the {traffic} {family} traffic before the redirection, by '{rule}' in {place}; {fix}")
+            let found = ahead.finding();
+            format!("{}; {}", found.what, found.fix.unwrap_or_default())
         });
         let more = report.ahead.len().saturating_sub(SHOWN);
         let more = (more > 0).then(|| {
@@ -101,7 +99,21 @@ impl Look {
             .or_else(|| of_kind(DifferenceKind::Foreign).map(Rules::Foreign))
             .or_else(|| of_kind(DifferenceKind::Extra).map(Rules::Extra))
             .or_else(|| misplaced.then_some(Rules::Displaced(ahead)))
+            .or_else(|| self.shut(id, family))
             .unwrap_or(Rules::AsWanted)
+    }
+
+    /// The foreign rule that drops what checks are about as it comes in, and the line that lets it in.
+    fn shut(&self, id: Id, family: Family) -> Option<Rules> {
+        let what = match id {
+            Id::Inbound => What::Inbound,
+            Id::Outbound => What::Outbound,
+            Id::Dns => What::Dns,
+            _ => return None,
+        };
+        let found = self.0.shut.iter().find(|shut| shut.what == what && shut.families.contains(&family))?;
+        let (rule, place) = &found.by;
+        Some(Rules::Shut { rule: format!("'{rule}' in {place}"), line: found.line.clone() })
     }
 
     /// The DNS servers that a check about DNS is about and no rule is.

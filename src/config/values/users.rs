@@ -69,6 +69,9 @@ impl FromStr for UidExclusion {
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         let mut columns = text.split(':').map(str::trim).collect::<Vec<_>>();
+        if let [protocol @ ("tcp" | "udp"), ports] = columns.as_slice() {
+            return invalid(format!("the UID is missing, as in {protocol}:{ports}:1000"));
+        }
         let uids = columns.pop().unwrap_or_default();
         let ports = columns.pop().unwrap_or("*");
         let protocols = columns.pop().unwrap_or("*");

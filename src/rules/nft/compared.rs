@@ -11,6 +11,8 @@ use crate::plan::Family;
 pub struct Loaded {
     /// Of what it is.
     pub what: What,
+    /// The same as nft calls it; of a port, without its protocol.
+    pub term: &'static str,
     /// How many bytes of it.
     pub width: usize,
     /// Bytes of it that were not loaded, because they do not count.

@@ -5,9 +5,10 @@
 
 mod compared;
 mod expressions;
+mod quote;
 mod sets;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -17,12 +18,19 @@ use crate::attribute::{find, find_text, find_u32};
 use crate::backend::nftables::model::TABLE;
 use crate::plan::{Family, OwnChain};
 
+/// iptables' own tables and chains.
+const TABLES: [&str; 5] = ["raw", "mangle", "nat", "filter", "security"];
+const BUILTIN: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+
 const INET: u8 = 1;
 const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 
 /// A message of the kernel's: the family of its table, and its attributes.
 pub type Told<'a> = (u8, &'a [u8]);
+
+/// So many rules are put into words; of more, only what was understood is told.
+const QUOTED: usize = 20_000;
 
 /// All chains, from what the kernel lists: chains, rules, and each set's elements by the family, table and name of the
 /// set.
@@ -33,6 +41,16 @@ pub fn chains(listed: &[Told<'_>], rules: &[Told<'_>], elements: &[Told<'_>]) ->
         let (Some(table), Some(chain)) = (find_text(body, 1), find_text(body, 2)) else { continue };
         by_chain.entry((*family, table, chain)).or_default().push(body);
     }
+    let quoted = rules.len() <= QUOTED;
+    // Tables of which iptables' own chains are: its programs read all chains of those.
+    let compat: HashSet<(u8, String)> = listed
+        .iter()
+        .filter(|(family, body)| {
+            *family != INET && find_text(body, 3).is_some_and(|name| BUILTIN.contains(&name.as_str()))
+        })
+        .filter_map(|(family, body)| Some((*family, find_text(body, 1)?)))
+        .filter(|(_, table)| TABLES.contains(&table.as_str()))
+        .collect();
     let chain = |(family, body): &Told<'_>| {
         let families = match *family {
             INET => Family::BOTH.to_vec(),
@@ -49,7 +67,9 @@ pub fn chains(listed: &[Told<'_>], rules: &[Told<'_>], elements: &[Told<'_>]) ->
         let rules = by_chain.get(&(*family, table.clone(), name.clone())).into_iter().flatten().enumerate();
         let mut read = Vec::new();
         for (number, body) in rules {
-            read.extend(expressions::rule(*family, &table, &sets, body, number + 1));
+            let compat = compat.contains(&(*family, table.clone()));
+            let place = expressions::Place { family: *family, table: &table, compat };
+            read.extend(expressions::rule(place, &sets, body, number + 1, quoted));
         }
         let shown = match *family {
             INET => format!("inet {table}"),

@@ -22,7 +22,7 @@ use super::model::Ahead;
 pub use exempt::exempted;
 use native::Stand;
 pub use native::{IPTABLES, elsewhere, may_be_ahead};
-pub use tie::{Place, chains_at, install_findings, status_notes};
+pub use tie::{Found, Place, chains_at, install_findings, status_notes};
 
 /// The traffic that is ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -200,6 +200,9 @@ enum Part {
     All,
 }
 
+/// Whose a rule is that nobody here knows.
+pub const NOBODY_KNOWN: &str = "somebody else";
+
 /// Whose chains begin so.
 const NAMES: [(&str, &str); 15] = [
     ("KUMA_MESH_", "an installation through iptables"),
@@ -224,5 +227,5 @@ fn whose<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let mut names = names.into_iter();
     let known = names
         .find_map(|name| NAMES.iter().find(|(start, _)| name.starts_with(start)).map(|(_, whose)| *whose));
-    known.unwrap_or("somebody else").to_owned()
+    known.unwrap_or(NOBODY_KNOWN).to_owned()
 }

@@ -77,6 +77,12 @@ pub fn ahead(ruleset: &Ruleset, family: Family, traffic: Traffic, ours: &Ours, s
     all.filter(|(_, turn)| *turn != Some(Turn::After)).map(|(ahead, _)| ahead).collect()
 }
 
+/// Those of them that surely come first: of an earlier priority, or where connections are not tracked yet.
+pub fn earlier(ruleset: &Ruleset, family: Family, traffic: Traffic, ours: &Ours, stand: Stand) -> Vec<Ahead> {
+    let all = taking(ruleset, family, traffic, ours, stand).into_iter();
+    all.filter(|(_, turn)| turn.is_none()).map(|(ahead, _)| ahead).collect()
+}
+
 /// Chains with the priority of ours that would take of this traffic if they came first, and whether they do.
 pub fn ties(
     ruleset: &Ruleset,

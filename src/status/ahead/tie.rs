@@ -48,55 +48,99 @@ impl Place<'_> {
         }
     }
 
-    fn ties(&self, ruleset: &Ruleset, ours: &Ours) -> Vec<(Ahead, Turn)> {
-        let mut found = Vec::new();
-        for &family in self.families {
-            for traffic in Traffic::ALL.into_iter().filter(|traffic| traffic.is_ours(ours)) {
-                let priority = self.priority(traffic);
-                let stand = match self.backend {
-                    Backend::Iptables(variant) => {
-                        Stand { compat: variant == Variant::Legacy, ..Stand::iptables(variant) }
-                    }
-                    Backend::Nftables => Stand::own_table(priority),
-                };
-                found.extend(native::ties(ruleset, family, traffic, ours, stand));
+    fn stand(&self, traffic: Traffic) -> Stand {
+        match self.backend {
+            Backend::Iptables(variant) => {
+                Stand { compat: variant == Variant::Legacy, ..Stand::iptables(variant) }
             }
+            Backend::Nftables => Stand::own_table(self.priority(traffic)),
         }
-        found
+    }
+
+    /// What is redirected.
+    fn redirected(&self, ours: &Ours) -> impl Iterator<Item = (Family, Traffic)> {
+        let traffics = Traffic::ALL.into_iter().filter(|traffic| traffic.is_ours(ours)).collect::<Vec<_>>();
+        self.families
+            .iter()
+            .flat_map(move |family| traffics.clone().into_iter().map(|traffic| (*family, traffic)))
+    }
+
+    fn ties(&self, ruleset: &Ruleset, ours: &Ours) -> Vec<(Ahead, Turn)> {
+        let of = |(family, traffic)| native::ties(ruleset, family, traffic, ours, self.stand(traffic));
+        self.redirected(ours).flat_map(of).collect()
+    }
+
+    /// Who comes first whatever happens.
+    fn certain(&self, ruleset: &Ruleset, before: [&Situation; 2], ours: &Ours) -> Vec<Ahead> {
+        let of = |(family, traffic): (Family, Traffic)| {
+            let mut found = Vec::new();
+            for before in before {
+                found.extend(rules::untracked(before, family, traffic, ours));
+                found.extend(match self.backend {
+                    Backend::Nftables if self.priority(traffic) < IPTABLES => Vec::new(),
+                    Backend::Nftables => rules::legacy(before, family, traffic, ours),
+                    Backend::Iptables(variant) => {
+                        rules::other_variant(before, (variant, family), traffic, ours)
+                    }
+                });
+            }
+            // What a program told is not told again as the kernel has it.
+            let stand = self.stand(traffic);
+            let untold = |of: &Situation| of.saved((Variant::Nft, family)).is_none();
+            let compat = stand.own_table || before.iter().all(|of| untold(of));
+            found.extend(native::earlier(ruleset, family, traffic, ours, Stand { compat, ..stand }));
+            found
+        };
+        self.redirected(ours).flat_map(of).collect()
     }
 }
 
-/// The chains of others that have a place of ours.
+/// The chains of others that have a place of ours, or an earlier one.
 pub fn chains_at<'a>(place: &'a Place<'a>) -> impl Fn(&HookedChain) -> bool + 'a {
     let priorities = Traffic::ALL.map(|traffic| (traffic.hook(), place.priority(traffic)));
     move |chain| {
         let hook = if chain.hook == 0 { "prerouting" } else { "output" };
-        chain.kind == ChainType::Nat
-            && native::may_be_ahead(chain)
-            && priorities.contains(&(hook, chain.priority))
+        let is_before = |(at, ours): &(&str, i32)| *at == hook && chain.priority <= *ours;
+        native::may_be_ahead(chain)
+            && (chain.kind == ChainType::Untracked || priorities.iter().any(is_before))
     }
 }
 
+/// What an installation says of others.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Sentences.
+    pub said: Vec<Finding>,
+    /// Whether any of them comes first for sure.
+    pub first: bool,
+}
+
 /// What an installation says: who comes first now, and who may after a restart. `before`: rules of iptables as they were
-/// before it.
+/// before it; `legacy`: those that no program was asked for.
 pub fn install_findings(
     place: &Place<'_>,
     ruleset: &Ruleset,
     before: &Situation,
+    legacy: &Situation,
     ours: &Ours,
-) -> Vec<Finding> {
-    let mut found: Vec<Finding> = place.ties(ruleset, ours).into_iter().map(tied).collect();
+) -> Found {
+    let certain = place.certain(ruleset, [before, legacy], ours);
+    let mut first = certain.iter().any(|ahead| !ahead.unsure);
+    let mut said: Vec<Finding> = certain.iter().map(Ahead::finding).collect();
+    for tie in place.ties(ruleset, ours) {
+        first |= tie.1 == Turn::Before;
+        said.push(tied(tie));
+    }
     if let Backend::Iptables(variant) = place.backend {
-        for &family in place.families {
-            for traffic in Traffic::ALL.into_iter().filter(|traffic| traffic.is_ours(ours)) {
-                let first = place.comes_first(traffic);
-                for ahead in rules::in_the_chain(before, (variant, family), traffic, ours) {
-                    found.push(if first { put_again(&ahead) } else { stands_before(&ahead, traffic) });
-                }
+        for (family, traffic) in place.redirected(ours) {
+            let comes_first = place.comes_first(traffic);
+            for ahead in rules::in_the_chain(before, (variant, family), traffic, ours) {
+                first |= !comes_first;
+                said.push(if comes_first { put_again(&ahead) } else { stands_before(&ahead, traffic) });
             }
         }
     }
-    found
+    Found { said, first }
 }
 
 /// What is to be said of an installation although it comes first.
@@ -109,11 +153,9 @@ pub fn status_notes(
     let ties = place.ties(ruleset, ours).into_iter().filter(|(_, turn)| *turn == Turn::After);
     let mut found: Vec<Finding> = ties.map(tied).collect();
     if let Backend::Iptables(variant) = place.backend {
-        for &family in place.families {
-            for traffic in Traffic::ALL.into_iter().filter(|traffic| traffic.is_ours(ours)) {
-                let behind = rules::behind(situation, (variant, family), traffic, ours);
-                found.extend(behind.iter().map(put_again));
-            }
+        for (family, traffic) in place.redirected(ours) {
+            let behind = rules::behind(situation, (variant, family), traffic, ours);
+            found.extend(behind.iter().map(put_again));
         }
     }
     found
@@ -156,10 +198,8 @@ fn stands_before(ahead: &Ahead, traffic: Traffic) -> Finding {
         Traffic::Inbound => "--redirect-inbound-insert-instead-of-append",
         Traffic::Outbound | Traffic::Dns => "--redirect-outbound-insert-instead-of-append",
     };
-    Finding::new(
-        format!("{}, comes before the redirection", what(ahead)),
-        format!("install with {flag} to come first, or exclude that traffic"),
-    )
+    let fix = format!("install with {flag} to come first, or exclude that traffic");
+    Finding { fix: Some(fix), ..ahead.finding() }
 }
 
 fn put_again(ahead: &Ahead) -> Finding {

@@ -1,18 +1,18 @@
 //! Reads what has to be known: the chains that a hook calls, and who listens at which addresses.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use nix::net::if_::if_nametoindex;
 
 use crate::config::Config;
-use crate::host::{HostFacts, chains};
+use crate::host::HostFacts;
 use crate::plan::Family;
-use crate::rules::model::{Chain, Hook};
+use crate::rules::model::Chain;
 use crate::verify::routes;
 
 use super::super::look::parts::sockets;
+use super::super::meets::Met;
 use super::words::{Findings, Plain, findings};
 use super::{Asked, judge, may_matter};
 
@@ -50,25 +50,17 @@ impl<'a> Installed<'a> {
     }
 }
 
-/// What rules of others at the hook `input` do to it. No more of them is read than that takes.
-///
-/// # Errors
-/// The kernel's, which does not list its rules.
-pub fn look(installed: &Installed<'_>) -> io::Result<Findings> {
-    let chains = chains::at(&[Hook::Input])?;
-    if !may_matter(&chains) || judge(&asked(installed), &chains).is_empty() {
-        return Ok(Findings::default());
-    }
-    // Who decides before ours has a say only where there is something to say.
-    Ok(evaluate(installed, &chains::at(&[Hook::Input, Hook::Prerouting])?))
-}
-
-/// The same of all foreign chains, which were read already.
-pub fn evaluate(installed: &Installed<'_>, chains: &[Chain]) -> Findings {
+/// What foreign chains at the hook `input` do to it. What rules about clients do (`meets`) is told with those, and leaves
+/// `meets` where a line that is told here cures it.
+pub fn evaluate(installed: &Installed<'_>, chains: &[Chain], meets: &mut Vec<Met>) -> Findings {
     if !may_matter(chains) {
         return Findings::default();
     }
-    findings(installed.config, chains, &judge(&asked(installed), chains), plain())
+    let mut found = judge(&asked(installed), chains);
+    found.leave_to(meets);
+    let findings = findings(installed.config, chains, &found, plain());
+    meets.retain(|met| !findings.tell_of(met));
+    findings
 }
 
 fn asked(installed: &Installed<'_>) -> Asked {

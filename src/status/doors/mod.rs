@@ -9,7 +9,7 @@ pub mod look;
 mod sample;
 #[cfg(test)]
 mod tests;
-mod words;
+pub mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -17,13 +17,15 @@ use std::net::IpAddr;
 use crate::config::Config;
 use crate::config::values::{self, Cidr};
 use crate::plan::Family;
-use crate::rules::model::{Chain, Field, Hook, Packet, Span, Truth, Value};
+use crate::rules::model::{Chain, Field, Hook, Packet, Rule, Span, Test, Truth, Value};
 use crate::rules::nft::{number_of, span_of};
 use crate::rules::numbers::{LOCAL, NEW, TCP, TRANSLATED, UNICAST};
+use crate::rules::show;
 use crate::rules::walk::{self, Deed, Finding, Part, Passage};
 use crate::verify::flows::{self, Host, Promise, Road, Stand};
 
 use super::listen::Socket;
+use super::meets::Met;
 use sample::Sample;
 
 /// So many rules are looked at for one report, each as often as it is met, and no fewer walks than [`WALKS`].
@@ -63,9 +65,30 @@ pub struct Found<'a> {
 }
 
 impl Found<'_> {
-    fn is_empty(&self) -> bool {
-        self.opened.is_empty() && self.shut.is_empty() && !self.partly
+    /// Leaves what rules about clients are told of already to that: a port that one of them shuts for the sidecar, which is
+    /// everybody's way to it, is not open, and a ban need not be told twice.
+    fn leave_to(&mut self, meets: &[Met]) {
+        for (family, clients) in meets.iter().filter_map(|met| Some((met.family, met.clients.as_ref()?))) {
+            for door in &mut self.opened {
+                let same_chain = clients.place == show::place(door.by.chain);
+                let bans = same_chain && door.by.rule.is_some_and(is_about_clients);
+                if !clients.shuts && !bans {
+                    continue;
+                }
+                let same_rule = same_chain && clients.rule == show::name(door.by.rule);
+                if same_rule || door.ports.iter().all(|port| clients.ports.contains(port)) {
+                    door.families.remove(&family);
+                } else if door.families.iter().all(|of| *of == family) {
+                    door.ports.retain(|port| !clients.ports.contains(port));
+                }
+            }
+        }
+        self.opened.retain(|door| !door.families.is_empty());
     }
+}
+
+fn is_about_clients(rule: &Rule) -> bool {
+    rule.tests.iter().any(|test| matches!(test, Test::In { field: Field::Source, .. }))
 }
 
 /// A rule, or a policy, at the hook.
@@ -81,6 +104,10 @@ pub struct Door<'a> {
     pub what: What,
     /// Which ports; none where it is about everything.
     pub ports: BTreeSet<u16>,
+    /// Where it is about everything: the ports that the firewall lets in, for all that is known.
+    pub let_in: BTreeSet<u16>,
+    /// Whether answers may be among it.
+    pub answers: bool,
 }
 
 /// Whose way a door is on.
@@ -141,11 +168,15 @@ impl<'a> Search<'a, '_> {
         let dns = server.filter(|_| config.redirect.dns.enabled);
         let dns = dns.map(|server| (What::Dns, Promise::Questions(*server)));
         for (what, promise) in outbound.into_iter().chain(dns) {
-            for packet in host.steps(promise, &road, None).iter().filter_map(flows::Step::coming_in) {
-                let passage = walk::passage(self.chains, Hook::Input, Part::All, true, packet);
-                for (base, by) in passage.closed {
-                    self.shut(base, by, what, None);
-                }
+            let steps = host.steps(promise, &road, None);
+            let passages = steps.iter().filter_map(flows::Step::coming_in).map(|(packet, answer)| {
+                (walk::passage(self.chains, Hook::Input, Part::All, true, packet), answer)
+            });
+            let passages: Vec<(Passage<'a>, bool)> = passages.collect();
+            let answers = passages.iter().any(|(passage, answer)| *answer && passage.passes != Truth::Yes);
+            for (base, by) in passages.into_iter().flat_map(|(passage, _)| passage.closed) {
+                let door = Door { what, answers, ..self.door(base, by) };
+                add(&mut self.found.shut, door);
             }
         }
     }
@@ -165,20 +196,42 @@ impl<'a> Search<'a, '_> {
         let others = Value::NotIn(self.own_and_excluded());
         let closed: Vec<Passage<'a>> =
             roads.iter().map(|road| self.redirected(road, others.clone(), None)).collect();
-        if closed.iter().all(|passage| passage.passes == Truth::No) {
-            for (base, by) in closed.into_iter().flat_map(|passage| passage.closed) {
-                self.shut(base, by, What::Inbound, None);
-            }
-            return;
-        }
         let own = self.own_and_excluded();
         let sources: Vec<u128> = sample.sources(self.family, &own);
         let ports = self.ports(sample);
+        if closed.iter().all(|passage| passage.passes == Truth::No) {
+            let let_in = self.let_in(&roads, &sources, &ports);
+            for (base, by) in closed.into_iter().flat_map(|passage| passage.closed) {
+                let door = Door { let_in: let_in.clone(), ..self.door(base, by) };
+                add(&mut self.found.shut, door);
+            }
+            return;
+        }
         for road in &roads {
             for &source in &sources {
                 self.by(road, source, &ports, sample.asks_original);
             }
         }
+    }
+
+    /// The ports at which somebody is let in for sure.
+    fn let_in(&mut self, roads: &[Road], sources: &[u128], ports: &[Port]) -> BTreeSet<u16> {
+        let mut found = BTreeSet::new();
+        for port in ports {
+            for (road, source) in
+                roads.iter().flat_map(|road| sources.iter().map(move |source| (road, source)))
+            {
+                let Some(left) = self.left.checked_sub(1) else { return found };
+                self.left = left;
+                let here = port.address.is_none_or(|address| address == road.address);
+                let meant = || self.meant(road, Value::Is(*source), port.number);
+                if here && self.input(&meant()).passes == Truth::Yes {
+                    found.insert(port.number);
+                    break;
+                }
+            }
+        }
+        found
     }
 
     /// Everything that one source may mean by one interface.
@@ -209,24 +262,21 @@ impl<'a> Search<'a, '_> {
             }
             if after.passes == Truth::No {
                 for (base, by) in after.closed {
-                    self.shut(base, by, What::Inbound, Some(port.number));
+                    let door = Door { ports: BTreeSet::from([port.number]), ..self.door(base, by) };
+                    add(&mut self.found.shut, door);
                 }
             } else if let Some((base, by)) = before.closed.into_iter().next() {
-                let door = Door {
-                    base,
-                    by,
-                    families: BTreeSet::from([self.family]),
-                    what: What::Inbound,
-                    ports: BTreeSet::from([port.number]),
-                };
+                let door = Door { ports: BTreeSet::from([port.number]), ..self.door(base, by) };
                 add(&mut self.found.opened, door);
             }
         }
     }
 
-    fn shut(&mut self, base: &'a Chain, by: Finding<'a>, what: What, port: Option<u16>) {
+    /// Of everything that arrives.
+    fn door(&self, base: &'a Chain, by: Finding<'a>) -> Door<'a> {
         let families = BTreeSet::from([self.family]);
-        add(&mut self.found.shut, Door { base, by, families, what, ports: port.into_iter().collect() });
+        let (ports, let_in) = (BTreeSet::new(), BTreeSet::new());
+        Door { base, by, families, what: What::Inbound, ports, let_in, answers: false }
     }
 
     /// Whether nothing keeps our rules from redirecting a connection.
@@ -367,6 +417,8 @@ fn add<'a>(doors: &mut Vec<Door<'a>>, door: Door<'a>) {
         Some(known) => {
             known.families.extend(door.families);
             known.ports.extend(door.ports);
+            known.let_in.extend(door.let_in);
+            known.answers |= door.answers;
         }
         None => doors.push(door),
     }

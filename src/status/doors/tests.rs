@@ -110,7 +110,7 @@ fn who_lets_in_a_list_drops_what_is_redirected() {
         found
             .problems
             .into_iter()
-            .map(|problem| format!("{} {}", problem.what, problem.fix.unwrap_or_default()))
+            .map(|shut| format!("{} {}", shut.finding.what, shut.finding.fix.unwrap_or_default()))
             .collect::<Vec<_>>()
     };
     let all = dead(
@@ -153,9 +153,15 @@ fn loopback_is_looked_at_too() {
         "-A INPUT -p tcp -m tcp --dport 15006 -j ACCEPT\n-A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT\n",
     );
     let what: Vec<&str> =
-        found.problems.iter().map(|problem| problem.what.split(' ').next().unwrap_or_default()).collect();
+        found.problems.iter().map(|shut| shut.finding.what.split(' ').next().unwrap_or_default()).collect();
     assert_eq!(what, ["what", "DNS"], "{found:?}");
-    assert!(found.problems[0].fix.as_deref().is_some_and(|fix| fix.contains("-I INPUT -i lo -j ACCEPT")));
+    assert!(
+        found.problems[0]
+            .finding
+            .fix
+            .as_deref()
+            .is_some_and(|fix| fix.contains("-I INPUT -i lo -p tcp --dport 15001 -j ACCEPT"))
+    );
 }
 
 #[test]

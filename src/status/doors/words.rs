@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use crate::config::{Config, leaving_alone};
 use crate::plan::Family;
 use crate::rules::model::Chain;
-use crate::rules::show;
+use crate::rules::show::{self, place};
 
+use super::super::meets::Met;
 use super::super::model::Finding;
 use super::{Door, Found, What};
 
@@ -19,9 +20,39 @@ const PORTS: usize = 12;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
     /// What is dead.
-    pub problems: Vec<Finding>,
+    pub problems: Vec<Shut>,
     /// What is open that was closed.
     pub openings: Vec<Finding>,
+}
+
+/// Redirected traffic that a rule drops.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shut {
+    /// Which.
+    pub what: What,
+    /// Of which families.
+    pub families: BTreeSet<Family>,
+    /// The rule, and its chain.
+    pub by: (String, String),
+    /// The line that lets it in.
+    pub line: String,
+    /// Whether that lets in all that comes over loopback.
+    pub opens_loopback: bool,
+    /// All of it, for people.
+    pub finding: Finding,
+}
+
+impl Findings {
+    /// Whether what a rule about clients shuts is shut by a rule that is told of already, by whose line it is let in.
+    pub fn tell_of(&self, met: &Met) -> bool {
+        let on_the_host = |shut: &&Shut| {
+            shut.what != What::Inbound && shut.opens_loopback && shut.families.contains(&met.family)
+        };
+        let mut known = self.problems.iter().filter(on_the_host);
+        met.clients.as_ref().is_some_and(|clients| {
+            clients.shuts && known.any(|shut| shut.by.0 == clients.rule && shut.by.1 == clients.place)
+        })
+    }
 }
 
 /// By which names the programs of iptables are called here.
@@ -91,10 +122,13 @@ impl Words<'_> {
         let each = if door.ports.len() > 1 { ", and so for each of these ports" } else { "" };
         let meant = format!("'-p tcp -m conntrack --ctorigdstport {first}'");
         let drop = match self.keeper(door.base) {
-            Keeper::Ufw if door.families.contains(&Family::V4) => {
-                Some(format!("{meant} in /etc/ufw/before.rules"))
+            Keeper::Ufw => {
+                let six = if door.families.contains(&Family::V4) { "" } else { "6" };
+                Some(format!(
+                    "'-A ufw{six}-before-input -p tcp -m conntrack --ctorigdstport {first} -s ADDRESS -j DROP' in \
+                     /etc/ufw/before{six}.rules"
+                ))
             }
-            Keeper::Ufw => Some(format!("{meant} in /etc/ufw/before6.rules")),
             Keeper::Firewalld => None,
             Keeper::Iptables { .. } => Some(meant),
             Keeper::Nft => Some(format!("'meta l4proto tcp ct original proto-dst {first}'")),
@@ -107,7 +141,7 @@ impl Words<'_> {
         Finding::new(what, fix)
     }
 
-    fn shut(&self, door: &Door<'_>) -> Finding {
+    fn shut(&self, door: &Door<'_>) -> Shut {
         let redirect = &self.config.redirect;
         let (name, place, families) =
             (show::name(door.by.rule), place(door.by.chain), families(&door.families));
@@ -135,13 +169,23 @@ impl Words<'_> {
                  loopback from or to port {port}"
             ),
         };
-        Finding::new(what, self.opening(door, port.get()))
+        let (line, more) = self.opening(door, port.get());
+        let fix = format!("run '{line}'{more}");
+        Shut {
+            what: door.what,
+            families: door.families.clone(),
+            by: (name, place),
+            line,
+            opens_loopback: door.answers,
+            finding: Finding::new(what, fix),
+        }
     }
 
-    /// What lets in what is dropped.
-    fn opening(&self, door: &Door<'_>, port: u16) -> String {
+    /// The line that lets in what is dropped, and nothing else, and what is to be said of it.
+    fn opening(&self, door: &Door<'_>, port: u16) -> (String, String) {
         let inbound = door.what == What::Inbound;
         let keeper = self.keeper(door.base);
+        let protocol = if door.what == What::Dns { "udp" } else { "tcp" };
         let line = match keeper {
             Keeper::Ufw if inbound => format!("ufw allow {port}/tcp"),
             Keeper::Firewalld if inbound => {
@@ -150,7 +194,11 @@ impl Words<'_> {
                 )
             }
             Keeper::Nft | Keeper::Firewalld => {
-                let test = if inbound { format!("tcp dport {port}") } else { "iifname \"lo\"".to_owned() };
+                let test = match (inbound, door.answers) {
+                    (true, _) => format!("tcp dport {port}"),
+                    (false, false) => format!("iifname \"lo\" {protocol} dport {port}"),
+                    (false, true) => "iifname \"lo\"".to_owned(),
+                };
                 format!("nft insert rule {} {} {test} accept", door.base.table, door.base.name)
             }
             Keeper::Iptables { .. } | Keeper::Ufw => {
@@ -163,21 +211,30 @@ impl Words<'_> {
                 };
                 let table = table(door.base);
                 let table = if table == "filter" { String::new() } else { format!("-t {table} ") };
-                let test = if inbound { format!("-p tcp --dport {port}") } else { "-i lo".to_owned() };
+                let test = match (inbound, door.answers) {
+                    (true, _) => format!("-p tcp --dport {port}"),
+                    (false, false) => format!("-i lo -p {protocol} --dport {port}"),
+                    (false, true) => "-i lo".to_owned(),
+                };
                 format!("ip{six}tables{variant} {table}-I {} {test} -j ACCEPT", door.base.name)
             }
         };
+        let kept = ", and keep it with the rest of the firewall";
         if !inbound {
-            return format!("run '{line}', and keep it with the rest of the firewall");
+            let kept = if keeper == Keeper::Ufw { ", and allow it in /etc/ufw too" } else { kept };
+            return (line, kept.to_owned());
         }
+        let meant = if door.ports.is_empty() { &door.let_in } else { &door.ports };
+        let one = meant.iter().next().map_or_else(|| "PORT".to_owned(), u16::to_string);
         let single = match keeper {
-            Keeper::Nft => " with 'ct original proto-dst PORT' in it, that port alone",
-            Keeper::Iptables { .. } => " with '-m conntrack --ctorigdstport PORT' in it, that port alone",
-            Keeper::Ufw | Keeper::Firewalld => " excluded ports stay with the firewall",
+            Keeper::Nft => format!("; with 'ct original proto-dst {one}' in it, for port {one} alone"),
+            Keeper::Iptables { .. } => {
+                format!("; with '-m conntrack --ctorigdstport {one}' in it, for port {one} alone")
+            }
+            Keeper::Ufw | Keeper::Firewalld => String::new(),
         };
-        format!(
-            "run '{line}', and keep it with the rest of the firewall: it opens every port that is redirected;{single}"
-        )
+        let kept = if matches!(keeper, Keeper::Ufw | Keeper::Firewalld) { "" } else { kept };
+        (line, format!("{kept}: it opens the sidecar's port alone, for whatever is redirected there{single}"))
     }
 
     fn keeper(&self, base: &Chain) -> Keeper {
@@ -208,17 +265,13 @@ fn table(chain: &Chain) -> &str {
     name.rsplit(' ').next().unwrap_or(name)
 }
 
-fn place(chain: &Chain) -> String {
-    crate::text::escape(&format!("chain {} of {}", chain.name, chain.table))
-}
-
 fn families(families: &BTreeSet<Family>) -> String {
     families.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }
 
 fn ports(ports: &BTreeSet<u16>) -> String {
-    let listed: Vec<String> = ports.iter().take(PORTS).map(ToString::to_string).collect();
     let more = ports.len().saturating_sub(PORTS);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let listed: Vec<String> = ports.iter().take(PORTS).map(ToString::to_string).collect();
     format!("port{} {}{more}", if ports.len() == 1 { "" } else { "s" }, listed.join(", "))
 }

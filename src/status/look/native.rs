@@ -109,7 +109,6 @@ impl Look {
         self.say_who_are_guests(&planned);
         let stand = own_table::priority(table, HookPoint::Prerouting, Some(own_name(OwnChain::Inbound)));
         let chains = foreign::chains(&mut self.notes);
-        self.say_what_is_closed(&facts, &planned, stand.unwrap_or(lower::NAT_LAST), &chains);
         report.resolvers = current.map(|current| {
             let file = self.config.redirect.dns.resolv_config_path.display().to_string();
             Resolvers::compare(file, current, servers.clone(), &planned)
@@ -139,6 +138,9 @@ impl Look {
         self.say_who_may_come_first(Backend::Nftables, &installed, &native, &situation, &ours);
         let now = Installed::new(&self.config, &facts, &installed, Backend::Nftables);
         report.meets = meets::look::judge(&now, &chains);
+        let stand = stand.unwrap_or(lower::NAT_LAST);
+        let here = (&facts, planned.as_slice());
+        report.shut = self.say_what_is_closed(here, stand, &chains, &mut report.meets);
         self.say_who_bypasses(uid, report.ports);
         self.say_more_of(observed, &situation);
         self.say_what_is_unread(&unread, None);

@@ -36,6 +36,15 @@ pub fn families(situation: &Situation) -> Vec<FamilyReport> {
         .collect()
 }
 
+/// The ports to which these rules redirect, whatever is wanted.
+pub fn ports(rules: &[(Family, Vec<TypedRule>)]) -> Ports {
+    let of = |purpose| {
+        let all = rules.iter().flat_map(|(_, rules)| rules);
+        all.filter(|rule| rule.purpose() == Some(purpose)).find_map(TypedRule::redirect_port)
+    };
+    Ports { outbound: of(Purpose::Outbound), inbound: of(Purpose::Inbound), dns: of(Purpose::Dns) }
+}
+
 fn hits(rules: impl Iterator<Item = TypedRule>) -> Hits {
     rules.fold(Hits::default(), |hits, rule| {
         let packets = rule.packets;

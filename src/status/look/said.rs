@@ -9,6 +9,8 @@ use crate::rules::model::Chain;
 use crate::sys::netlink::ruleset;
 
 use super::super::doors::look::Installed;
+use super::super::doors::words::Shut;
+use super::super::meets::Met;
 use super::super::model::{Ahead, Finding, Ports};
 use super::super::{ahead, doors};
 use super::Look;
@@ -60,17 +62,20 @@ impl Look {
         self.notes.extend(said.into_iter().map(|(what, cure)| Finding::new(what, cure)));
     }
 
-    /// Which doors of a firewall are open or shut since what arrives is redirected. `stand` is where our rules are.
+    /// Which doors of a firewall are open or shut since what arrives is redirected. `stand` is where our rules are, `meets`
+    /// what rules about others do to the sidecar.
     pub(super) fn say_what_is_closed(
         &mut self,
-        facts: &HostFacts,
-        families: &[Family],
+        (facts, families): (&HostFacts, &[Family]),
         stand: i32,
         chains: &[Chain],
-    ) {
-        let found = doors::look::evaluate(&Installed::of(&self.config, facts, families, stand), chains);
-        self.problems.extend(found.problems);
+        meets: &mut Vec<Met>,
+    ) -> Vec<Shut> {
+        let installed = Installed::of(&self.config, facts, families, stand);
+        let found = doors::look::evaluate(&installed, chains, meets);
+        self.problems.extend(found.problems.iter().map(|shut| shut.finding.clone()));
         self.notes.extend(found.openings);
+        found.problems
     }
 
     /// Others who are taken for the sidecar, because they run as its user.

@@ -58,7 +58,7 @@ fn of_others(filter: &Filter, place: &str, family: Family) -> Option<Met> {
              they were meant to go",
             escape(&filter.name)
         );
-        return Some(Met { family, what, fix: fix.to_owned(), dead: false });
+        return Some(Met { family, what, fix: fix.to_owned(), dead: false, clients: None });
     };
     let (_, all) = denied(lists, family);
     let reached = !all || !elsewhere(lists, family).is_empty();
@@ -71,6 +71,7 @@ fn of_others(filter: &Filter, place: &str, family: Family) -> Option<Met> {
         ),
         fix: fix.to_owned(),
         dead: true,
+        clients: None,
     })
 }
 
@@ -82,7 +83,7 @@ fn of_sidecar(filter: &Filter, place: &str, family: Family) -> Option<Met> {
             "the program {} filters what {place} sends, where the sidecar is: it judges what all applications send",
             escape(&filter.name)
         );
-        return Some(Met { family, what, fix: fix.to_owned(), dead: false });
+        return Some(Met { family, what, fix: fix.to_owned(), dead: false, clients: None });
     };
     let (mut denied, all) = denied(lists, family);
     denied.sort_by_key(|net| number_of(net.addr()));
@@ -102,7 +103,7 @@ fn of_sidecar(filter: &Filter, place: &str, family: Family) -> Option<Met> {
             "a filter (IPAddressDeny=) on {place}, where the sidecar is, drops what applications send to {first}"
         )
     };
-    Some(Met { family, what, fix: fix.to_owned(), dead: all })
+    Some(Met { family, what, fix: fix.to_owned(), dead: all, clients: None })
 }
 
 #[cfg(test)]

@@ -7,11 +7,12 @@ use crate::config::{Config, leaving_alone};
 use crate::plan::Family;
 use crate::rules::model::{Chain, Field, Hook, Packet, Rule, Span, Test, Truth, Value};
 use crate::rules::nft::{number_of, span_of};
+use crate::rules::show;
 use crate::rules::walk::{self, Deed, Finding, Part};
 use crate::verify::flows::Road;
 
 use super::words::rule;
-use super::{Asked, LOCAL, Met, NEW, TCP, TRANSLATED, UNICAST, is, passthrough, walks};
+use super::{Asked, Clients, LOCAL, Met, NEW, TCP, TRANSLATED, UNICAST, is, passthrough, walks};
 
 /// Clients of one rule, and ports, that are tried.
 const CLIENTS: usize = 2;
@@ -41,8 +42,9 @@ pub fn judge(asked: &Asked<'_>, chains: &[Chain]) -> Vec<Met> {
 
 /// Rules of a chain that are about clients, and the ports that they do not close any more.
 #[derive(Debug, Default)]
-struct Bans {
+struct Bans<'a> {
     rules: Vec<String>,
+    first: Option<Finding<'a>>,
     ports: Vec<u16>,
     /// How many more there may be.
     more: usize,
@@ -148,7 +150,7 @@ impl<'a> Search<'a, '_> {
 
     /// Rules that shut out the address by which the sidecar connects, of ports that somebody could reach.
     fn shut_out(&mut self) -> Vec<Met> {
-        let mut by_rule: BTreeMap<(bool, String), Vec<u16>> = BTreeMap::new();
+        let mut by_rule: BTreeMap<(bool, String), (Finding<'_>, Vec<u16>)> = BTreeMap::new();
         let roads: Vec<Road> = self.roads().take(1).cloned().collect();
         for road in &roads {
             for &port in self.asked.ports.iter().take(PORTS) {
@@ -160,12 +162,13 @@ impl<'a> Search<'a, '_> {
                 let was = self.arriving(road, self.stranger(), port, false);
                 let narrower = by.specific && sure(was.as_ref()) < Truth::Yes;
                 if by.sure == Truth::Yes && sure(was.as_ref()) < Truth::Yes || narrower {
-                    by_rule.entry((by.sure == Truth::Yes, rule(&by))).or_default().push(port);
+                    let key = (by.sure == Truth::Yes, rule(&by));
+                    by_rule.entry(key).or_insert_with(|| (by, Vec::new())).1.push(port);
                 }
             }
         }
         let (from, family) = (passthrough(self.family), self.family);
-        let said = by_rule.into_iter().map(|((dead, rule), ports)| {
+        let said = by_rule.into_iter().map(|((dead, rule), (by, ports))| {
             let (drops, nobody) = if dead { ("drops", "nobody reaches") } else { ("may drop", "clients may not reach") };
             let list = list(&ports);
             Met {
@@ -179,6 +182,7 @@ impl<'a> Search<'a, '_> {
                     leaving_alone(self.asked.config, ports.iter().copied())
                 ),
                 dead,
+                clients: Some(about(&by, ports, dead)),
             }
         });
         said.collect()
@@ -188,7 +192,7 @@ impl<'a> Search<'a, '_> {
     fn bans(&mut self) -> Vec<Met> {
         let roads: Vec<Road> = self.roads().take(1).cloned().collect();
         let Some(road) = roads.first() else { return Vec::new() };
-        let mut by_chain: BTreeMap<(String, String), Bans> = BTreeMap::new();
+        let mut by_chain: BTreeMap<(String, String), Bans<'_>> = BTreeMap::new();
         let (chains, family) = (self.chains, self.family);
         for chain in chains.iter().filter(|chain| chain.families.contains(&family)) {
             for one in &chain.rules {
@@ -220,16 +224,18 @@ impl<'a> Search<'a, '_> {
                             if !known.ports.contains(&port) {
                                 known.ports.push(port);
                             }
+                            known.first = known.first.take().or(was);
                         }
                     }
                 }
             }
         }
         let port = self.asked.config.redirect.inbound.port;
-        let said = by_chain.into_values().filter(|bans| !bans.rules.is_empty()).map(|Bans { rules, ports, more }| {
+        let said = by_chain.into_values().filter_map(|Bans { rules, first, ports, more }| {
+            let first = first?;
             let more = if more > 0 { format!(" (and up to {more} more rules of that chain)") } else { String::new() };
             let list = list(&ports);
-            Met {
+            Some(Met {
                 family,
                 what: format!(
                     "{}{more} keeps clients by their addresses from {}, but not any more: redirected, their packets go to \
@@ -243,7 +249,8 @@ impl<'a> Search<'a, '_> {
                     leaving_alone(self.asked.config, ports.iter().copied())
                 ),
                 dead: false,
-            }
+                clients: Some(about(&first, ports, false)),
+            })
         });
         said.collect()
     }
@@ -287,6 +294,11 @@ impl<'a> Search<'a, '_> {
         })
         .collect()
     }
+}
+
+/// What is known of a rule by which others tell whether they are about the same one.
+fn about(by: &Finding<'_>, ports: Vec<u16>, shuts: bool) -> Clients {
+    Clients { place: show::place(by.chain), rule: show::name(by.rule), ports, shuts }
 }
 
 fn ephemeral() -> Value {

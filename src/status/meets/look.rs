@@ -1,7 +1,6 @@
 //! Reads what such rules are asked about, and asks.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::net::IpAddr;
 
 use nix::net::if_::if_nametoindex;
@@ -12,7 +11,7 @@ use crate::config::Config;
 use crate::config::values::Protocol;
 use crate::host::{self, HostFacts};
 use crate::plan::Family;
-use crate::rules::model::{Action, Chain, Field, Hook, Test};
+use crate::rules::model::{Action, Chain, Field, Test};
 use crate::rules::nft::is_own_chain;
 use crate::status::ahead::IPTABLES;
 use crate::sys::netlink::rules as routing;
@@ -56,17 +55,7 @@ impl<'a> Installed<'a> {
     }
 }
 
-/// Reads the rules of this host, and says what they do to the sidecar.
-///
-/// # Errors
-/// The kernel does not list its rules.
-pub fn look(installed: &Installed<'_>) -> io::Result<Vec<Met>> {
-    // Tables of which no hook calls a chain can be long, and do nothing.
-    let hooks = [Hook::Prerouting, Hook::Input, Hook::Output, Hook::Postrouting];
-    Ok(judge(installed, &host::chains::at(&hooks)?))
-}
-
-/// The same of rules that were read already.
+/// What the rules of this host do to the sidecar.
 pub fn judge(installed: &Installed<'_>, chains: &[Chain]) -> Vec<Met> {
     let mut found: Vec<Met> = Vec::new();
     for met in both_families(installed, chains) {

@@ -81,6 +81,21 @@ pub struct Met {
     pub fix: String,
     /// Whether traffic that worked is dead for sure, and not only another way than the rule means.
     pub dead: bool,
+    /// Of a rule about clients: in which chain it is, and about which ports.
+    pub clients: Option<Clients>,
+}
+
+/// What a rule about clients is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clients {
+    /// Its chain, in words.
+    pub place: String,
+    /// The rule, in its own words.
+    pub rule: String,
+    /// The ports that it keeps clients from.
+    pub ports: Vec<u16>,
+    /// Whether it keeps everybody from them now, the sidecar being its only client.
+    pub shuts: bool,
 }
 
 /// Everything that rules do to the sidecar.

@@ -41,6 +41,7 @@ fn met(config: &Config, sidecar: u32, family: Family, rule: &UserRule) -> Option
             ),
             fix: format!("take UID {sidecar} out of that range, or run the sidecar as a user outside of it"),
             dead: refuses,
+            clients: None,
         });
     }
     if is_excluded(config, range) {
@@ -57,6 +58,7 @@ fn met(config: &Config, sidecar: u32, family: Family, rule: &UserRule) -> Option
             "install with --exclude-outbound-ports-for-uids tcp:*:{range} to leave them to that rule"
         ),
         dead: false,
+        clients: None,
     })
 }
 

@@ -75,7 +75,13 @@ fn who_was_kept_off_gets_out() {
     let net = "-A OUTPUT -d 203.0.113.0/24 -m owner --uid-owner 5701 -j REJECT";
     one(&plain(net), false, &["keeps UID 5701 from 203.0.113.0/24", "tcp:*:5701", "gets there"]);
     let port = "-A OUTPUT -p tcp -m owner --uid-owner 5701 -m tcp --dport 25 -j DROP";
-    one(&plain(port), false, &["TCP port 25 of other hosts"]);
+    one(
+        &plain(port),
+        false,
+        &["TCP port 25 of other hosts", "--exclude-outbound-ports-for-uids tcp:25:5701 "],
+    );
+    let several = "-A OUTPUT -p tcp -m owner --uid-owner 5701 -m multiport --dports 25,6000:6100 -j DROP";
+    one(&plain(several), false, &["--exclude-outbound-ports-for-uids tcp:25,6000-6100:5701 "]);
     let group = "-A OUTPUT -d 203.0.113.0/24 -m owner --gid-owner 900 -j DROP";
     one(&plain(group), false, &["GID 900", "unless it is of that group", "may get there"]);
     // Who does not come to the sidecar either is kept off as before.
@@ -90,7 +96,7 @@ fn who_was_kept_off_gets_out() {
 fn questions_and_marks_count_too() {
     let dns = |config: &mut Config| config.redirect.dns.enabled = true;
     let rule = "-A OUTPUT -d 192.0.2.53/32 -p udp -m udp --dport 53 -m owner --uid-owner 5701 -j DROP";
-    one(&found(dns, rule, &[], &[]), false, &["the DNS server 192.0.2.53"]);
+    one(&found(dns, rule, &[], &[]), false, &["the DNS server 192.0.2.53", "udp:53:5701"]);
     assert_eq!(plain(rule), []);
     let mark = "-A OUTPUT -m owner --uid-owner 5702 -j MARK --set-xmark 0x1/0xffffffff";
     one(&plain(mark), false, &["marks what UID 5702 sends", "another route"]);

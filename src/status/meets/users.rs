@@ -84,6 +84,21 @@ struct There {
     /// In words, and as the value of an option where it can be one.
     said: Option<String>,
     option: Option<String>,
+    /// Protocol and ports as an exclusion of users has them.
+    ports: String,
+}
+
+/// The ports that a rule names, unless those are too many for an option.
+fn tcp_ports(spans: Option<&[Span]>) -> String {
+    const MOST: usize = 15;
+    let one = |span: &Span| {
+        let (first, last) = (span.start(), span.end());
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    let named = spans.filter(|spans| (1..=MOST).contains(&spans.len()));
+    let ports =
+        named.map_or_else(|| "*".to_owned(), |spans| spans.iter().map(one).collect::<Vec<_>>().join(","));
+    format!("tcp:{ports}")
 }
 
 /// What becomes of a packet.
@@ -223,7 +238,8 @@ impl<'a> Search<'a, '_> {
                     Value::Is(port) => Some(format!("TCP port {port} of other hosts")),
                     _ => None,
                 });
-                all.push(There { protocol: TCP, address: address.clone(), port, said, option: nets });
+                let ports = tcp_ports(only(Field::DestinationPort));
+                all.push(There { protocol: TCP, address: address.clone(), port, said, option: nets, ports });
             }
         }
         if redirect.dns.enabled && has(Field::Protocol, UDP) && has(Field::DestinationPort, DNS) {
@@ -245,7 +261,15 @@ impl<'a> Search<'a, '_> {
             };
             for server in servers.into_iter().take(TRIED) {
                 let said = Some(format!("the DNS server {}", networks(&(server..=server))));
-                all.push(There { protocol: UDP, address: is(server), port: is(DNS), said, option: None });
+                let ports = format!("udp:{DNS}");
+                all.push(There {
+                    protocol: UDP,
+                    address: is(server),
+                    port: is(DNS),
+                    said,
+                    option: None,
+                    ports,
+                });
             }
         }
         all
@@ -308,6 +332,7 @@ impl<'a> Search<'a, '_> {
             sidecar: self.asked.sidecar,
             to: there.said.as_deref(),
             option: there.option.as_deref(),
+            ports: &there.ports,
         };
         if now < was {
             add(before.by(Deed::Drops).map(|by| words.gets_out(by, was == Truth::Yes && now == Truth::No)));

@@ -8,7 +8,6 @@ use crate::plan::Family;
 use crate::rules::model::Span;
 use crate::rules::show;
 use crate::rules::walk::Finding;
-use crate::text::escape;
 
 use super::Met;
 
@@ -38,6 +37,8 @@ pub struct Who<'a> {
     pub to: Option<&'a str>,
     /// The same for `--exclude-outbound-ips`.
     pub option: Option<&'a str>,
+    /// Protocol and ports for `--exclude-outbound-ports-for-uids`.
+    pub ports: &'a str,
 }
 
 impl Who<'_> {
@@ -67,7 +68,7 @@ impl Who<'_> {
     /// An exclusion that makes the rule hold again.
     fn exclusion(&self) -> String {
         let by_user = match self.named {
-            Named::User(uid) => Some(format!("--exclude-outbound-ports-for-uids tcp:*:{uid}")),
+            Named::User(uid) => Some(format!("--exclude-outbound-ports-for-uids {}:{uid}", self.ports)),
             _ => None,
         };
         match (by_user, self.option) {
@@ -93,6 +94,7 @@ impl Who<'_> {
             ),
             fix: format!("install with {} to leave that traffic to the rule", self.exclusion()),
             dead: false,
+            clients: None,
         }
     }
 
@@ -118,6 +120,7 @@ impl Who<'_> {
                 self.sidecar
             ),
             dead: sure,
+            clients: None,
         }
     }
 
@@ -142,7 +145,7 @@ impl Who<'_> {
             )
         };
         let fix = format!("install with {} to leave that traffic to the rule", self.exclusion());
-        Met { family: self.family, what, fix, dead: false }
+        Met { family: self.family, what, fix, dead: false, clients: None }
     }
 
     /// Who was led elsewhere is not any more.
@@ -157,6 +160,7 @@ impl Who<'_> {
             ),
             fix: format!("install with {} to leave that traffic to the rule", self.exclusion()),
             dead: false,
+            clients: None,
         }
     }
 }
@@ -170,18 +174,13 @@ pub fn not_all(family: Family) -> Met {
             "look at the others by hand: whatever a rule says of a user, redirected traffic is the sidecar's"
                 .to_owned(),
         dead: false,
+        clients: None,
     }
 }
 
 /// A rule and its chain.
 pub fn rule(by: &Finding<'_>) -> String {
-    let text = match by.rule {
-        None => "policy drop".to_owned(),
-        // One that has no words of its own.
-        Some(rule) if rule.name.starts_with("rule ") => show::words(rule),
-        Some(rule) => rule.name.clone(),
-    };
-    format!("'{}' in chain {} of {}", escape(&text), escape(&by.chain.name), escape(&by.chain.table))
+    format!("'{}' in {}", show::name(by.rule), show::place(by.chain))
 }
 
 /// Addresses as one network, if they are one; else the first and the last.

@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::support::command::unwrapped;
+
 /// A run to be.
 pub struct Run {
     dir: PathBuf,
@@ -112,7 +114,7 @@ impl Run {
         Said {
             code: output.status.code(),
             out: text(output.stdout),
-            err: text(output.stderr),
+            err: unwrapped(&text(output.stderr)),
             started: fs::read_to_string(self.dir.join("started")).unwrap_or_default(),
         }
     }

@@ -10,7 +10,7 @@ use crate::support::{Backend, Lab};
 
 /// Somebody whom no rule here knows.
 fn known(family: Family) -> &'static str {
-    if family == Family::V4 { "198.51.100.0/24" } else { "2001:db8:77::/48" }
+    if family == Family::V4 { "198.51.100.0/24" } else { "2001:db8:6::/48" }
 }
 
 #[track_caller]
@@ -79,7 +79,7 @@ each_stack! {
         is_closed(lab, &mesh);
         let program = if family == Family::V4 { "iptables" } else { "ip6tables" };
         let run = lab.install(backend, &[]).succeeds().says("nothing that arrives over IP").says(program);
-        let _ = run.says("-I INPUT -p tcp --dport 15006 -j ACCEPT'");
+        let _ = run.says("-I INPUT -p tcp --dport 15006 -j ACCEPT and");
         assert!(mesh.visit(lab, 9090).starts_with("nobody"));
         let open = "-I INPUT -p tcp -m tcp --dport 15006 -j ACCEPT";
         let _ = firewall::iptables(backend.tools(), family, open).succeeds();

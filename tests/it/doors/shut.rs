@@ -18,10 +18,12 @@ each_stack! {
         firewall::restore(backend.tools(), family, &format!("*filter\n:INPUT DROP [0:0]\n{USUAL}{app}COMMIT\n"));
         assert_eq!(mesh.visit(lab, APP_PORT), "app");
         let run = lab.install(backend, &["--exclude-inbound-ports", "22"]).succeeds();
-        let _ = run.says("nothing that arrives over IP").says("'policy drop' in chain INPUT").prints("completed successfully");
+        let run = run.says("nothing that arrives over IP").says("'policy drop' in chain INPUT").prints("completed successfully");
+        assert!(!run.stdout.contains("You can now run"), "{run}");
+        let _ = run.prints("foreign rules keep some of the traffic from it: see the warnings");
         assert!(mesh.visit(lab, APP_PORT).starts_with("nobody"));
         let said = status(lab);
-        said.fails(&["nothing that arrives over IP", "15006", "'policy drop'", "--ctorigdstport PORT"]);
+        said.fails(&["nothing that arrives over IP", "15006", "'policy drop'", "--ctorigdstport 443"]);
         said.mend();
         assert_eq!(mesh.visit(lab, APP_PORT), "inbound");
         assert_eq!(status(lab).problems, [""; 0]);
@@ -76,13 +78,36 @@ each_stack! {
         firewall::restore(backend.tools(), family, &format!("*filter\n{rules}-A INPUT -j REJECT\nCOMMIT\n"));
         assert!(mesh.connect(APP, family.outside(), 443).starts_with("nobody"));
         let said = status(lab);
-        said.fails(&["what applications here send over IP", "over loopback", "15001", "-I INPUT -i lo -j ACCEPT"]);
-        said.fails(&["DNS questions", "15053"]);
+        said.fails(&["what applications here send over IP", "over loopback", "-I INPUT -i lo -p tcp --dport 15001 -j ACCEPT"]);
+        said.fails(&["DNS questions", "-I INPUT -i lo -p udp --dport 15053 -j ACCEPT"]);
         let run = lab.install(backend, &["--redirect-dns"]).succeeds();
         let _ = run.says("what applications here send over IP").says("DNS questions of applications here");
-        let _ = firewall::iptables(backend.tools(), family, "-I INPUT -i lo -j ACCEPT").succeeds();
+        for test in ["-p tcp --dport 15001", "-p udp --dport 15053"] {
+            let _ = firewall::iptables(backend.tools(), family, &format!("-I INPUT -i lo {test} -j ACCEPT")).succeeds();
+        }
         assert_eq!(mesh.connect(APP, family.outside(), 443), "outbound");
         assert_eq!(status(lab).problems, [""; 0]);
+        // Where answers are dropped too, and what the sidecar passes on, one line lets all of it in.
+        firewall::restore(backend.tools(), family, "*filter\n-F INPUT\n-A INPUT -p tcp --dport 15006 -j ACCEPT\n-A INPUT -j REJECT\nCOMMIT\n");
+        let said = status(lab);
+        said.fails(&["what applications here send over IP", "-I INPUT -i lo -j ACCEPT"]);
+        let run = lab.install(backend, &[]).succeeds();
+        assert!(!run.stderr.contains("the address of every client behind the sidecar"), "{run}");
+    }
+
+    /// A rule that keeps some clients out keeps out the sidecar, by which all of them come: it opens nothing.
+    fn a_list_of_clients_is_told_once(lab, backend, family) {
+        let mesh = Mesh::new(lab, family);
+        let known = if family == Family::V4 { "10.77.0.0/24" } else { "fd77::/64" };
+        let rules = format!("*filter\n-A INPUT -p tcp -m tcp --dport 8080 ! -s {known} -j REJECT\nCOMMIT\n");
+        firewall::restore(backend.tools(), family, &rules);
+        let run = lab.install(backend, &[]).succeeds();
+        let about: Vec<&str> = run.stderr.lines().filter(|line| line.starts_with("warning") && line.contains("8080")).collect();
+        assert!(about.len() == 1 && about[0].contains("nobody reaches TCP port 8080 any more"), "{run}");
+        assert!(!run.stdout.contains("You can now run"), "{run}");
+        assert_eq!(mesh.visit(lab, APP_PORT), "inbound");
+        let said = status(lab);
+        assert!(said.code == Some(11) && !said.notes.iter().any(|note| note.contains("8080")), "{said:?}");
     }
 }
 

@@ -63,6 +63,11 @@ fn named(lab: &Lab, backend: Backend, uninstall: bool) -> Value {
         let (again, run) = json(lab.uninstalling(backend, &[]));
         assert_eq!(again, saved, "{run}");
         said(&run.succeeds().stderr);
+        // The closing words are not those of a clean host.
+        let run = lab.uninstalling(backend, &[]).run();
+        let known = saved.as_array().expect("a list").iter().any(|copy| copy["error"].is_null());
+        assert_eq!(one_line(&run.stdout).contains("which come back when"), known, "{run}");
+        assert_eq!(run.stdout.contains("successfully"), !known, "{run}");
     }
     saved
 }

@@ -79,6 +79,31 @@ each_backend! {
         assert_eq!(found["ahead"][0]["place"], "nftables table ip nat", "{found:#}");
     }
 
+    fn an_installation_warns_of_what_surely_comes_first(lab, backend) {
+        firewall::nft(
+            "table inet mine {\n chain out {\n type nat hook output priority -120\n tcp dport 9999 redirect to :1\n }\n}\n",
+        );
+        firewall::restore(backend.tools(), Family::V6, "*raw\n-A PREROUTING -p tcp --dport 9998 -j CT --notrack\nCOMMIT\n");
+        let run = lab.install(backend, &["--redirect-dns"]).succeeds();
+        let said: Vec<&str> = run.stderr.lines().filter(|line| line.contains(" before the redirection: ")).collect();
+        assert_eq!(said.len(), 2, "{run}");
+        for words in ["IPv4 and IPv6 outgoing TCP", "IPv6 incoming TCP"] {
+            let words = format!("warning: a foreign rule takes some {words} before the redirection: '");
+            assert!(said.iter().any(|line| line.starts_with(&words)), "{words}: {run}");
+        }
+        assert!(!run.stdout.contains("You can now run"), "{run}");
+        let _ = run.clone().prints("foreign rules keep some of the traffic from it: see the warnings");
+        // The same as is said by status.
+        let found = report(lab, 11, &[]);
+        for ahead in found["ahead"].as_array().expect("a list") {
+            let words = format!("'{}' in {}", ahead["rule"].as_str().unwrap(), ahead["place"].as_str().unwrap());
+            assert!(run.stderr.contains(&words), "{words}: {run}");
+        }
+        assert_eq!(found["ahead"].as_array().expect("a list").len(), 3, "{found:#}");
+        let text = status(lab, &[]).exits(11).prints("a foreign rule takes some IPv4 and IPv6 outgoing TCP");
+        assert_eq!(text.stdout.matches("a foreign rule takes").count(), 2, "{text}");
+    }
+
     fn what_is_not_tracked_cannot_be_redirected(lab, backend) {
         install(lab, backend);
         let rule = "*raw\n-A OUTPUT -p tcp -m tcp --dport 9999 -j CT --notrack\nCOMMIT\n";

@@ -5,6 +5,7 @@ mod bad_input;
 mod bystanders;
 mod meets;
 mod native;
+mod quoted;
 mod report;
 mod ties;
 mod untouched;

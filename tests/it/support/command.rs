@@ -123,7 +123,7 @@ impl Running {
             code: output.status.code(),
             signal: output.status.signal(),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            stderr: unwrapped(&String::from_utf8_lossy(&output.stderr)),
         }
     }
 }
@@ -137,6 +137,25 @@ fn line_of(command: &Command) -> String {
     let words: Vec<OsString> =
         std::iter::once(command.get_program()).chain(command.get_args()).map(OsStr::to_owned).collect();
     words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// Text of which lines that go on with the one before, as tproxy's do behind a label, are put together again: nobody asks
+/// where a sentence is broken.
+pub fn unwrapped(text: &str) -> String {
+    /// The shortest of the labels, with the space behind it.
+    const INDENT: &str = "      ";
+    text.lines().fold(String::new(), |mut all, line| {
+        match line.strip_prefix(INDENT).filter(|_| !all.is_empty()) {
+            Some(more) => {
+                all.truncate(all.trim_end().len());
+                all.push(' ');
+                all.push_str(more.trim_start());
+            }
+            None => all.push_str(line),
+        }
+        all.push('\n');
+        all
+    })
 }
 
 /// How a child ended.
@@ -170,10 +189,12 @@ impl Run {
         self
     }
 
-    /// Its standard output holds this text.
+    /// Its standard output holds this text, wherever lines end.
     #[track_caller]
     pub fn prints(self, text: &str) -> Self {
-        assert!(self.stdout.contains(text), "wanted {text:?} on standard output of {self}");
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let holds = self.stdout.contains(text) || words(&self.stdout).contains(&words(text));
+        assert!(holds, "wanted {text:?} on standard output of {self}");
         self
     }
 }

@@ -23,7 +23,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::command::{Program, Run};
+use super::command::{Program, Run, unwrapped};
 use super::lab;
 
 /// Who makes a call.
@@ -134,6 +134,7 @@ impl Launcher {
         let [stdout, stderr] = files.map(|path| {
             String::from_utf8_lossy(&fs::read(path).expect("a file in the private /run")).into_owned()
         });
+        let stderr = unwrapped(&stderr);
         Ok(Run { line: program.to_string(), code: status.code(), signal: status.signal(), stdout, stderr })
     }
 }

@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::command::{self, Program, Run};
+use super::command::{self, Program, Run, unwrapped};
 use super::lab;
 
 /// `NFNL_MSG_BATCH_BEGIN`
@@ -174,5 +174,5 @@ fn trace_here(program: &Program, mut watch: impl FnMut(&Call, When) -> Then) -> 
         let _ = ptrace::syscall(thread, deliver);
     };
     let [stdout, stderr] = files.map(|path| fs::read_to_string(path).expect("text"));
-    Run { line, code, signal, stdout, stderr }
+    Run { line, code, signal, stdout, stderr: unwrapped(&stderr) }
 }

@@ -94,6 +94,13 @@ each_backend! {
         let said = verify(lab, &[]);
         said.fails(&["ipv6 inbound"]);
         said.because("happened", "was not answered");
+        said.because("cause", "the foreign rule '");
+        said.because("cause", "' in chain INPUT of ");
+        said.because("next", "-I INPUT -p tcp --dport 15006 -j ACCEPT");
+        // What is not evaluated is not blamed.
+        let rule = "! -i lo -p tcp --dport 15006 -m limit --limit 1000/sec --limit-burst 1000 -j DROP";
+        firewall::restore(backend.tools(), Family::V6, &format!("*filter\n-F INPUT\n-A INPUT {rule}\nCOMMIT\n"));
+        let said = verify(lab, &[]);
         said.because("cause", "a firewall is in the way");
         said.because("next", if backend == Backend::Nftables { "nft list ruleset" } else { "ip6tables-save -c" });
     }

@@ -2,6 +2,7 @@
 //! of them is that nothing in them is ours. What is ours is read and changed by the programs.
 
 mod table;
+mod target;
 mod words;
 
 use std::io;
@@ -11,6 +12,8 @@ use crate::sys::xtables;
 
 use super::save::Saved;
 pub use table::LegacyTable;
+pub use target::words as target_words;
+pub use words::match_words;
 
 /// Tables of a family.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

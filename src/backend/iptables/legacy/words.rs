@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::super::save::UNREAD;
 use super::table::{Entry, Extension, native16, native32, text};
+use super::target::words as said;
 use crate::plan::Family;
 
 /// Everything behind the chain's name. `chain` tells which one begins at a place.
@@ -22,7 +23,7 @@ pub(super) fn of<'c>(entry: &Entry<'_>, chain: impl Fn(usize) -> Option<&'c str>
             None => say_unread(&mut words),
         }
     }
-    target(&mut words, &entry.target(), ip.goes, chain);
+    target(&mut words, &entry.target(), entry.family, ip.goes, chain);
     words.trim_start().to_owned()
 }
 
@@ -112,11 +113,17 @@ fn network(address: &[u8], mask: &[u8]) -> String {
     format!("{}/{mask}", spelled(address))
 }
 
-fn spelled(address: &[u8]) -> String {
+pub(super) fn spelled(address: &[u8]) -> String {
     if let Ok(four) = <[u8; 4]>::try_from(address) {
         return Ipv4Addr::from(four).to_string();
     }
     <[u8; 16]>::try_from(address).map(|six| Ipv6Addr::from(six).to_string()).unwrap_or_default()
+}
+
+/// A match behind `-m`, from the bytes in which the kernel keeps it.
+pub fn match_words(name: &str, revision: u32, data: &[u8]) -> String {
+    let one = Extension { name: name.to_owned(), revision: u8::try_from(revision).unwrap_or(u8::MAX), data };
+    format!("{name}{}", matched(&one).unwrap_or_else(|| format!(" {UNREAD}")))
 }
 
 /// What a match asks for; `None` where that is not known here.
@@ -195,7 +202,7 @@ fn cgroup(revision: u8, data: &[u8]) -> Option<String> {
     }
 }
 
-fn range(first: u32, last: u32, dash: char) -> String {
+pub(super) fn range(first: u32, last: u32, dash: char) -> String {
     if first == last { first.to_string() } else { format!("{first}{dash}{last}") }
 }
 
@@ -336,22 +343,12 @@ fn quoted(text: &str) -> String {
 fn target<'c>(
     words: &mut String,
     target: &Extension<'_>,
+    family: Family,
     goes: bool,
     chain: impl Fn(usize) -> Option<&'c str>,
 ) {
     if !target.name.is_empty() {
-        // The first is XT_CT_NOTRACK, the second tells by which of two names that was asked for.
-        let flags = if target.name == "CT" { native16(target.data, 0).unwrap_or_default() } else { 0 };
-        match flags & 3 {
-            3 => words.push_str(" -j NOTRACK"),
-            1 => words.push_str(" -j CT --notrack"),
-            _ => {
-                let _ = write!(words, " -j {}", target.name);
-                if !target.data.is_empty() {
-                    say_unread(words);
-                }
-            }
-        }
+        let _ = write!(words, " -j {}", said(&target.name, target.revision.into(), target.data, family));
         return;
     }
     // A verdict of netfilter, less one and negative, or where a chain begins.

@@ -65,7 +65,7 @@ pub const VARIABLES: &[Bad] = &[
         Place::Variable("KUMA_TRANSPARENT_PROXY_REDIRECT_OUTBOUND_EXCLUDE_PORTS_FOR_UIDS", "tcp:80,443:1000"),
         "'tcp:80' in 'tcp:80,443:1000'",
         "the variable KUMA_TRANSPARENT_PROXY_REDIRECT_OUTBOUND_EXCLUDE_PORTS_FOR_UIDS",
-        PORT,
+        "the UID is missing, as in tcp:80:1000",
     ),
     bad(
         Place::Variable("KUMA_TRANSPARENT_PROXY_REDIRECT_OUTBOUND_EXCLUDE_PORTS_FOR_IPS", "10.0.0.0/8,,"),

@@ -34,7 +34,7 @@ fn damages() -> Vec<Vec<u8>> {
 #[track_caller]
 fn uninstall_names_the_address(lab: &Lab, backend: Backend) {
     let run = lab.uninstall(backend, &[]).exits(5).says("the address ::6 of lo").says(".json is of no use");
-    let run = run.says("hint: run 'ip -6 addr del ::6/128 dev lo'");
+    let run = run.says("hint: run: ip -6 addr del ::6/128 dev lo");
     assert!(!run.stdout.contains("successfully") && !run.stderr.contains("as it was before"), "{run}");
     for family in Family::BOTH {
         assert!(!backend.has_ours(family), "{run}");
