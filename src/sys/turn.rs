@@ -1,32 +1,32 @@
-//! One process at a time in a network namespace: whoever listens at an abstract Unix address has its turn.
+//! One process at a time in a network namespace: whoever has bound an abstract Unix address has its turn.
 //!
 //! Such an address belongs to the network namespace, needs no file and no directory that can be written, is the same
 //! for containers that share the namespace and nothing else, and is free again when its process ends, however it ends.
 //!
 //! Any user can take such an address. So the kernel is asked whose it is (see [`owner`]): a user who is not root is not
 //! waited for at all, root without proof of being a run for [`UNPROVEN`] at most.
+//!
+//! Nobody listens there and nobody connects: with a connection comes whatever open files its other end sends along, and
+//! to close such a one can take any time (`SO_LINGER`).
 
 mod owner;
 
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::sys::socket::{Backlog, UnixAddr, bind, connect, getsockopt, listen, sockopt};
+use nix::sys::socket::{UnixAddr, bind};
 
-use super::holder::{self, Holder};
+use super::holder::Holder;
 use super::open_files::socket_holder;
 use super::poll;
 use super::signal::{self, Interrupted, Wait};
-use owner::{Owner, is_trusted, owner, socket_with_proof, stream};
+use owner::{Owner, owner, socket_with_proof};
 
-/// How many may wait at once and be told when it is over; more of them look again from time to time.
-const WAITING: i32 = 64;
-
-/// Until the next look at a name whose owner tells nobody when it is over.
+/// Until the next try for a taken name.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Until the next look at whose the name is.
@@ -41,8 +41,7 @@ static WAITED: AtomicU64 = AtomicU64::new(0);
 /// The turn of this process, until the value is dropped or the process ends.
 #[derive(Debug)]
 pub struct Turn {
-    /// Closing it tells those who wait.
-    listener: OwnedFd,
+    socket: OwnedFd,
 }
 
 /// Why it is not this process's turn.
@@ -77,17 +76,18 @@ impl Turn {
     pub fn take(name: &str, wait: Duration) -> Result<Self, TurnError> {
         let address = UnixAddr::new_abstract(name.as_bytes()).map_err(io::Error::from)?;
         let deadline = poll::deadline(wait);
+        let mut seen: Option<(Owner, Instant)> = None;
+        let socket = socket_with_proof()?;
         loop {
-            let socket = socket_with_proof()?;
             match bind(socket.as_raw_fd(), &address) {
-                Ok(()) => {
-                    listen(&socket, Backlog::new(WAITING).map_err(io::Error::from)?)
-                        .map_err(io::Error::from)?;
-                    return Ok(Self { listener: socket });
-                }
-                Err(Errno::EADDRINUSE) => wait_for(name.as_bytes(), &address, deadline)?,
+                Ok(()) => return Ok(Self { socket }),
+                Err(Errno::EADDRINUSE) => {}
                 Err(errno) => return Err(io::Error::from(errno).into()),
             }
+            let now = Instant::now();
+            let known = seen.filter(|(_, at)| now.duration_since(*at) < ROUND);
+            let (owner, _) = *seen.insert(known.unwrap_or_else(|| (owner(name.as_bytes()), now)));
+            wait_for(owner, deadline)?;
         }
     }
 
@@ -97,47 +97,27 @@ impl Turn {
     /// # Errors
     /// The kernel's.
     pub fn share_with_children(&self) -> io::Result<()> {
-        fcntl(&self.listener, FcntlArg::F_SETFD(FdFlag::empty())).map_err(io::Error::from)?;
+        fcntl(&self.socket, FcntlArg::F_SETFD(FdFlag::empty())).map_err(io::Error::from)?;
         Ok(())
     }
 }
 
-/// Waits until the name may be free, for a while at most, after which its owner may be another one.
-fn wait_for(name: &[u8], address: &UnixAddr, deadline: Option<Instant>) -> Result<(), TurnError> {
-    let owner = owner(name);
+/// Waits until the next try.
+fn wait_for(owner: Owner, deadline: Option<Instant>) -> Result<(), TurnError> {
     let (proven, inode) = match owner {
         Owner::Stranger(uid) => return Err(TurnError::Stranger(uid)),
         Owner::Proven(inode) => (true, Some(inode)),
         Owner::Unproven(inode) => (false, Some(inode)),
         Owner::Nobody | Owner::Unknown => (false, None),
     };
-    let queue = stream()?;
-    // A connection that nobody accepts is closed with the listener.
-    let (told, pid) = match connect(queue.as_raw_fd(), address) {
-        Ok(()) => {
-            let who = getsockopt(&queue, sockopt::PeerCredentials).map_err(io::Error::from)?;
-            if !is_trusted(who.uid()) {
-                return Err(TurnError::Stranger(who.uid()));
-            }
-            // Zero: it is in a PID namespace that we do not see.
-            (true, u32::try_from(who.pid()).ok().filter(|pid| *pid > 0))
-        }
-        // Bound, and not listening yet or any more; or there are too many that wait.
-        Err(Errno::ECONNREFUSED | Errno::EAGAIN) => (false, None),
-        Err(errno) => return Err(io::Error::from(errno).into()),
-    };
     let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
     let left = if proven { left } else { left.min(left_for_unproven()) };
     if left.is_zero() {
-        let holder = || pid.map(holder::process).or_else(|| inode.and_then(socket_holder));
-        return Err(if proven { TurnError::Busy(holder()) } else { TurnError::Unproven(holder()) });
+        let holder = inode.and_then(socket_holder);
+        return Err(if proven { TurnError::Busy(holder) } else { TurnError::Unproven(holder) });
     }
     let start = Instant::now();
-    let waited = if told {
-        signal::wait(Some(queue.as_fd()), left.min(ROUND))
-    } else {
-        signal::wait(None, left.min(PAUSE))
-    };
+    let waited = signal::wait(None, left.min(PAUSE));
     if !proven {
         let waited = u64::try_from(start.elapsed().as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
         WAITED.fetch_add(waited, Ordering::Relaxed);
@@ -195,16 +175,12 @@ mod tests {
     }
 
     #[test]
-    fn one_that_does_not_listen_is_waited_for_too() {
-        let name = name("deaf");
+    fn nobody_is_let_in() {
+        let name = name("closed");
+        let _turn = Turn::take(&name, Duration::ZERO).unwrap();
         let address = UnixAddr::new_abstract(name.as_bytes()).unwrap();
-        let deaf = stream().unwrap();
-        bind(deaf.as_raw_fd(), &address).unwrap();
-        let Err(TurnError::Unproven(holder)) = Turn::take(&name, PAUSE) else { panic!("both") };
-        assert!(holder.is_none_or(|holder| holder.pid == std::process::id()));
-        let waiting = std::thread::spawn(move || Turn::take(&name, Duration::from_secs(60)).map(drop));
-        drop(deaf);
-        waiting.join().unwrap().unwrap();
+        let guest = owner::stream().unwrap();
+        assert_eq!(nix::sys::socket::connect(guest.as_raw_fd(), &address), Err(Errno::ECONNREFUSED));
     }
 
     #[test]

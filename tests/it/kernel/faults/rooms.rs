@@ -6,6 +6,9 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Child, Command, Stdio};
 
+use tproxy::sys::lock::holder;
+
+use crate::kernel::trial::file;
 use crate::support::firewall;
 use crate::support::snapshot::Snapshot;
 use crate::support::{Backend, Lab, Variant};
@@ -89,12 +92,17 @@ fn listen() -> UnixListener {
 #[test]
 fn whoever_has_the_name_as_root_is_waited_for() {
     Lab::enter(|lab| {
-        let holder = listen();
+        let name = listen();
+        name.set_nonblocking(true).expect("a flag");
         let install = lab.program().args(["install", "--kuma-dp-user", "kuma-dp"]).start();
-        // It stands at the lock.
-        let waits = holder.accept().expect("a connection");
+        // It has the lock file, and stands at the name.
+        while file("lock").and_then(|lock| holder(&lock)).is_none_or(|holder| holder.pid != install.pid) {
+            std::thread::yield_now();
+        }
         assert_eq!(Backend::installed(), []);
-        drop((holder, waits));
+        // Whoever connected there would have to close what the other end sends along.
+        assert_eq!(name.accept().expect_err("nobody connects").kind(), std::io::ErrorKind::WouldBlock);
+        drop(name);
         install.finish().succeeds();
         assert_eq!(Backend::installed(), [Backend::NFT]);
     });
