@@ -38,6 +38,12 @@ pub fn find_text(bytes: &[u8], kind: u16) -> Option<String> {
     Some(String::from_utf8_lossy(text).into_owned())
 }
 
+/// The longest value that the kernel reads, in bytes.
+const LONGEST: usize = u16::MAX as usize - HEADER;
+
+/// Room for what most are: a transaction is made of hundreds, and to grow costs more than to write.
+const ROOM: usize = 64;
+
 /// Attributes as they are written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Attributes(Vec<u8>);
@@ -45,16 +51,24 @@ pub struct Attributes(Vec<u8>);
 impl Attributes {
     /// None yet.
     pub fn new() -> Self {
-        Self::default()
+        Self(Vec::with_capacity(ROOM))
     }
 
     /// One more. The kernel reads no value of more than 65,531 bytes; a longer one is cut off, which it refuses.
     #[must_use]
-    pub fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
-        let length = u16::try_from(HEADER + value.len()).unwrap_or(u16::MAX);
-        self.0.extend(length.to_ne_bytes());
-        self.0.extend(kind.to_ne_bytes());
-        self.0.extend(value.iter().take(usize::from(length) - HEADER));
+    pub fn bytes(self, kind: u16, value: &[u8]) -> Self {
+        self.ended(kind, value, &[])
+    }
+
+    /// One more, whose value has an end of its own.
+    fn ended(mut self, kind: u16, value: &[u8], end: &[u8]) -> Self {
+        let value = value.get(..LONGEST - end.len()).unwrap_or(value);
+        let length = HEADER + value.len() + end.len();
+        self.0.reserve(length.next_multiple_of(4));
+        self.0.extend_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_ne_bytes());
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0.extend_from_slice(value);
+        self.0.extend_from_slice(end);
         self.0.resize(self.0.len().next_multiple_of(4), 0);
         self
     }
@@ -68,10 +82,7 @@ impl Attributes {
     /// A text and the zero that ends it.
     #[must_use]
     pub fn text(self, kind: u16, value: &str) -> Self {
-        let mut bytes = Vec::with_capacity(value.len() + 1);
-        bytes.extend(value.bytes());
-        bytes.push(0);
-        self.bytes(kind, &bytes)
+        self.ended(kind, value.as_bytes(), &[0])
     }
 
     /// Others as the value of one.

@@ -1,8 +1,9 @@
 //! What an installation that is in place says of foreign rules: who comes first, whom they meet now, and what the host's own
 //! firewall does: which ports it does not close any more, and what of the redirected traffic it drops.
 
+use std::io;
+
 use crate::backend::Backend;
-use crate::backend::iptables::situation::Situation;
 use crate::backend::nftables::lower::{NAT_FIRST, NAT_LAST};
 use crate::config::Config;
 use crate::exit::HINT;
@@ -17,6 +18,7 @@ use crate::status::meets::look::Installed;
 use crate::status::model::Finding;
 use crate::sys::netlink::ruleset;
 
+use super::scene::Scene;
 use super::translated;
 
 /// Says all of it, and whether foreign rules keep redirected traffic from the sidecar. `before`: rules of iptables as they
@@ -26,10 +28,11 @@ pub fn say(
     facts: &HostFacts,
     backend: Backend,
     families: &[Family],
-    before: &Situation,
+    before: &Scene,
 ) -> bool {
-    let first = findings(config, facts, backend, families, before);
-    let (meeting, dead) = meeting(config, facts, backend, families);
+    let chains = chains::met();
+    let first = findings(config, facts, backend, families, before, chains.as_deref().ok());
+    let (meeting, dead) = meeting(config, facts, backend, families, chains);
     for Finding { what, fix } in once(first.said.into_iter().chain(meeting)) {
         tracing::warn!("{what}");
         if let Some(fix) = fix {
@@ -49,10 +52,9 @@ fn meeting(
     facts: &HostFacts,
     backend: Backend,
     families: &[Family],
+    chains: io::Result<Vec<Chain>>,
 ) -> (Vec<Finding>, bool) {
-    // Tables of which no hook calls a chain can be long, and do nothing.
-    let hooks = [Hook::Prerouting, Hook::Input, Hook::Output, Hook::Postrouting];
-    let chains = match chains::at(&hooks) {
+    let chains = match chains {
         Ok(chains) => chains,
         // A kernel that does not list its rules keeps nobody from installing.
         Err(error) => {
@@ -107,10 +109,15 @@ fn findings(
     facts: &HostFacts,
     backend: Backend,
     families: &[Family],
-    before: &Situation,
+    before: &Scene,
+    chains: Option<&[Chain]>,
 ) -> ahead::Found {
     let place = Place { config, backend, families };
-    let ruleset = ruleset::read(ahead::chains_at(&place)).unwrap_or_default();
-    let legacy = translated::legacy_of_others(before);
-    ahead::install_findings(&place, &ruleset, before, &legacy, &Ours::of(config, facts))
+    let translates = |chain: &Chain| chain.called.is_some_and(|called| called.translates);
+    // Where nobody else translates, nobody can be at the same place.
+    let alone = chains.is_some_and(|chains| !chains.iter().any(translates));
+    let ruleset = if alone { None } else { ruleset::read(ahead::chains_at(&place)).ok() };
+    let legacy = translated::legacy_of_others(&before.iptables, &before.legacy);
+    let (ruleset, ours) = (ruleset.unwrap_or_default(), Ours::of(config, facts));
+    ahead::install_findings(&place, &ruleset, &before.iptables, &legacy, &ours)
 }

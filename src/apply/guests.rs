@@ -5,17 +5,18 @@ use crate::config::Config;
 use crate::config::values::VirtualNetwork;
 use crate::host::{self, Guests};
 use crate::plan::Family;
+use crate::sys::netlink::routing::Link;
 
 /// Interfaces named one by one.
 const NAMED: usize = 4;
 
 /// What happens to whose traffic, and what to do about it, once for each interface.
-pub fn findings(config: &Config, families: &[Family]) -> Vec<(String, String)> {
+pub fn findings(config: &Config, links: &[Link], families: &[Family]) -> Vec<(String, String)> {
     let inbound = &config.redirect.inbound;
     if !inbound.enabled || inbound.exclude_forwarded {
         return Vec::new();
     }
-    let guests = host::guests(families).unwrap_or_else(|error| {
+    let guests = host::guests(links, families).unwrap_or_else(|error| {
         tracing::debug!("whom this host forwards for is not known: {error}");
         Vec::new()
     });

@@ -11,6 +11,7 @@ use crate::host::{self, HostFacts, Interfaces, Ipv6Support, PASSTHROUGH};
 use crate::passing::Passing;
 use crate::plan::{self, Family};
 use crate::present::{Action, Receipt};
+use crate::sys::sockstat;
 use crate::verify::turn::{self, Turn};
 
 use super::confirm;
@@ -121,7 +122,7 @@ impl<'a> Install<'a> {
         let Some((backend, why)) = session.choose(&scene, both) else { return Err(tools::none_found()) };
         show::choice(backend, why, config.backend);
         facts.docker_dns = scene.has_docker_dns(backend);
-        let (translated, translating) = translated::find(config, &facts, &scene.iptables, backend);
+        let (translated, translating) = translated::find(config, &facts, &scene, backend);
         facts.translated = translated;
         if let Backend::Iptables(variant) = backend {
             facts::check_ipv6_tools(&mut facts, variant, session.tools.of(variant));
@@ -138,7 +139,7 @@ impl<'a> Install<'a> {
         let degraded = Degraded::new(config);
         let may_switch = backend != Backend::Nftables && session.may_choose(&scene);
         let warnings = Warnings::new(may_switch);
-        let undo = Undo::new(&scene, &interfaces, &found);
+        let undo = Undo::new(&scene, &interfaces, &found, config.store_firewalld);
         let mut run = Self {
             request,
             store,
@@ -158,48 +159,44 @@ impl<'a> Install<'a> {
             ipv6_warning,
             file: Kept::AsItWas,
         };
-        run.check_ipv6()?;
+        let families = run.check_ipv6()?;
+        let sockets = sockstat::counts();
         if let Some(warning) = translated::warning(&translating) {
             run.warnings.warn(warning, None);
         }
-        ssh::warn(config);
-        run.warn_of_guests();
-        run.instead = owners::warn_of_strangers(config, &run.facts, &mut run.warnings);
-        if owners::warn_of_own_resolvers(config, &run.facts, &mut run.warnings) {
+        ssh::warn(config, sockets);
+        run.warn_of_guests(&families);
+        run.instead = owners::warn_of_strangers(config, &run.facts, sockets, &mut run.warnings);
+        if owners::warn_of_own_resolvers(config, &run.facts, run.interfaces.addresses(), &mut run.warnings) {
             run.instead.get_or_insert_with(|| WITHOUT_END.to_owned());
         }
         run.apply(scene, old.as_ref())
     }
 
-    /// A dual-stack installation that gets IPv4 alone says so every time.
-    fn check_ipv6(&mut self) -> Result<(), Failure> {
+    /// A dual-stack installation that gets IPv4 alone says so every time. The families that it gets.
+    fn check_ipv6(&mut self) -> Result<Vec<Family>, Failure> {
         facts::require_ipv6(self.request, &self.facts)?;
         facts::require_dns(self.request, &self.facts)?;
-        for note in self.plan().notes {
+        let plan = plan::build(&self.request.config, &self.facts);
+        for note in plan.notes {
             self.warnings.warn(note, None);
         }
+        let families = plan.families.iter().map(|plan| plan.family).collect();
         let dual = self.request.config.ip_family_mode == IpFamilyMode::DualStack;
-        match &self.facts.ipv6 {
-            Ipv6Support::Available if dual => {
-                if let Some(warning) = self.ipv6_warning.take() {
-                    self.warnings.warn(warning, None);
-                }
-                Ok(())
-            }
-            _ => Ok(()),
+        if dual
+            && self.facts.ipv6 == Ipv6Support::Available
+            && let Some(warning) = self.ipv6_warning.take()
+        {
+            self.warnings.warn(warning, None);
         }
+        Ok(families)
     }
 
     /// Whoever this host forwards for should not learn it from a failing application.
-    fn warn_of_guests(&mut self) {
-        let families: Vec<Family> = self.plan().families.iter().map(|plan| plan.family).collect();
-        for (what, cure) in guests::findings(&self.request.config, &families) {
+    fn warn_of_guests(&mut self, families: &[Family]) {
+        for (what, cure) in guests::findings(&self.request.config, self.interfaces.links(), families) {
             self.warnings.warn(what, Some(cure));
         }
-    }
-
-    fn plan(&self) -> plan::Plan {
-        plan::build(&self.request.config, &self.facts)
     }
 
     fn apply(mut self, mut scene: Scene, old: Option<&State>) -> Result<(), Failure> {
@@ -325,8 +322,8 @@ impl<'a> Install<'a> {
     ) -> Result<(), Failure> {
         self.warnings.say();
         // Known only when the rules are there.
-        let (families, situation) = (goal.redirected(), &before.iptables);
-        if first::say(&self.request.config, &self.facts, self.backend, &families, situation) {
+        let families = goal.redirected();
+        if first::say(&self.request.config, &self.facts, self.backend, &families, before) {
             self.instead.get_or_insert_with(|| KEPT_AWAY.to_owned());
         }
         let format = self.request.format;
@@ -359,7 +356,6 @@ impl<'a> Install<'a> {
         if let Some(Err(failure)) = guard.as_mut().map(Guard::check) {
             return Err(self.back(guard, failure));
         }
-        let families = goal.redirected();
         let unheard = doors::unheard(&self.request.config, &self.facts, &families);
         let receipt = self.receipt(goal, changed);
         // Whoever reads slowly must not keep others from their turn, least of all the way back.

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::io;
 
 use crate::backend::iptables::legacy::{self, Legacy};
-use crate::backend::iptables::observe::{self, Observation, Ours, Unread};
+use crate::backend::iptables::observe::{self, Listed, Observation, Ours, Unread};
 use crate::backend::iptables::situation::{Place, Recorded, Situation};
 use crate::backend::iptables::tools::{Tools, Variant};
-use crate::backend::nftables::decode::Observed;
-use crate::backend::nftables::observe::observe as observe_native;
+use crate::backend::nftables::observe::{Seen as SeenTable, observe as observe_native};
 use crate::exit::{Exit, Failure};
 use crate::plan::{Family, OWNER_TAG, OwnChain, Table};
 use crate::sys::netlink;
@@ -16,11 +15,11 @@ use crate::sys::netlink::nftables::Door;
 
 use super::store::State;
 
-/// Our own table; `None` also where the kernel could have none.
-pub fn native() -> Result<Option<Observed>, Failure> {
+/// Our own table, and when that was so; `None` where the kernel could have none.
+pub fn native() -> Result<Option<SeenTable>, Failure> {
     let seen = Door::open().and_then(|mut door| observe_native(&mut door));
     match seen {
-        Ok(seen) => Ok(seen.table),
+        Ok(seen) => Ok(Some(seen)),
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
             Err(Failure::new(Exit::Busy, error.to_string()).hint("find out who, and run the command again"))
@@ -51,6 +50,8 @@ pub struct Seen {
     pub rules: Observation,
     /// Where there may be more.
     pub unread: Unread,
+    /// Families of which there are legacy tables that were not all read.
+    pub legacy: Vec<Family>,
     /// Whether Docker's embedded DNS server is in tables that were not read.
     pub docker_dns: bool,
 }
@@ -68,31 +69,42 @@ pub enum Sight {
 
 /// The rules of the iptables programs.
 pub fn iptables(tools: &Tools, record: &Record, sight: Sight) -> Result<Seen, Failure> {
-    let all = |rules| Seen { rules, unread: Unread::new(), docker_dns: false };
+    let all = |rules, legacy| Seen { rules, unread: Unread::new(), legacy, docker_dns: false };
     match sight {
-        Sight::Ours => only_ours(tools, record),
+        Sight::Ours => only_ours(tools, record, &Listed::read()?),
         // Without programs of the nft variant there is nothing to choose.
         Sight::ToChoose if tools.nft.v4.is_some() && tools.named != Some(Variant::Legacy) => {
-            to_choose(tools, record).map(all)
+            let listed = Listed::read()?;
+            to_choose(tools, record, &listed).map(|rules| all(rules, with_legacy(&listed)))
         }
-        Sight::ToChoose | Sight::All => observe::observe(tools).map(all),
+        Sight::ToChoose | Sight::All => observe::observe(tools).map(|rules| all(rules, Vec::new())),
     }
 }
 
-fn only_ours(tools: &Tools, record: &Record) -> Result<Seen, Failure> {
-    let chains = netlink::nft_chain_names(Family::V4).map_err(|error| unreadable(&error))?;
-    let legacy = legacy(legacy::read);
-    let docker_dns = chains.iter().any(|(table, chain)| table == "nat" && chain == "DOCKER_OUTPUT")
-        || legacy.get(&Family::V4).is_some_and(Legacy::has_docker_dns);
+fn with_legacy(listed: &Listed) -> Vec<Family> {
+    let of = |(variant, family)| (variant == Variant::Legacy).then_some(family);
+    listed.places().filter_map(of).collect()
+}
+
+fn only_ours(tools: &Tools, record: &Record, listed: &Listed) -> Result<Seen, Failure> {
+    let legacy =
+        legacy(&Family::BOTH, |family| legacy::read_ours(family, listed.tables(Variant::Legacy, family)));
+    let has_nat = listed.tables(Variant::Nft, Family::V4).iter().any(|table| table == "nat");
+    let docker_dns = legacy.get(&Family::V4).is_some_and(Legacy::has_docker_dns)
+        || has_nat && {
+            let chains = netlink::nft_chain_names(Family::V4).map_err(|error| unreadable(&error))?;
+            chains.iter().any(|(table, chain)| table == "nat" && chain == "DOCKER_OUTPUT")
+        };
     let ours = |variant, family| ours((variant, family), record, &legacy);
-    let (rules, unread) = observe::observe_some(tools, ours)?;
-    Ok(Seen { rules, unread, docker_dns })
+    let (rules, unread) = observe::observe_some(tools, listed, ours)?;
+    Ok(Seen { rules, unread, legacy: with_legacy(listed), docker_dns })
 }
 
 /// Legacy rules of others are read by a program only if that variant is the one to use: then ours go to places among
 /// them.
-fn to_choose(tools: &Tools, record: &Record) -> Result<Observation, Failure> {
-    let legacy = legacy(legacy::read_all);
+fn to_choose(tools: &Tools, record: &Record, listed: &Listed) -> Result<Observation, Failure> {
+    let legacy =
+        legacy(&Family::BOTH, |family| legacy::read_named(family, listed.tables(Variant::Legacy, family)));
     let mut others = Observation::new();
     for (family, tables) in &legacy {
         let place = (Variant::Legacy, *family);
@@ -104,7 +116,7 @@ fn to_choose(tools: &Tools, record: &Record) -> Result<Observation, Failure> {
     // Whatever is asked for has to be read.
     let unless_told =
         |variant, family| Ok(if told.contains(&(variant, family)) { Ours::No } else { Ours::Yes });
-    let (mut observation, _) = observe::observe_some(tools, unless_told)?;
+    let (mut observation, _) = observe::observe_some(tools, listed, unless_told)?;
     observation.append(&mut others);
     let situation = Situation::new(observation, &record.rules);
     let legacy_it_is = situation.choose(tools).is_some_and(|(variant, _)| variant == Variant::Legacy);
@@ -112,7 +124,7 @@ fn to_choose(tools: &Tools, record: &Record) -> Result<Observation, Failure> {
     if legacy_it_is {
         let if_told =
             |variant, family| Ok(if told.contains(&(variant, family)) { Ours::Yes } else { Ours::No });
-        observation.append(&mut observe::observe_some(tools, if_told)?.0);
+        observation.append(&mut observe::observe_some(tools, listed, if_told)?.0);
     }
     Ok(observation)
 }
@@ -126,7 +138,7 @@ pub fn out_of_reach(tools: &Tools, record: &Record) -> Result<Vec<Place>, Failur
     if unreadable.is_empty() {
         return Ok(unreadable);
     }
-    let legacy = legacy(legacy::read);
+    let legacy = legacy(&Family::BOTH, legacy::read);
     let mut places = Vec::new();
     for (variant, family) in unreadable {
         let are_ours = match (variant, legacy.get(&family)) {
@@ -153,7 +165,7 @@ pub fn out_of_reach(tools: &Tools, record: &Record) -> Result<Vec<Place>, Failur
 pub type LegacyTables = BTreeMap<Family, Legacy>;
 
 /// Reads them without a program. A family that cannot be read so is left out: a program may know better.
-pub fn legacy(read: impl Fn(Family) -> io::Result<Legacy>) -> LegacyTables {
+pub fn legacy(families: &[Family], read: impl Fn(Family) -> io::Result<Legacy>) -> LegacyTables {
     let read = |family| match read(family) {
         Ok(tables) => Some((family, tables)),
         Err(error) => {
@@ -161,7 +173,7 @@ pub fn legacy(read: impl Fn(Family) -> io::Result<Legacy>) -> LegacyTables {
             None
         }
     };
-    Family::BOTH.into_iter().filter_map(read).collect()
+    families.iter().copied().filter_map(read).collect()
 }
 
 /// Whether there are rules of ours; without asking a program.

@@ -19,7 +19,7 @@ use crate::host;
 use crate::plan::Family;
 use crate::sys::netlink::conntrack::enter::{self, Entry, Phase};
 use crate::sys::netlink::streams::{Stage, Stream, streams};
-use crate::sys::sockstat::is_without_tcp;
+use crate::sys::sockstat::counts;
 
 use super::scene::{Goal, Scene};
 
@@ -121,7 +121,7 @@ impl OpenConnections {
 
 fn all(families: &[Family]) -> io::Result<Vec<Stream>> {
     let mut found = Vec::new();
-    if is_without_tcp() {
+    if counts().are_without_tcp() {
         return Ok(found);
     }
     for family in Family::BOTH {

@@ -7,13 +7,20 @@ use crate::config::values::Protocol;
 use crate::host::owners::{self, OwnResolver, Stranger};
 use crate::host::{self, HostFacts};
 
+use crate::sys::sockstat::Counts;
+
 use super::warnings::Warnings;
 
 /// Says who has the sidecar's ports and is not the sidecar. The result is what stands in place of "you can now run
 /// kuma-dp".
-pub fn warn_of_strangers(config: &Config, facts: &HostFacts, warnings: &mut Warnings) -> Option<String> {
+pub fn warn_of_strangers(
+    config: &Config,
+    facts: &HostFacts,
+    sockets: Counts,
+    warnings: &mut Warnings,
+) -> Option<String> {
     const MOST: usize = 8;
-    let found = owners::strangers(config, facts).unwrap_or_default();
+    let found = owners::strangers(config, facts, sockets).unwrap_or_default();
     let sidecar = facts.sidecar_uid;
     for Stranger { protocol, port, uid, process } in found.iter().take(MOST) {
         let protocol = match protocol {
@@ -39,8 +46,13 @@ pub fn warn_of_strangers(config: &Config, facts: &HostFacts, warnings: &mut Warn
 }
 
 /// Says which DNS servers on this host would be asked what they ask, without end, and whether there are any.
-pub fn warn_of_own_resolvers(config: &Config, facts: &HostFacts, warnings: &mut Warnings) -> bool {
-    let found = own_resolvers(config, facts);
+pub fn warn_of_own_resolvers(
+    config: &Config,
+    facts: &HostFacts,
+    own: &[IpAddr],
+    warnings: &mut Warnings,
+) -> bool {
+    let found = own_resolvers(config, facts, own);
     let any = !found.is_empty();
     for resolver in found {
         let to = if resolver.others.is_empty() {
@@ -61,8 +73,8 @@ pub fn warn_of_own_resolvers(config: &Config, facts: &HostFacts, warnings: &mut 
     any
 }
 
-/// DNS servers on this host whose own questions are redirected, as far as that can be found out.
-pub fn own_resolvers(config: &Config, facts: &HostFacts) -> Vec<OwnResolver> {
+/// DNS servers on this host whose own questions are redirected, as far as that can be found out. `own` are its addresses.
+pub fn own_resolvers(config: &Config, facts: &HostFacts, own: &[IpAddr]) -> Vec<OwnResolver> {
     let dns = &config.redirect.dns;
     if !dns.enabled {
         return Vec::new();
@@ -72,6 +84,5 @@ pub fn own_resolvers(config: &Config, facts: &HostFacts) -> Vec<OwnResolver> {
         let known = host::resolvers(&dns.resolv_config_path).map(|(known, _)| known).unwrap_or_default();
         servers = known.into_iter().map(|resolver| resolver.addr).collect();
     }
-    let own: Vec<IpAddr> = host::own_addresses().into_iter().collect();
-    owners::own_resolvers(config, facts, &servers, &own).unwrap_or_default()
+    owners::own_resolvers(config, facts, &servers, own).unwrap_or_default()
 }

@@ -153,9 +153,13 @@ pub fn withdraw(force: bool) -> Result<Withdrawn, Failure> {
     firewalld::withdraw(path, force).map(|gone| if gone { Withdrawn::Gone } else { Withdrawn::Nothing })
 }
 
-/// The file as it is now, to come back to. `None`: no run in this network namespace writes it, or it cannot be read.
-pub fn backup() -> Option<Backup> {
+/// The file as it is now, to come back to. `None`: no run in this network namespace writes it, it cannot be read, or there is
+/// none and the run stores nothing in it.
+pub fn backup(stores: bool) -> Option<Backup> {
     let path = Path::new(firewalld::DIRECT_XML);
+    if !stores && is_absent(path) {
+        return None;
+    }
     firewalld::why_not_here().is_none().then(|| Backup::take(path).ok()).flatten()
 }
 
@@ -179,8 +183,7 @@ pub fn must_answer(stores: bool) -> Result<(), Failure> {
 
 /// Whether there may be a file, and it is about this network namespace.
 fn is_to_be_read(path: &Path) -> bool {
-    let absent = path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
-    if absent {
+    if is_absent(path) {
         return false;
     }
     let why_not = firewalld::why_not_here();
@@ -188,6 +191,10 @@ fn is_to_be_read(path: &Path) -> bool {
         tracing::debug!("{} is left alone: {why}", path.display());
     }
     why_not.is_none()
+}
+
+fn is_absent(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 fn holds_ours(path: &Path) -> bool {

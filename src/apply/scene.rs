@@ -25,6 +25,10 @@ pub struct Scene {
     pub iptables: Situation,
     /// Our own table.
     pub native: Option<Observed>,
+    /// The kernel's generation of `nf_tables` when it was so, unless it has none.
+    pub generation: Option<u32>,
+    /// Families of which there are legacy tables.
+    pub legacy: Vec<Family>,
     /// Docker's embedded DNS server, wherever its chain is.
     pub docker_dns: bool,
     /// Where there may be more, and why that is not known.

@@ -74,7 +74,7 @@ fn look_around(request: &InstallRequest, facts: &mut HostFacts) -> Result<Backen
     let (backend, why) = session.choose(&scene, both).ok_or("no iptables was found")?;
     choice(backend, why, config.backend);
     facts.docker_dns = scene.has_docker_dns(backend);
-    facts.translated = translated::find(config, facts, &scene.iptables, backend).0;
+    facts.translated = translated::find(config, facts, &scene, backend).0;
     if let Backend::Iptables(variant) = backend {
         facts::check_ipv6_tools(facts, variant, session.tools.of(variant));
     }
@@ -124,7 +124,7 @@ pub fn install_diff(request: &InstallRequest) -> Result<(), Failure> {
     };
     choice(backend, why, config.backend);
     facts.docker_dns = scene.has_docker_dns(backend);
-    facts.translated = translated::find(config, &facts, &scene.iptables, backend).0;
+    facts.translated = translated::find(config, &facts, &scene, backend).0;
     if let Backend::Iptables(variant) = backend {
         facts::check_ipv6_tools(&mut facts, variant, session.tools.of(variant));
     }

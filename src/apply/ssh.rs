@@ -7,6 +7,7 @@ use crate::config::{Config, leaving_alone};
 use crate::exit::{Exit, Failure, HINT};
 use crate::host;
 use crate::status::doors::is_redirected;
+use crate::sys::sockstat::{Counts, counts};
 
 /// The port that SSH has unless somebody says otherwise.
 const USUAL: u16 = 22;
@@ -20,7 +21,7 @@ pub fn keep(config: &mut Config) -> Result<(), Failure> {
     if !config.redirect.inbound.keep_ssh {
         return Ok(());
     }
-    let mut ports = host::ssh_ports();
+    let mut ports = host::ssh_ports(counts());
     if ports.is_empty() {
         // At boot it may come later.
         tracing::info!("no SSH server is seen on this host yet, so the usual port {USUAL} is left alone");
@@ -52,8 +53,9 @@ fn leave_alone(config: &mut Config, ports: &BTreeSet<u16>) -> Result<(), Failure
 }
 
 /// Whoever is here by SSH should know before, not after.
-pub fn warn(config: &Config) {
-    let ports: Vec<u16> = host::ssh_ports().into_iter().filter(|port| is_redirected(config, *port)).collect();
+pub fn warn(config: &Config, sockets: Counts) {
+    let ports: Vec<u16> =
+        host::ssh_ports(sockets).into_iter().filter(|port| is_redirected(config, *port)).collect();
     if let Some((what, hint)) = words(config, &ports) {
         tracing::warn!("{what}");
         tracing::info!(target: HINT, "{hint}");

@@ -12,8 +12,8 @@ use crate::sys::alive::{self, Alive};
 use crate::sys::files::Dir;
 use crate::sys::lock::FileLock;
 
-/// How many namespaces are looked at in one run.
-const AT_MOST: usize = 64;
+/// How many namespaces are looked at in one run. Each takes some microseconds, and a run leaves files of one alone.
+const AT_MOST: usize = 8;
 
 /// Where the kernel does not tell of namespaces, all processes have to be looked at: only when there are so many more
 /// records than were left the last time, and as many again.

@@ -17,8 +17,8 @@ use crate::backend::iptables::transition;
 use crate::backend::iptables::wanted::Wanted;
 use crate::backend::nftables::change::differences;
 use crate::backend::nftables::commit as native;
-use crate::backend::nftables::decode::Observed;
 use crate::backend::nftables::foreign::is_installation;
+use crate::backend::nftables::observe::Seen as SeenTable;
 use crate::backend::nftables::send::SendError;
 use crate::config::Config;
 use crate::config::values::BackendChoice;
@@ -158,7 +158,8 @@ impl Session {
         self.look_beside(look::native()?)
     }
 
-    fn look_beside(&self, native: Option<Observed>) -> Result<Scene, Failure> {
+    fn look_beside(&self, seen: Option<SeenTable>) -> Result<Scene, Failure> {
+        let (generation, native) = seen.map_or((None, None), |seen| (Some(seen.generation), seen.table));
         // Where no iptables is going to be used, its programs are asked only for rules of ours that have to go.
         let sight = match self.choice {
             BackendChoice::Nftables => Sight::Ours,
@@ -175,7 +176,8 @@ impl Session {
         if self.force {
             iptables.seize_jumps();
         }
-        Ok(Scene { iptables, native, docker_dns: seen.docker_dns, unread: seen.unread })
+        let (legacy, docker_dns, unread) = (seen.legacy, seen.docker_dns, seen.unread);
+        Ok(Scene { iptables, native, generation, legacy, docker_dns, unread })
     }
 
     /// Brings `scene` to `goal`, again from the start when a foreign change or lock was in the way, or a lack that
@@ -193,7 +195,7 @@ impl Session {
         loop {
             let scene = now.as_ref().unwrap_or(scene);
             let open = OpenConnections::before(scene, goal);
-            let committed = self.commit_all(scene.steps_with(goal, &unfound), goal, journal);
+            let committed = self.commit_all(scene, scene.steps_with(goal, &unfound), goal, journal);
             open.after();
             let Err(refused) = committed else {
                 if let Some(new) = self.strayed(goal).filter(|_| doubts > 0) {
@@ -311,12 +313,22 @@ impl Session {
 
     /// Commits all; where rules move from one backend to the other, the new ones first, so that traffic is
     /// redirected at every moment.
-    fn commit_all(&self, mut steps: Steps, goal: &Goal, journal: &mut Journal) -> Result<(), Refused> {
+    fn commit_all(
+        &self,
+        scene: &Scene,
+        mut steps: Steps,
+        goal: &Goal,
+        journal: &mut Journal,
+    ) -> Result<(), Refused> {
+        // What is committed before would be taken for a change by others.
+        let first = goal.native.is_some() || steps.iptables.is_empty();
         let native = |journal: &mut Journal| {
             if steps.native.is_nothing() {
                 return Ok(());
             }
-            let done = native::bring(goal.native.as_ref());
+            let seen =
+                scene.generation.filter(|_| first).map(|generation| (generation, scene.native.as_ref()));
+            let done = native::bring_from(seen, goal.native.as_ref());
             if done.as_ref().map_or_else(SendError::may_have_changed, |()| true) {
                 journal.changed_table();
             }

@@ -13,31 +13,28 @@ use crate::status::model::Ahead;
 use crate::sys::netlink::ruleset::{self, Ruleset};
 
 use super::look;
+use super::scene::Scene;
 
 /// Looks for it. What cannot be read is taken for nothing.
-pub fn find(
-    config: &Config,
-    facts: &HostFacts,
-    situation: &Situation,
-    backend: Backend,
-) -> (Translated, Vec<Ahead>) {
+pub fn find(config: &Config, facts: &HostFacts, scene: &Scene, backend: Backend) -> (Translated, Vec<Ahead>) {
     if !config.redirect.dns.enabled {
         return (Translated::default(), Vec::new());
     }
     let ruleset = ruleset::read(ahead::may_be_ahead).unwrap_or_default();
-    in_ruleset(config, facts, situation, backend, &ruleset)
+    in_ruleset(config, facts, (&scene.iptables, &scene.legacy), backend, &ruleset)
 }
 
-/// The same, where the chains of nftables are known.
+/// The same, where the chains of nftables are known. `legacy`: families that may have legacy tables which are not in the
+/// situation.
 pub fn in_ruleset(
     config: &Config,
     facts: &HostFacts,
-    situation: &Situation,
+    (situation, legacy): (&Situation, &[Family]),
     backend: Backend,
     ruleset: &Ruleset,
 ) -> (Translated, Vec<Ahead>) {
     let ours = Ours::of(config, facts);
-    let others = legacy_of_others(situation);
+    let others = legacy_of_others(situation, legacy);
     let mut found = Vec::new();
     for family in Family::BOTH {
         found.extend(ahead::translating_dns(situation, ruleset, family, &ours));
@@ -48,14 +45,15 @@ pub fn in_ruleset(
     (Translated { families, in_our_chain }, found)
 }
 
-/// Legacy rules of others in tables that no program was asked for: one reads them only where ours go among them.
-pub fn legacy_of_others(situation: &Situation) -> Situation {
-    let legacy = look::legacy(legacy::read);
-    let unread = |family: &&Family| situation.saved((Variant::Legacy, **family)).is_none();
-    let others: Observation = Family::BOTH
+/// Legacy rules of others in tables that no program was asked for: one reads them only where ours go among them. `families`
+/// may have such tables.
+pub fn legacy_of_others(situation: &Situation, families: &[Family]) -> Situation {
+    let unread = |family: &Family| situation.saved((Variant::Legacy, *family)).is_none();
+    let unread: Vec<Family> = families.iter().copied().filter(unread).collect();
+    let legacy = look::legacy(&unread, legacy::read);
+    let others: Observation = legacy
         .iter()
-        .filter(unread)
-        .filter_map(|family| Some(((Variant::Legacy, *family), legacy.get(family)?)))
+        .map(|(family, tables)| ((Variant::Legacy, *family), tables))
         .filter(|(_, tables)| !tables.is_empty() && !tables.is_ours())
         .map(|(place, tables)| (place, tables.saved(false)))
         .collect();

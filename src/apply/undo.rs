@@ -21,17 +21,20 @@ pub struct Undo {
     rules: Goal,
     passthrough: bool,
     record: Found,
+    /// Whether the run stores rules in firewalld's file.
+    stores: bool,
     direct_xml: Option<Backup>,
 }
 
 impl Undo {
-    /// Remembers it.
-    pub fn new(scene: &Scene, interfaces: &Interfaces, record: &Found) -> Self {
+    /// Remembers it. `stores` says that the run stores rules in firewalld's file.
+    pub fn new(scene: &Scene, interfaces: &Interfaces, record: &Found, stores: bool) -> Self {
         Self {
             rules: scene.as_goal(),
             passthrough: interfaces.has(PASSTHROUGH),
             record: record.clone(),
-            direct_xml: persist::backup(),
+            stores,
+            direct_xml: persist::backup(stores),
         }
     }
 
@@ -47,7 +50,7 @@ impl Undo {
     pub fn before_firewalld(&mut self, journal: &mut Journal) {
         // What could not be read at the beginning can perhaps be now, and is still as it was.
         if self.direct_xml.is_none() {
-            self.direct_xml = persist::backup();
+            self.direct_xml = persist::backup(self.stores);
         }
         journal.touches_firewalld();
     }

@@ -70,7 +70,7 @@ fn run(request: &UninstallRequest) -> Result<(), Failure> {
     left.extend(scene.unread.iter().map(|(_, failure)| remains::unread(failure)));
     left.extend(look::out_of_reach(&session.tools, &session.record)?.into_iter().map(remains::out_of_reach));
     let interfaces = session.patience.persist(host::interfaces)?;
-    let mut undo = Undo::new(&scene, &interfaces, &found);
+    let mut undo = Undo::new(&scene, &interfaces, &found, false);
     let nothing = Goal::default();
     let mut changed = !scene.steps(&nothing).is_empty() || old.is_some();
     if let Some(old) = &old {

@@ -8,7 +8,7 @@ use crate::backend::iptables::legacy;
 use crate::backend::nftables::model::TABLE;
 use crate::backend::nftables::wire::{INET, Message};
 use crate::plan::Family;
-use crate::rules::model::{Chain, Hook};
+use crate::rules::model::Chain;
 use crate::rules::{nft, words};
 use crate::sys::netlink::nftables::Door;
 
@@ -26,53 +26,43 @@ const DORMANT: u32 = 1;
 /// # Errors
 /// The kernel's.
 pub fn all() -> io::Result<Vec<Chain>> {
-    read(None)
+    read(false)
 }
 
-/// The chains of those tables of which one of these hooks calls a chain.
+/// The chains of those tables of which a hook calls a chain that what goes on here meets. Others can be long, and do
+/// nothing to it.
 ///
 /// # Errors
 /// The kernel's.
-pub fn at(hooks: &[Hook]) -> io::Result<Vec<Chain>> {
-    read(Some(hooks))
+pub fn met() -> io::Result<Vec<Chain>> {
+    read(true)
 }
 
-fn read(hooks: Option<&[Hook]>) -> io::Result<Vec<Chain>> {
-    let mut chains = match native(hooks) {
+fn read(met: bool) -> io::Result<Vec<Chain>> {
+    let mut chains = match native(met) {
         Ok(chains) => chains,
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Vec::new(),
         Err(error) => return Err(error),
     };
-    let wanted = |table: &str| hooks.is_none_or(|hooks| hooks.iter().any(|hook| has(table, *hook)));
     for family in Family::BOTH {
         // A kernel that has none, or does not tell, has said so elsewhere.
-        let Ok(tables) = legacy::read_those(family, wanted) else { continue };
+        let Ok(tables) = legacy::read_all(family) else { continue };
         chains.extend(words::chains(&tables.saved(false), family, |table, chain| tables.drops(table, chain)));
     }
     Ok(chains)
-}
-
-/// Whether a legacy table may keep packets from going on at a hook.
-fn has(table: &str, hook: Hook) -> bool {
-    match hook {
-        Hook::Prerouting => ["raw", "mangle", "nat"].contains(&table),
-        Hook::Input => ["mangle", "filter", "security"].contains(&table),
-        Hook::Output => true,
-        Hook::Postrouting => ["mangle", "nat"].contains(&table),
-    }
 }
 
 fn told(all: &[Message]) -> Vec<nft::Told<'_>> {
     all.iter().map(|message| (message.family, message.body.as_slice())).collect()
 }
 
-fn native(hooks: Option<&[Hook]>) -> io::Result<Vec<Chain>> {
+fn native(met: bool) -> io::Result<Vec<Chain>> {
     let mut door = Door::open()?;
     let mut dump =
         |kind: u16, family: u8, body: Vec<u8>| door.dump(&Message { kind, flags: 0, family, body });
     let mut listed = dump(GET_CHAIN, 0, Vec::new())?;
     listed.retain(|chain| chain.family != INET || find_text(&chain.body, 1).as_deref() != Some(TABLE));
-    let is_wanted = |chain: &&Message| hooks.is_none_or(|hooks| calls(chain, hooks));
+    let is_wanted = |chain: &&Message| !met || is_met(chain);
     let mut tables: BTreeSet<(u8, String)> = listed
         .iter()
         .filter(is_wanted)
@@ -102,9 +92,12 @@ fn native(hooks: Option<&[Hook]>) -> io::Result<Vec<Chain>> {
     Ok(nft::chains(&told(&listed), &told(&rules), &told(&elements)))
 }
 
-/// Whether one of these hooks calls a chain, and not for translating alone where nothing is redirected.
-fn calls(chain: &Message, hooks: &[Hook]) -> bool {
+/// Whether a hook calls a chain that what goes on here meets: before routing (0), on the way in (1) if it does not translate
+/// alone where nothing is redirected, on the way out (3), and after routing (4).
+fn is_met(chain: &Message) -> bool {
     let translates = find_text(&chain.body, 7).is_some_and(|kind| kind == "nat");
-    let number = find(&chain.body, 4).and_then(|hook| find_u32(hook, 1));
-    hooks.iter().any(|hook| number == Some(*hook as u32) && !(translates && *hook == Hook::Input))
+    match find(&chain.body, 4).and_then(|hook| find_u32(hook, 1)) {
+        Some(1) => !translates,
+        hook => matches!(hook, Some(0 | 3 | 4)),
+    }
 }

@@ -31,9 +31,8 @@ struct Forwarding<'a> {
 /// Those of these families, by interface.
 ///
 /// # Errors
-/// The kernel does not tell of its interfaces or routes.
-pub fn guests(families: &[Family]) -> io::Result<Vec<Guests>> {
-    let links = routing::links()?;
+/// The kernel does not tell of its routes.
+pub fn guests(links: &[Link], families: &[Family]) -> io::Result<Vec<Guests>> {
     if !links.iter().any(|link| link.up && !link.loopback) {
         return Ok(Vec::new());
     }
@@ -55,7 +54,7 @@ pub fn guests(families: &[Family]) -> io::Result<Vec<Guests>> {
             is_on(&format!("/proc/sys/net/{path}/conf/{name}/forwarding"))
         };
         let within_bridges = has_bridge && is_on(&format!("/proc/sys/net/bridge/{bridges}"));
-        for guests in judge(&links, routes, &uplinks, Forwarding { from: &from, within_bridges }) {
+        for guests in judge(links, routes, &uplinks, Forwarding { from: &from, within_bridges }) {
             match found.iter_mut().find(|known| known.interface == guests.interface) {
                 Some(known) => known.networks.extend(guests.networks),
                 None => found.push(guests),

@@ -20,7 +20,7 @@ use crate::sys::files::{self, Unread};
 pub use facts::{HostFacts, Ipv6Support, Resolver, Translated};
 pub use guests::{Guests, guests};
 pub use listeners::listeners;
-pub use net::{Interfaces, PASSTHROUGH, interfaces, is_up, listening_tcp_ports, own_addresses};
+pub use net::{Interfaces, PASSTHROUGH, interfaces, is_up, links, listening_tcp_ports, own_addresses};
 pub use resolv_conf::parse as parse_resolv_conf;
 pub use ssh::ssh_ports;
 pub use uid_map::check_users;

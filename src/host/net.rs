@@ -5,15 +5,12 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, Ipv6Addr};
 
-use nix::ifaddrs::{InterfaceAddress, getifaddrs};
-use nix::net::if_::InterfaceFlags;
-
 use super::Ipv6Support;
 use crate::exit::{Exit, Failure};
 use crate::passing::Passing;
 use crate::plan::Family;
 use crate::sys::netlink;
-use crate::sys::netlink::routing;
+use crate::sys::netlink::routing::{self, Link};
 
 /// The address that Envoy sends from to local IPv6 applications. An install puts it on the loopback interface, so
 /// it says nothing about the host.
@@ -23,7 +20,8 @@ pub const PASSTHROUGH: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 #[derive(Debug, Clone)]
 pub struct Interfaces {
     loopback: String,
-    addresses: Vec<Ipv6Addr>,
+    links: Vec<Link>,
+    addresses: Vec<IpAddr>,
 }
 
 /// Lists them.
@@ -35,28 +33,24 @@ pub fn interfaces() -> Result<Interfaces, Failure> {
         Failure::new(Exit::Host, format!("cannot find the loopback interface: {reason}"))
             .hint("`ip link show` lists the interfaces; a network namespace has had 'lo' since it was made")
     };
-    let mut loopback = None;
-    let mut addresses = Vec::new();
-    let all = getifaddrs();
-    let all = all.map_err(|errno| {
-        let failure = failure(errno.desc());
-        let passing = io::Error::from(errno).is_passing();
-        if passing { Failure::new(Exit::Failed, failure.message).passing(true) } else { failure }
+    let all = routing::links().and_then(|links| Ok((links, routing::addresses()?)));
+    let (links, addresses) = all.map_err(|error| {
+        let failure = failure(&error.to_string());
+        if error.is_passing() { Failure::new(Exit::Failed, failure.message).passing(true) } else { failure }
     })?;
-    for interface in all {
-        addresses.extend(ipv6(&interface));
-        if loopback.is_none() && interface.flags.contains(InterfaceFlags::IFF_LOOPBACK) {
-            loopback = Some(interface.interface_name);
-        }
-    }
+    let loopback = links.iter().find(|link| link.loopback).map(|link| link.name.clone());
     let loopback = loopback.ok_or_else(|| failure("no interface has the loopback flag"))?;
-    Ok(Interfaces { loopback, addresses })
+    Ok(Interfaces { loopback, links, addresses })
 }
 
 /// Whether an interface of this network namespace is switched on.
 pub fn is_up(name: &str) -> bool {
-    let is_it = |interface: &InterfaceAddress| interface.interface_name == name;
-    getifaddrs().into_iter().flatten().filter(is_it).any(|it| it.flags.contains(InterfaceFlags::IFF_UP))
+    routing::links().unwrap_or_default().iter().any(|link| link.name == name && link.up)
+}
+
+/// The interfaces of this network namespace; none where they cannot be had.
+pub fn links() -> Vec<Link> {
+    routing::links().unwrap_or_default()
 }
 
 /// The addresses of all interfaces of this network namespace; none where they cannot be had.
@@ -68,6 +62,16 @@ impl Interfaces {
     /// The name of the first interface with the loopback flag.
     pub fn loopback(&self) -> &str {
         &self.loopback
+    }
+
+    /// All of them.
+    pub fn links(&self) -> &[Link] {
+        &self.links
+    }
+
+    /// Their addresses, of both families.
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
     }
 
     /// Whether there is an IPv6 address but `::1` (link-local ones count) and the loopback interface, where the sidecar
@@ -97,17 +101,13 @@ impl Interfaces {
 
     /// Whether an interface has this address.
     pub fn has(&self, addr: Ipv6Addr) -> bool {
-        self.addresses.contains(&addr)
+        self.addresses.contains(&addr.into())
     }
 }
 
-fn ipv6(interface: &InterfaceAddress) -> Option<Ipv6Addr> {
-    interface.address.as_ref()?.as_sockaddr_in6().map(nix::sys::socket::SockaddrIn6::ip)
-}
-
 /// Whether an address means that the host speaks IPv6.
-fn tells(addr: Ipv6Addr) -> bool {
-    !addr.is_loopback() && addr != PASSTHROUGH
+fn tells(addr: IpAddr) -> bool {
+    addr.is_ipv6() && !addr.is_loopback() && addr != PASSTHROUGH
 }
 
 /// The setting that disables IPv6 on an interface, or on `all` of them, with its value as `sysctl` prints it; `None`

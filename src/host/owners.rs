@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::config::values::Protocol;
 use crate::plan::Family;
 use crate::sys::netlink::sockets::Waiting;
+use crate::sys::sockstat::Counts;
 use crate::sys::{Holder, ancestry, socket_holders, user_of};
 
 use super::HostFacts;
@@ -85,7 +86,7 @@ pub fn is_let_through(config: &Config, sidecar: u32, uid: u32, protocol: Protoco
 ///
 /// # Errors
 /// The kernel does not tell of sockets.
-pub fn strangers(config: &Config, facts: &HostFacts) -> io::Result<Vec<Stranger>> {
+pub fn strangers(config: &Config, facts: &HostFacts, sockets: Counts) -> io::Result<Vec<Stranger>> {
     let redirect = &config.redirect;
     let (outbound, inbound) = (&redirect.outbound, &redirect.inbound);
     let tcp = [(outbound.enabled, outbound.port), (inbound.enabled, inbound.port)];
@@ -93,7 +94,11 @@ pub fn strangers(config: &Config, facts: &HostFacts) -> io::Result<Vec<Stranger>
     let mut held: Vec<(Protocol, Waiting)> = Vec::new();
     for (protocol, ports) in [(Protocol::Tcp, &tcp[..]), (Protocol::Udp, &udp[..])] {
         let ports: Vec<u16> = ports.iter().filter(|(on, _)| *on).map(|(_, port)| port.get()).collect();
-        if ports.is_empty() {
+        let none = match protocol {
+            Protocol::Tcp => sockets.are_without_tcp(),
+            Protocol::Udp => sockets.are_without_udp(),
+        };
+        if none || ports.is_empty() {
             continue;
         }
         for family in Family::BOTH {

@@ -9,7 +9,7 @@ use super::{listeners, own_addresses, ssh_socket};
 use crate::config::values::Protocol;
 use crate::plan::Family;
 use crate::sys::proc;
-use crate::sys::sockstat::is_without_tcp;
+use crate::sys::sockstat::Counts;
 
 /// The port that SSH has unless somebody says otherwise.
 const USUAL: u16 = 22;
@@ -21,8 +21,8 @@ const VARIABLE: &str = "SSH_CONNECTION";
 
 /// Ports on which an SSH server of this network namespace listens, and the port of the connection from which this
 /// program was started. Where it cannot be seen whose port 22 is, it is taken for SSH's.
-pub fn ssh_ports() -> BTreeSet<u16> {
-    if is_without_tcp() {
+pub fn ssh_ports(sockets: Counts) -> BTreeSet<u16> {
+    if sockets.are_without_tcp() {
         return BTreeSet::new();
     }
     let mut ports = listening();

@@ -186,7 +186,8 @@ impl Look {
         facts.docker_dns = situation.has_docker_dns(variant);
         let native = self.ruleset();
         let backend = Backend::Iptables(variant);
-        facts.translated = translated::in_ruleset(&self.config, &facts, &situation, backend, &native).0;
+        facts.translated =
+            translated::in_ruleset(&self.config, &facts, (&situation, &Family::BOTH), backend, &native).0;
         let plan = self.plan(&facts, current.as_ref());
         let wanted = self.wanted(&plan, variant);
         let changes = situation.changes(&wanted);

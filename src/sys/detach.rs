@@ -14,8 +14,8 @@ use nix::unistd::{
     ForkResult, Pid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, fork, getpid, pipe2, setsid,
 };
 
-use super::poll;
 use super::signal::{self as stop, Wait};
+use super::{netlink, poll};
 
 /// How many bytes the second process says when all is made and it can go on: its PID, or why it cannot as a negative
 /// errno.
@@ -116,6 +116,7 @@ pub fn detach(log: &File, let_go: impl FnOnce()) -> io::Result<Side> {
         }
         ForkResult::Child => {
             drop(ear);
+            netlink::forget();
             let mut mouth = File::from(mouth);
             if let Err(error) = second(&nothing, log).map_err(Into::into).and_then(|()| has_spare(&nothing)) {
                 let errno = error.raw_os_error().unwrap_or_default();

@@ -58,6 +58,17 @@ pub fn nft_inet_table_names() -> io::Result<Vec<String>> {
     table_names(message::NFPROTO_INET)
 }
 
+/// The names of all `nf_tables` tables of the families `ip` and `ip6`.
+///
+/// # Errors
+/// As those of [`nft_table_names`].
+pub fn nft_tables() -> io::Result<Vec<(Family, String)>> {
+    let of = |message: &Message<'_>, family| {
+        message::table_name(message, message::number(family)).map(|name| (family, name))
+    };
+    list(&message::list_tables(0), |message| of(message, Family::V4).or_else(|| of(message, Family::V6)))
+}
+
 fn table_names(family: u8) -> io::Result<Vec<String>> {
     list(&message::list_tables(family), |message| message::table_name(message, family))
 }
@@ -137,9 +148,8 @@ fn list_once<T>(
     request: &Request,
     read: impl Fn(&Message<'_>) -> Option<T>,
 ) -> Result<Option<Vec<T>>, Errno> {
-    let socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
     let mut found = Some(Vec::new());
-    socket.ask(request, |message| {
+    ask(SockProtocol::NetlinkNetFilter, request, |message| {
         if message.interrupted() {
             found = None;
         } else if let Some(found) = &mut found {
@@ -156,8 +166,8 @@ fn list_once<T>(
 /// The kernel's.
 pub fn listening_tcp_ports(family: Family) -> io::Result<Option<Vec<u16>>> {
     let mut ports = Vec::new();
-    let asked = Socket::open(SockProtocol::NetlinkSockDiag).and_then(|socket| {
-        socket.ask(&message::list_listeners(family), |message| ports.extend(message::listening_port(message)))
+    let asked = ask(SockProtocol::NetlinkSockDiag, &message::list_listeners(family), |message| {
+        ports.extend(message::listening_port(message));
     });
     match asked {
         Ok(()) => Ok(Some(ports)),
@@ -195,13 +205,34 @@ fn change_address(
     prefix: u8,
 ) -> Result<(), Errno> {
     let index = nix::net::if_::if_nametoindex(interface)?;
-    Socket::open(SockProtocol::NetlinkRoute)?.ask(&request(index, addr, prefix), |_| ())
+    ask(SockProtocol::NetlinkRoute, &request(index, addr, prefix), |_| ())
 }
 
-struct Socket(OwnedFd);
+/// Sends a request of this protocol, and hands over every message of the answer until it is complete.
+fn ask(protocol: SockProtocol, request: &Request, each: impl FnMut(&Message<'_>)) -> Result<(), Errno> {
+    let socket = Socket::open(protocol)?;
+    let told = socket.exchange(request, each)?;
+    socket.keep();
+    told
+}
+
+/// A socket of a protocol, of the network namespace that the thread was in when it was made.
+struct Socket {
+    fd: OwnedFd,
+    protocol: SockProtocol,
+}
 
 thread_local! {
     static BUFFER: RefCell<[u8; ANSWER]> = const { RefCell::new([0; ANSWER]) };
+    /// Sockets that wait for the next question: a run asks some thirty times, and to make one each time takes longer than
+    /// most answers. A thread that goes to another network namespace does so before it asks, or calls [`forget`].
+    static KEPT: RefCell<Vec<Socket>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Closes the sockets that this thread keeps: it goes to another network namespace, is of another process now, or needs the
+/// descriptors for programs.
+pub(super) fn forget() {
+    KEPT.take();
 }
 
 /// Lends room for an answer. A run asks some twenty times; this memory is there already, and of it only what an answer
@@ -215,16 +246,39 @@ fn with_buffer<T>(body: impl FnOnce(&mut [u8]) -> T) -> T {
 }
 
 impl Socket {
+    /// The one that is kept, or a new one.
     fn open(protocol: SockProtocol) -> Result<Self, Errno> {
+        let kept = KEPT.with_borrow_mut(|kept| {
+            kept.iter().position(|socket| socket.protocol == protocol).map(|at| kept.swap_remove(at))
+        });
+        if let Some(socket) = kept {
+            return Ok(socket);
+        }
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         setsockopt(&fd, ReceiveTimeout, &PATIENCE)?;
-        Ok(Self(fd))
+        if protocol == SockProtocol::NetlinkNetFilter {
+            nftables::say_more(&fd);
+        }
+        Ok(Self { fd, protocol })
     }
 
-    /// Sends a request and hands over every message of the answer until it is complete.
-    fn ask(&self, request: &Request, each: impl FnMut(&Message<'_>)) -> Result<(), Errno> {
+    /// Leaves it to the next question. Only after an answer that was complete: what is left of another one would be
+    /// taken for that of the next.
+    fn keep(self) {
+        KEPT.with_borrow_mut(|kept| kept.push(self));
+    }
+
+    /// What the kernel said at the end of the answer.
+    ///
+    /// # Errors
+    /// There was no complete answer, and the socket is of no use any more.
+    fn exchange(
+        &self,
+        request: &Request,
+        each: impl FnMut(&Message<'_>),
+    ) -> Result<Result<(), Errno>, Errno> {
         let kernel = NetlinkAddr::new(0, 0);
-        sendto(self.0.as_raw_fd(), request.bytes(), &kernel, MsgFlags::empty())?;
+        sendto(self.fd.as_raw_fd(), request.bytes(), &kernel, MsgFlags::empty())?;
         with_buffer(|buffer| self.listen(request, buffer, each))
     }
 
@@ -233,9 +287,9 @@ impl Socket {
         request: &Request,
         buffer: &mut [u8],
         mut each: impl FnMut(&Message<'_>),
-    ) -> Result<(), Errno> {
+    ) -> Result<Result<(), Errno>, Errno> {
         loop {
-            let size = match recv(self.0.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC) {
+            let size = match recv(self.fd.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC) {
                 Err(Errno::EINTR) => continue,
                 Err(Errno::EAGAIN) => return Err(Errno::ETIMEDOUT),
                 other => other?,
@@ -244,8 +298,7 @@ impl Socket {
             let answer = buffer.get(..size).ok_or(Errno::EMSGSIZE)?;
             for message in message::parse(answer).filter(|message| message.sequence == request.sequence()) {
                 match message.end() {
-                    Some(Ok(())) => return Ok(()),
-                    Some(Err(errno)) => return Err(Errno::from_raw(errno)),
+                    Some(said) => return Ok(said.map_err(Errno::from_raw)),
                     None => each(&message),
                 }
             }

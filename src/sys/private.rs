@@ -13,6 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
 use super::files;
+use super::netlink;
 use super::netns;
 use super::run::{self, Command};
 
@@ -64,6 +65,7 @@ pub fn is_left() -> bool {
 /// have lost its place in it and should end.
 pub fn leave_host(wanted: Wanted<'_>) -> Result<(), NoMachine> {
     LEFT.store(true, Ordering::Relaxed);
+    netlink::forget();
     let before = netns::current_id().ok();
     let elsewhere = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET;
     let direct = if geteuid().is_root() { unshare(elsewhere) } else { Err(Errno::EPERM) };

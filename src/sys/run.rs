@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::passing;
+use crate::sys::netlink;
 use child::Watch;
 pub use error::RunError;
 
@@ -122,6 +123,7 @@ pub struct Started<'a>(child::Started<'a>);
 /// # Errors
 /// As for [`run`].
 pub fn start(command: &Command) -> Result<Started<'_>, RunError> {
+    netlink::forget();
     child::start(command, Watch::Pidfd).map(Started)
 }
 
@@ -144,6 +146,7 @@ pub struct Held<'a>(child::Held<'a>);
 /// # Errors
 /// As for [`run`].
 pub fn hold(command: &Command) -> Result<Held<'_>, RunError> {
+    netlink::forget();
     child::hold(command, Watch::Pidfd).map(Held)
 }
 

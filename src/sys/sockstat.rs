@@ -1,20 +1,39 @@
-//! Whether there are TCP sockets at all, which the kernel counts. To list connections it looks through a table whose size
+//! Whether there are sockets at all, which the kernel counts. To list connections it looks through a table whose size
 //! does not depend on how many there are: a fifth of a millisecond each time, also in a pod where nobody has a socket yet.
 
 use super::proc;
 
-/// Whether the network namespace of the calling thread is known to have no TCP socket: none that listens, none that is
-/// connected, and none that outlives its process.
-pub fn is_without_tcp() -> bool {
+/// How many sockets there are, of both families; `None` where the kernel does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    tcp: Option<u64>,
+    udp: Option<u64>,
+}
+
+impl Counts {
+    /// Whether there is known to be no TCP socket: none that listens, none that is connected, and none that outlives its
+    /// process.
+    pub fn are_without_tcp(self) -> bool {
+        self.tcp == Some(0)
+    }
+
+    /// Whether there is known to be no UDP socket.
+    pub fn are_without_udp(self) -> bool {
+        self.udp == Some(0)
+    }
+}
+
+/// Those of the network namespace of the calling thread.
+pub fn counts() -> Counts {
     // Not /proc/net: that is the network namespace of the process's first thread.
     let read = |file: &str| proc::text(&format!("/proc/thread-self/net/{file}"));
-    let four = || {
-        let text = read("sockstat")?;
-        Some(number(&text, "TCP:", "inuse")? + number(&text, "TCP:", "tw")?)
-    };
+    let four = read("sockstat").unwrap_or_default();
+    let six = read("sockstat6");
     // Without IPv6 there is no such file.
-    let six = || read("sockstat6").map_or(Some(0), |text| number(&text, "TCP6:", "inuse"));
-    four() == Some(0) && six() == Some(0)
+    let six = |line| six.as_ref().map_or(Some(0), |text| number(text, line, "inuse"));
+    let tcp = || Some(number(&four, "TCP:", "inuse")? + number(&four, "TCP:", "tw")? + six("TCP6:")?);
+    let udp = || Some(number(&four, "UDP:", "inuse")? + six("UDP6:")?);
+    Counts { tcp: tcp(), udp: udp() }
 }
 
 /// The number behind a name in the line that begins so.
@@ -45,15 +64,15 @@ mod tests {
         for at in ["127.0.0.1:0", "[::1]:0"] {
             crate::sys::netns::testing::apart(|| {
                 crate::sys::netlink::link::bring_up("lo").unwrap();
-                assert!(is_without_tcp());
+                assert!(counts().are_without_tcp());
                 let Ok(listener) = TcpListener::bind(at) else { return };
-                assert!(!is_without_tcp(), "it listens");
+                assert!(!counts().are_without_tcp(), "it listens");
                 let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
                 let (server, _) = listener.accept().unwrap();
                 drop((listener, client));
-                assert!(!is_without_tcp(), "one end is open");
+                assert!(!counts().are_without_tcp(), "one end is open");
                 drop(server);
-                assert!(!is_without_tcp(), "it is not over yet");
+                assert!(!counts().are_without_tcp(), "it is not over yet");
             });
         }
     }

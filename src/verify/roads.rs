@@ -59,7 +59,8 @@ impl Roads {
         let servers: BTreeMap<IpAddr, Road> = all.filter_map(road).collect();
         let asked_from = servers.iter().map(|(server, road)| (*server, road.address)).collect();
         let arrivals = routes::arrivals();
-        let own_resolvers = owners::own_resolvers(config, facts);
+        let own: Vec<IpAddr> = host::own_addresses().into_iter().collect();
+        let own_resolvers = owners::own_resolvers(config, facts, &own);
         Self { app, resolvers, departures, departing, servers, asked_from, arrivals, own_resolvers, unrouted }
     }
 }

@@ -69,12 +69,12 @@ impl Install<'_> {
         self.facts.ipv6 = self.interfaces.ipv6_support();
         self.facts.docker_dns = scene.has_docker_dns(self.backend);
         let config = &self.request.config;
-        let (translated, translating) = translated::find(config, &self.facts, &scene.iptables, self.backend);
+        let (translated, translating) = translated::find(config, &self.facts, scene, self.backend);
         self.facts.translated = translated;
         if let Some(warning) = translated::warning(&translating) {
             self.warnings.warn(warning, None);
         }
-        self.check_ipv6()
+        self.check_ipv6().map(drop)
     }
 
     pub(super) fn lose_ipv6(&mut self, why: String) -> Result<(), Failure> {

@@ -38,6 +38,41 @@ pub enum Ours {
     Yes,
 }
 
+/// The tables that the save programs print and that there are, by variant and family. Nothing is created by looking.
+#[derive(Debug, Clone, Default)]
+pub struct Listed(BTreeMap<(Variant, Family), Vec<String>>);
+
+impl Listed {
+    /// Asks the kernel.
+    ///
+    /// # Errors
+    /// It does not list its tables.
+    pub fn read() -> Result<Self, Failure> {
+        let mut listed: BTreeMap<(Variant, Family), Vec<String>> = BTreeMap::new();
+        for (family, table) in netlink::nft_tables().map_err(|error| not_listed("tables", &error))? {
+            listed.entry((Variant::Nft, family)).or_default().push(table);
+        }
+        for family in Family::BOTH {
+            listed.insert((Variant::Legacy, family), legacy_names(family)?);
+        }
+        for names in listed.values_mut() {
+            names.retain(|name| TABLES.contains(&name.as_str()));
+        }
+        listed.retain(|_, names| !names.is_empty());
+        Ok(Self(listed))
+    }
+
+    /// The tables of a variant and family.
+    pub fn tables(&self, variant: Variant, family: Family) -> &[String] {
+        self.0.get(&(variant, family)).map_or(&[], Vec::as_slice)
+    }
+
+    /// Where there are any.
+    pub fn places(&self) -> impl Iterator<Item = (Variant, Family)> {
+        self.0.keys().copied()
+    }
+}
+
 /// What a look may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
@@ -73,11 +108,12 @@ pub fn observe_readable(tools: &Tools) -> Result<Observation, Failure> {
 /// As those of [`observe`], and those of `ours`.
 pub fn observe_some(
     tools: &Tools,
+    listed: &Listed,
     ours: impl Fn(Variant, Family) -> Result<Ours, Failure>,
 ) -> Result<(Observation, Unread), Failure> {
     let mut places = Vec::new();
     let mut known = Vec::new();
-    for (variant, family) in with_tables(&Variant::BOTH, &TABLES)? {
+    for (variant, family) in listed.places() {
         match ours(variant, family)? {
             Ours::No => continue,
             Ours::Perhaps => {}
@@ -300,6 +336,10 @@ fn generator(text: &str) -> Option<Variant> {
 /// The tables that the save programs print.
 const TABLES: [&str; 5] = ["filter", "mangle", "nat", "raw", "security"];
 
+fn legacy_names(family: Family) -> Result<Vec<String>, Failure> {
+    legacy::names(family).map_err(|error| Failure::new(Exit::Failed, error.to_string()).passing(true))
+}
+
 /// Whether a variant has tables of a family here; asked in ways that create none.
 fn has_tables(variant: Variant, family: Family, tables: &[&str]) -> Result<bool, Failure> {
     match variant {
@@ -308,8 +348,7 @@ fn has_tables(variant: Variant, family: Family, tables: &[&str]) -> Result<bool,
             Ok(names.iter().any(|name| tables.contains(&name.as_str())))
         }
         Variant::Legacy => {
-            let names = legacy::names(family)
-                .map_err(|error| Failure::new(Exit::Failed, error.to_string()).passing(true))?;
+            let names = legacy_names(family)?;
             Ok(names.iter().any(|name| tables.contains(&name.as_str())))
         }
     }

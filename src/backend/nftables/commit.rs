@@ -5,9 +5,10 @@ use std::io;
 use crate::sys::netlink::nftables::Door;
 
 use super::change::{Change, SetChange, Wanted};
+use super::decode::Observed;
 use super::encode;
 use super::foreign::known;
-use super::observe::{Seen, observe};
+use super::observe::observe;
 use super::send::{SendError, send};
 use super::wire::Message;
 
@@ -20,14 +21,29 @@ const TRIES: usize = 200;
 /// # Errors
 /// Why it is as it was before; [`SendError::Changed`] only when others never stop changing the firewall.
 pub fn bring(wanted: Option<&Wanted>) -> Result<(), SendError> {
+    bring_from(None, wanted)
+}
+
+/// The same. `seen` is the table as it was at a generation of the kernel's: as long as it is that one, it need not be read
+/// again.
+///
+/// # Errors
+/// As those of [`bring`].
+pub fn bring_from(seen: Option<(u32, Option<&Observed>)>, wanted: Option<&Wanted>) -> Result<(), SendError> {
     let mut door = Door::open().map_err(unread)?;
     let mut whole = false;
-    for _ in 0..TRIES {
-        let Seen { generation, table } = observe(&mut door).map_err(unread)?;
-        if table.as_ref().is_some_and(|table| table.owned_by.is_some()) {
+    for round in 0..TRIES {
+        let now;
+        let (generation, table) = if let Some(seen) = seen.filter(|_| round == 0) {
+            seen
+        } else {
+            now = observe(&mut door).map_err(unread)?;
+            (now.generation, now.table.as_ref())
+        };
+        if table.is_some_and(|table| table.owned_by.is_some()) {
             return Err(SendError::Owned);
         }
-        let change = Change::to(table.as_ref(), wanted, whole);
+        let change = Change::to(table, wanted, whole);
         if change.is_nothing() {
             return Ok(());
         }

@@ -32,7 +32,11 @@ pub fn observe(door: &mut Door) -> io::Result<Seen> {
     let mut generation = door.generation().map_err(unsupported)?;
     let mut former: Option<Observed> = None;
     for _ in 0..TRIES {
-        let table = read(door).map(|told| told.map(observed));
+        let Some(first) = absent(door.ask(&of_table(message::GET_TABLE, wire::table::NAME)))? else {
+            // One answer cannot be of two moments.
+            return Ok(Seen { generation, table: None });
+        };
+        let table = absent(all(door, first)).map(|told| told.map(observed));
         let now = door.generation()?;
         // Others may change the firewall all the time; a table that reads the same twice was not changed by them.
         let same = matches!((&table, &former), (Ok(Some(is)), Some(was)) if is.table == was.table);
@@ -50,22 +54,21 @@ fn observed(told: Vec<Message>) -> Observed {
     Observed { told: told.into(), ..observed }
 }
 
-/// What the kernel tells of our table. `None`: there is none.
-///
-/// # Errors
-/// The kernel's.
-pub fn read(door: &mut Door) -> io::Result<Option<Vec<Message>>> {
-    match all(door) {
+/// `None`: there is no table, or it went while it was read.
+fn absent(answer: io::Result<Vec<Message>>) -> io::Result<Option<Vec<Message>>> {
+    match answer {
         Ok(messages) => Ok(Some(messages)),
-        // It may go while it is read.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn all(door: &mut Door) -> io::Result<Vec<Message>> {
-    let of_table = |kind, table| question(kind, Attributes::new().text(table, TABLE));
-    let mut messages = door.ask(&of_table(message::GET_TABLE, wire::table::NAME))?;
+fn of_table(kind: u16, table: u16) -> Message {
+    question(kind, Attributes::new().text(table, TABLE))
+}
+
+/// What the kernel tells of our table beside the table itself.
+fn all(door: &mut Door, mut messages: Vec<Message>) -> io::Result<Vec<Message>> {
     // The kernel lists the chains of every table of the family, whatever table is asked for.
     messages.extend(door.dump(&of_table(message::GET_CHAIN, wire::chain::TABLE))?);
     messages.extend(door.dump(&of_table(message::GET_RULE, wire::rule::TABLE))?);

@@ -40,7 +40,7 @@ pub fn table() -> Result<Option<Observed>, Failure> {
 /// # Errors
 /// The kernel does not tell.
 pub(super) fn any_table() -> Result<Option<Observed>, Failure> {
-    apply::look::native()
+    Ok(apply::look::native()?.and_then(|seen| seen.table))
 }
 
 /// What is to be said of a table of our name that is not ours.
@@ -95,8 +95,14 @@ impl Look {
         let current = self.current_resolvers();
         let mut facts = self.facts_for(uid, &situation, servers, current.as_ref(), &installed)?;
         let native = self.ruleset();
-        facts.translated =
-            apply::translated::in_ruleset(&self.config, &facts, &situation, Backend::Nftables, &native).0;
+        facts.translated = apply::translated::in_ruleset(
+            &self.config,
+            &facts,
+            (&situation, &Family::BOTH),
+            Backend::Nftables,
+            &native,
+        )
+        .0;
         let plan = self.plan(&facts, current.as_ref());
         let planned: Vec<Family> = plan.families.iter().map(|plan| plan.family).collect();
         let mut wanted = lower::table(&plan, !self.config.comments.disabled);

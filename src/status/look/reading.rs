@@ -11,6 +11,7 @@ use crate::backend::iptables::tools::{Tools, Variant};
 use crate::config::Executables;
 use crate::exit::{Exit, Failure};
 use crate::host;
+use crate::plan::Family;
 use crate::text::escape;
 
 use super::super::model::{Compared, Finding};
@@ -97,7 +98,7 @@ impl Unread {
 pub fn places(record: &Record) -> Result<(Vec<Place>, Observation), Failure> {
     let mut places = Vec::new();
     let mut others = Observation::new();
-    let legacy = look::legacy(legacy::read);
+    let legacy = look::legacy(&Family::BOTH, legacy::read);
     for place in observe::with_tables_of_ours()? {
         if look::ours(place, record, &legacy)? != Ours::No {
             places.push(place);

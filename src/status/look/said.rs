@@ -58,7 +58,7 @@ impl Look {
 
     /// Whose traffic ends at the inbound port although it was to go elsewhere.
     pub(super) fn say_who_are_guests(&mut self, families: &[Family]) {
-        let said = guests::findings(&self.config, families);
+        let said = guests::findings(&self.config, &host::links(), families);
         self.notes.extend(said.into_iter().map(|(what, cure)| Finding::new(what, cure)));
     }
 

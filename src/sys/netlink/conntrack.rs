@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 use super::message::{Message, NLM_F_ACK, Request, attributes, nest, number};
-use super::{Socket, absent};
+use super::{absent, ask};
 use crate::config::values::Protocol;
 use crate::plan::Family;
 
@@ -55,10 +55,8 @@ pub struct Flow {
 /// The kernel's; [`io::ErrorKind::Unsupported`] where it cannot tell of connections at all.
 pub fn flow(protocol: Protocol, from: SocketAddr, to: SocketAddr, zone: u16) -> io::Result<Option<Flow>> {
     let mut found = None;
-    let asked = Socket::open(SockProtocol::NetlinkNetFilter).and_then(|socket| {
-        let request = about(IPCTNL_MSG_CT_GET, protocol, from, to, zone);
-        socket.ask(&request, |message| found = read(message, from))
-    });
+    let request = about(IPCTNL_MSG_CT_GET, protocol, from, to, zone);
+    let asked = ask(SockProtocol::NetlinkNetFilter, &request, |message| found = read(message, from));
     match asked {
         Ok(()) => Ok(found),
         Err(Errno::ENOENT) => Ok(None),
@@ -76,7 +74,7 @@ pub fn flow(protocol: Protocol, from: SocketAddr, to: SocketAddr, zone: u16) -> 
 /// The kernel's.
 pub fn forget(protocol: Protocol, from: SocketAddr, to: SocketAddr, zone: u16) -> io::Result<()> {
     let request = about(IPCTNL_MSG_CT_DELETE, protocol, from, to, zone);
-    match Socket::open(SockProtocol::NetlinkNetFilter)?.ask(&request, |_| ()) {
+    match ask(SockProtocol::NetlinkNetFilter, &request, |_| ()) {
         Err(Errno::ENOENT) => Ok(()),
         other => Ok(other?),
     }

@@ -16,7 +16,7 @@ use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use nix::sys::socket::{LinkAddr, SockProtocol};
 
 use super::message::{Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, Request, nest};
-use super::{Socket, absent};
+use super::{absent, ask};
 use crate::sys::signal;
 
 const RTM_NEWLINK: u16 = 16;
@@ -278,8 +278,8 @@ fn route(addr: IpAddr) -> io::Result<Option<(u8, u8)>> {
     header.extend(RTM_F_FIB_MATCH.to_ne_bytes());
     let request = Request::new(RTM_GETROUTE, NLM_F_ACK, &header, &[(RTA_DST, &octets)]);
     let mut found = None;
-    let asked = Socket::open(SockProtocol::NetlinkRoute)?
-        .ask(&request, |message| found = found.or(prefix_and_type(message)));
+    let asked =
+        ask(SockProtocol::NetlinkRoute, &request, |message| found = found.or(prefix_and_type(message)));
     match asked {
         Ok(()) => Ok(found),
         Err(Errno::ENETUNREACH | Errno::EHOSTUNREACH) => Ok(None),
@@ -306,7 +306,7 @@ fn octets(addr: IpAddr) -> (u8, Vec<u8>) {
 }
 
 fn change(request: &Request) -> Result<(), Errno> {
-    Socket::open(SockProtocol::NetlinkRoute)?.ask(request, |_| ())
+    ask(SockProtocol::NetlinkRoute, request, |_| ())
 }
 
 #[cfg(test)]

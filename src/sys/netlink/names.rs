@@ -7,7 +7,7 @@ use std::io;
 use nix::sys::socket::SockProtocol;
 
 use super::message::{Message, NLM_F_DUMP, Request, attributes, u32_at};
-use super::{Socket, absent};
+use super::{absent, ask};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const AF_UNIX: u8 = 1;
@@ -58,8 +58,7 @@ pub fn named(name: &[u8]) -> io::Result<Vec<Named>> {
     debug_assert_eq!(header.len(), REQUEST);
     let request = Request::new(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &header, &[]);
     let mut found = Vec::new();
-    let asked = Socket::open(SockProtocol::NetlinkSockDiag)
-        .and_then(|socket| socket.ask(&request, |message| found.extend(read(message, name))));
+    let asked = ask(SockProtocol::NetlinkSockDiag, &request, |message| found.extend(read(message, name)));
     match asked {
         Ok(()) => Ok(found),
         Err(errno) if absent(errno) => {

@@ -4,7 +4,7 @@
 //! message. The kernel works through it before `sendto` returns, so all that it has to say is there to be read then.
 
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, NetlinkAddr, SockProtocol, recv, sendto, setsockopt, sockopt};
@@ -29,11 +29,13 @@ const ERRORS: usize = 1 << 20;
 
 /// A socket to `nf_tables` of the network namespace in which it was opened.
 ///
-/// Closing one after a transaction that deleted something waits until the kernel is done with deleting, several
-/// milliseconds. So open one, do all with it, and drop it last.
+/// Closing any such socket after a transaction that deleted something waits until the kernel is done with deleting,
+/// several milliseconds. So it is left to the next question.
 pub struct Door {
-    socket: Socket,
+    socket: Option<Socket>,
     sequence: u32,
+    /// Whether something that was said may not have been heard.
+    deaf: bool,
 }
 
 impl Door {
@@ -43,11 +45,12 @@ impl Door {
     /// The kernel's: [`Errno::EPROTONOSUPPORT`] where it has no netfilter.
     pub fn open() -> io::Result<Self> {
         let socket = Socket::open(SockProtocol::NetlinkNetFilter)?;
-        // Without them answers only say less.
-        for option in [libc::NETLINK_CAP_ACK, libc::NETLINK_EXT_ACK] {
-            let _ = enable(&socket, option);
-        }
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket: Some(socket), sequence: 0, deaf: false })
+    }
+
+    /// Closes it. A table whose owner it is goes with it.
+    pub fn close(mut self) {
+        self.socket = None;
     }
 
     /// The number of the last transaction that anybody made in this network namespace.
@@ -89,17 +92,21 @@ impl Door {
         let kind = SUBSYSTEM << 8 | question.kind;
         write(&mut bytes, kind, question.flags | flags, sequence, [question.family, 0, 0, 0], &question.body);
         self.send(&bytes)?;
-        with_buffer(|buffer| self.listen(sequence, buffer))
-    }
-
-    fn listen(&self, sequence: u32, buffer: &mut [u8]) -> Result<(Vec<Message>, bool), Errno> {
-        let mut answer = Answer::to(sequence);
-        loop {
-            let size = self.receive(buffer, MsgFlags::empty())?;
-            if answer.take(buffer.get(..size).ok_or(Errno::EMSGSIZE)?)? {
-                return Ok((answer.messages, answer.interrupted));
+        // Unless it ends, there may be more.
+        let deaf = std::mem::replace(&mut self.deaf, true);
+        with_buffer(|buffer| {
+            let mut answer = Answer::to(sequence);
+            loop {
+                let size = self.receive(buffer, MsgFlags::empty())?;
+                let told = answer.take(buffer.get(..size).ok_or(Errno::EMSGSIZE)?);
+                if told != Ok(false) {
+                    self.deaf = deaf;
+                }
+                if told? {
+                    return Ok((answer.messages, answer.interrupted));
+                }
             }
-        }
+        })
     }
 
     /// Makes all these changes, or none of them.
@@ -115,7 +122,9 @@ impl Door {
         self.make_room(bytes.len());
         self.send(&bytes)?;
         drop(bytes);
-        with_buffer(|buffer| self.verdict(Verdict::on(changes.len(), first), buffer))
+        let verdict = with_buffer(|buffer| self.verdict(Verdict::on(changes.len(), first), buffer));
+        self.deaf |= verdict.is_err();
+        verdict
     }
 
     /// What the kernel has said.
@@ -146,21 +155,26 @@ impl Door {
 
     fn make_room(&self, size: usize) {
         // Without the right to more there is what an ordinary socket may have; sending tells whether that is enough.
-        let _ = setsockopt(&self.socket.0, sockopt::SndBufForce, &size)
-            .or_else(|_| setsockopt(&self.socket.0, sockopt::SndBuf, &size));
-        let _ = setsockopt(&self.socket.0, sockopt::RcvBufForce, &ERRORS)
-            .or_else(|_| setsockopt(&self.socket.0, sockopt::RcvBuf, &ERRORS));
+        let Some(socket) = &self.socket else { return };
+        let _ = setsockopt(&socket.fd, sockopt::SndBufForce, &size)
+            .or_else(|_| setsockopt(&socket.fd, sockopt::SndBuf, &size));
+        let _ = setsockopt(&socket.fd, sockopt::RcvBufForce, &ERRORS)
+            .or_else(|_| setsockopt(&socket.fd, sockopt::RcvBuf, &ERRORS));
+    }
+
+    fn fd(&self) -> Result<RawFd, Errno> {
+        self.socket.as_ref().map(|socket| socket.fd.as_raw_fd()).ok_or(Errno::EBADF)
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
         let kernel = NetlinkAddr::new(0, 0);
-        sendto(self.socket.0.as_raw_fd(), bytes, &kernel, MsgFlags::empty()).map(drop)
+        sendto(self.fd()?, bytes, &kernel, MsgFlags::empty()).map(drop)
     }
 
     /// How long the next datagram is, which may be more than there was room for.
     fn receive(&self, buffer: &mut [u8], flags: MsgFlags) -> Result<usize, Errno> {
         loop {
-            match recv(self.socket.0.as_raw_fd(), buffer, flags | MsgFlags::MSG_TRUNC) {
+            match recv(self.fd()?, buffer, flags | MsgFlags::MSG_TRUNC) {
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Err(Errno::ETIMEDOUT),
                 other => return other,
@@ -169,16 +183,23 @@ impl Door {
     }
 }
 
-/// Turns an option of a netlink socket on.
+impl Drop for Door {
+    fn drop(&mut self) {
+        if let Some(socket) = self.socket.take().filter(|_| !self.deaf) {
+            socket.keep();
+        }
+    }
+}
+
+/// Has a socket's answers say as much as they can; without it they only say less.
 #[allow(unsafe_code, reason = "nix knows no options of netlink sockets")]
-fn enable(socket: &Socket, option: libc::c_int) -> Result<(), Errno> {
+pub(super) fn say_more(fd: &OwnedFd) {
     let on: libc::c_int = 1;
-    let size = libc::socklen_t::try_from(size_of_val(&on)).map_err(|_| Errno::EINVAL)?;
-    // SAFETY: the pointer is to an integer of that size, which the kernel reads during the call alone.
-    let result = unsafe {
-        libc::setsockopt(socket.0.as_raw_fd(), libc::SOL_NETLINK, option, (&raw const on).cast(), size)
-    };
-    Errno::result(result).map(drop)
+    let Ok(size) = libc::socklen_t::try_from(size_of_val(&on)) else { return };
+    for option in [libc::NETLINK_CAP_ACK, libc::NETLINK_EXT_ACK] {
+        // SAFETY: the pointer is to an integer of that size, which the kernel reads during the call alone.
+        unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_NETLINK, option, (&raw const on).cast(), size) };
+    }
 }
 
 /// The datagram of a transaction. Only the last change is acknowledged: the kernel does so when all is done.

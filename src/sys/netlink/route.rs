@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 use super::message::{Message, NLM_F_ACK, NLM_F_DUMP, Request, attributes, number};
-use super::{Socket, absent};
+use super::{absent, ask};
 use crate::plan::Family;
 
 const RTM_NEWROUTE: u16 = 24;
@@ -55,8 +55,8 @@ pub fn way(to: IpAddr, from: Option<IpAddr>, uid: u32) -> io::Result<Option<Way>
     }
     let mut found = None;
     let request = Request::new(RTM_GETROUTE, NLM_F_ACK, &header, &all);
-    let asked = Socket::open(SockProtocol::NetlinkRoute)?
-        .ask(&request, |message| found = found.or_else(|| read_way(message)));
+    let asked =
+        ask(SockProtocol::NetlinkRoute, &request, |message| found = found.or_else(|| read_way(message)));
     match asked {
         Ok(()) => Ok(found),
         // EINVAL and EACCES are those of blackhole and prohibit routes, and of a source that is not this host's.
@@ -75,7 +75,7 @@ pub fn networks(family: Family) -> io::Result<Vec<IpNet>> {
     header[0] = number(family);
     let mut found = Vec::new();
     let request = Request::new(RTM_GETROUTE, NLM_F_DUMP, &header, &[]);
-    let asked = Socket::open(SockProtocol::NetlinkRoute)?.ask(&request, |message| {
+    let asked = ask(SockProtocol::NetlinkRoute, &request, |message| {
         found.extend(read_network(message, family));
     });
     match asked {

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use nix::sys::socket::SockProtocol;
 
 use super::message::{Message, NLM_F_DUMP, Request, attributes, number};
-use super::{Socket, absent};
+use super::{absent, ask};
 use crate::plan::Family;
 
 const RTM_NEWLINK: u16 = 16;
@@ -30,6 +30,9 @@ const HOP: usize = 8;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_EXT_MASK: u16 = 29;
+/// Since Linux 4.4; before, the kernel passes it over.
+const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 const IFLA_INFO_KIND: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -73,9 +76,10 @@ pub struct Route {
 /// # Errors
 /// The kernel's.
 pub fn links() -> io::Result<Vec<Link>> {
-    let request = Request::new(RTM_GETLINK, NLM_F_DUMP, &[0; LINK], &[]);
+    let without_counters = RTEXT_FILTER_SKIP_STATS.to_ne_bytes();
+    let request = Request::new(RTM_GETLINK, NLM_F_DUMP, &[0; LINK], &[(IFLA_EXT_MASK, &without_counters)]);
     let mut found = Vec::new();
-    Socket::open(SockProtocol::NetlinkRoute)?.ask(&request, |message| found.extend(link(message)))?;
+    ask(SockProtocol::NetlinkRoute, &request, |message| found.extend(link(message)))?;
     Ok(found)
 }
 
@@ -88,7 +92,7 @@ pub fn routes(family: Family) -> io::Result<Vec<Route>> {
     header[0] = number(family);
     let request = Request::new(RTM_GETROUTE, NLM_F_DUMP, &header, &[]);
     let mut found = Vec::new();
-    match Socket::open(SockProtocol::NetlinkRoute)?.ask(&request, |message| found.extend(route(message))) {
+    match ask(SockProtocol::NetlinkRoute, &request, |message| found.extend(route(message))) {
         Ok(()) => Ok(found),
         Err(errno) if absent(errno) => Ok(Vec::new()),
         Err(errno) => Err(errno.into()),
@@ -103,7 +107,7 @@ pub fn routes(family: Family) -> io::Result<Vec<Route>> {
 pub fn addresses() -> io::Result<Vec<IpAddr>> {
     let request = Request::new(RTM_GETADDR, NLM_F_DUMP, &[0; ADDRESS], &[]);
     let mut found = Vec::new();
-    Socket::open(SockProtocol::NetlinkRoute)?.ask(&request, |message| found.extend(address(message)))?;
+    ask(SockProtocol::NetlinkRoute, &request, |message| found.extend(address(message)))?;
     Ok(found)
 }
 

@@ -8,7 +8,7 @@ use nix::sys::socket::SockProtocol;
 
 use super::link::RT_TABLE_LOCAL;
 use super::message::{Message, NLM_F_DUMP, Request, attributes, number};
-use super::{Socket, absent};
+use super::{absent, ask};
 use crate::plan::Family;
 
 const RTM_NEWRULE: u16 = 32;
@@ -34,7 +34,7 @@ pub fn is_local_table_first(family: Family) -> io::Result<bool> {
     header[0] = number(family);
     let request = Request::new(RTM_GETRULE, NLM_F_DUMP, &header, &[]);
     let mut first: Option<(u32, bool)> = None;
-    let asked = Socket::open(SockProtocol::NetlinkRoute)?.ask(&request, |message| {
+    let asked = ask(SockProtocol::NetlinkRoute, &request, |message| {
         let Some(rule) = rule(message) else { return };
         if first.is_none_or(|first| rule.0 < first.0) {
             first = Some(rule);
@@ -88,8 +88,7 @@ fn collect<T>(family: Family, read: impl Fn(&Message<'_>) -> Option<T>) -> io::R
     header[0] = number(family);
     let request = Request::new(RTM_GETRULE, NLM_F_DUMP, &header, &[]);
     let mut found = Vec::new();
-    let asked =
-        Socket::open(SockProtocol::NetlinkRoute)?.ask(&request, |message| found.extend(read(message)));
+    let asked = ask(SockProtocol::NetlinkRoute, &request, |message| found.extend(read(message)));
     match asked {
         Ok(()) => Ok(found),
         Err(errno) if absent(errno) => Ok(Vec::new()),

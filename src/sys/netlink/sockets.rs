@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use nix::sys::socket::SockProtocol;
 
 use super::message::{Message, NLM_F_DUMP, Request, attributes, number, u32_at};
-use super::{Socket, absent};
+use super::{absent, ask};
 use crate::config::values::Protocol;
 use crate::plan::Family;
 
@@ -137,8 +137,7 @@ pub(super) fn dump(
     header[..2].copy_from_slice(&[number(family), protocol]);
     header[4..8].copy_from_slice(&states.to_ne_bytes());
     let request = Request::new(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &header, &[]);
-    let asked = Socket::open(SockProtocol::NetlinkSockDiag)
-        .and_then(|socket| socket.ask(&request, |message| each(message)));
+    let asked = ask(SockProtocol::NetlinkSockDiag, &request, |message| each(message));
     match asked {
         Ok(()) => Ok(()),
         Err(errno) if absent(errno) => {

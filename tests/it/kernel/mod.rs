@@ -18,6 +18,7 @@ mod native;
 mod open;
 mod preservation;
 mod proof;
+mod questions;
 mod saved;
 mod ssh;
 mod stopped;

@@ -354,7 +354,7 @@ fn a_way_back_to_a_native_table_that_fails_is_tried_again() {
             std::thread::yield_now();
         }
         assert!(file("pending").is_some(), "it has not given up");
-        drop(owner);
+        owner.close();
         wait_for_the_end();
         Snapshot::take().without_counters().assert_unchanged_since(&before);
     });

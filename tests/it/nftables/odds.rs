@@ -170,7 +170,7 @@ fn a_table_that_another_process_owns_is_seen_and_left_alone() {
             let refused = send(&mut door, &change, seen.generation);
             assert!(matches!(refused, Err(SendError::Owned)), "{refused:?}");
         }
-        drop(owner);
+        owner.close();
         // Children that other threads make have a copy of the owner's socket until they execute something.
         let deadline = Instant::now() + Duration::from_secs(20);
         while let Some(table) = observe(&mut door).expect("an answer").table {

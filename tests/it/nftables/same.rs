@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tproxy::backend::nftables::decode::decode;
 use tproxy::backend::nftables::model::Table;
-use tproxy::backend::nftables::observe::{observe, read};
+use tproxy::backend::nftables::observe::observe;
 use tproxy::backend::nftables::send::send;
 use tproxy::backend::nftables::wire::Message;
 use tproxy::backend::nftables::{encode, lower, text};
@@ -19,7 +19,8 @@ use crate::support::{Lab, firewall};
 
 /// What the kernel tells, without what differs each time.
 fn told(door: &mut Door) -> Vec<Message> {
-    let mut told = read(door).expect("an answer").expect("a table");
+    let seen = observe(door).expect("an answer").table.expect("a table");
+    let mut told = seen.told.to_vec();
     for message in &mut told {
         message.flags = 0;
         message.body = without_handles(message);

@@ -343,7 +343,7 @@ fn a_table_of_our_name_without_our_chains_is_no_installation() {
         let door = backend::own_the_table();
         let run = status(lab, &[]).exits(10).prints("stop that process");
         assert!(!run.stdout.contains("run 'tproxy install'"), "{run}");
-        drop(door);
+        door.close();
     });
 }
 

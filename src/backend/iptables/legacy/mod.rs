@@ -24,8 +24,23 @@ pub struct Legacy(Vec<LegacyTable>);
 /// # Errors
 /// The kernel's; a table that makes no sense.
 pub fn read(family: Family) -> io::Result<Legacy> {
-    let names = names(family)?;
+    read_ours(family, &names(family)?)
+}
+
+/// Reads those of these tables, which there are, that can hold rules of ours.
+///
+/// # Errors
+/// As those of [`read`].
+pub fn read_ours(family: Family, names: &[String]) -> io::Result<Legacy> {
     read_tables(family, names.iter().filter(|name| Table::ALL.iter().any(|table| table.name() == **name)))
+}
+
+/// Reads these tables, which there are.
+///
+/// # Errors
+/// As those of [`read`].
+pub fn read_named(family: Family, names: &[String]) -> io::Result<Legacy> {
+    read_tables(family, names.iter())
 }
 
 /// Reads all that there are. Creates none.
@@ -33,15 +48,7 @@ pub fn read(family: Family) -> io::Result<Legacy> {
 /// # Errors
 /// As those of [`read`].
 pub fn read_all(family: Family) -> io::Result<Legacy> {
-    read_those(family, |_| true)
-}
-
-/// Reads those of these names that there are. Creates none.
-///
-/// # Errors
-/// As those of [`read`].
-pub fn read_those(family: Family, wanted: impl Fn(&str) -> bool) -> io::Result<Legacy> {
-    read_tables(family, names(family)?.iter().filter(|name| wanted(name)))
+    read_named(family, &names(family)?)
 }
 
 fn read_tables<'a>(family: Family, names: impl Iterator<Item = &'a String>) -> io::Result<Legacy> {

@@ -174,7 +174,7 @@ pub(super) fn each<T>(items: &[T], request: impl Fn(&T) -> Request) -> Result<Ve
             // The kernel answers only what it does not do, and the last one, by which the end is known.
             number_message(&mut bytes[from..], place, place + 1 == items.len());
         }
-        sendto(socket.0.as_raw_fd(), &bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+        sendto(socket.fd.as_raw_fd(), &bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
         hear(&socket, &mut said)?;
         if let (1, Some(Some(errno))) = (room, said.first())
             && absent(*errno)
@@ -184,6 +184,7 @@ pub(super) fn each<T>(items: &[T], request: impl Fn(&T) -> Request) -> Result<Ve
         }
         room = AT_ONCE;
     }
+    socket.keep();
     Ok(verdicts)
 }
 
@@ -202,7 +203,7 @@ fn hear(socket: &Socket, verdicts: &mut [&mut Option<Errno>]) -> Result<(), Errn
     let last = verdicts.len().saturating_sub(1);
     with_buffer(|buffer| {
         loop {
-            let size = match recv(socket.0.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC) {
+            let size = match recv(socket.fd.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC) {
                 Err(Errno::EINTR) => continue,
                 Err(Errno::EAGAIN) => return Err(Errno::ETIMEDOUT),
                 other => other?,

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
 use super::super::message::{Message, NLM_F_DUMP, Request, number};
-use super::super::{Socket, absent};
+use super::super::{absent, ask};
 use super::enter::each;
 use super::{
     CTA_PROTO_NUM, CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, CTA_TUPLE_REPLY, CTA_ZONE, IPCTNL_MSG_CT_DELETE,
@@ -38,12 +38,10 @@ pub struct Datagrams {
 /// The kernel's; [`io::ErrorKind::Unsupported`] where it cannot tell of connections at all.
 pub fn datagrams(family: Family, mut each: impl FnMut(Datagrams)) -> io::Result<()> {
     let request = Request::new(IPCTNL_MSG_CT_GET, NLM_F_DUMP, &[number(family), 0, 0, 0], &[]);
-    let asked = Socket::open(SockProtocol::NetlinkNetFilter).and_then(|socket| {
-        socket.ask(&request, |message| {
-            if let Some(flow) = read(message) {
-                each(flow);
-            }
-        })
+    let asked = ask(SockProtocol::NetlinkNetFilter, &request, |message| {
+        if let Some(flow) = read(message) {
+            each(flow);
+        }
     });
     match asked {
         Err(errno) if absent(errno) => {

@@ -128,7 +128,7 @@ fn a_table_that_somebody_owns_has_its_own_sentence() {
             }
             assert_eq!(nft_generation(), generation);
             assert_eq!(own_table().as_ref(), Some(&theirs));
-            drop(owner);
+            owner.close();
             Snapshot::take().assert_unchanged_since(&before);
         }
         lab.install(NATIVE, &FIRST).succeeds();
