@@ -1,9 +1,10 @@
 //! One question to the system bus: which process has a name (D-Bus specification, "Message Protocol" and
 //! `org.freedesktop.DBus.GetConnectionUnixProcessID`). A library for the whole protocol would be larger than tproxy.
+#![allow(unsafe_code, reason = "SO_PASSRIGHTS has no wrapper")]
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -22,6 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// An answer is a hundred bytes; a signal of the bus can come before it.
 const LONGEST: usize = 64 * 1024;
 const MESSAGES: usize = 16;
+
+/// Whether a socket takes open files of its other end (`SO_PASSRIGHTS`, `include/uapi/asm-generic/socket.h`, since Linux
+/// 6.16).
+const PASS_RIGHTS: libc::c_int = 83;
 
 const THE_BUS: &str = "org.freedesktop.DBus";
 
@@ -97,6 +102,7 @@ fn dial(bus: &Path) -> io::Result<UnixStream> {
     }
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    refuse_files(&fd);
     connect(fd.as_raw_fd(), &UnixAddr::new(bus)?)?;
     // Of the process that began to listen, before it gave up being root.
     let who = getsockopt(&fd, sockopt::PeerCredentials)?;
@@ -111,6 +117,17 @@ fn dial(bus: &Path) -> io::Result<UnixStream> {
     // What is said to it has room in any socket, so this is not waited for.
     stream.set_write_timeout(Some(PATIENCE))?;
     Ok(stream)
+}
+
+/// Files that nobody asked for are closed here, which can take for ever (`SO_LINGER`). Kernels that cannot refuse them are
+/// left to the bus, which sends none to who has not asked for them.
+fn refuse_files(fd: &OwnedFd) {
+    let off: libc::c_int = 0;
+    let length = libc::socklen_t::try_from(size_of_val(&off)).unwrap_or_default();
+    // SAFETY: the kernel reads a number of that size.
+    let _ = unsafe {
+        libc::setsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, PASS_RIGHTS, (&raw const off).cast(), length)
+    };
 }
 
 /// A line of the first phase, in which nothing follows that was not asked for.
