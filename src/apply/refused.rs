@@ -28,6 +28,8 @@ pub enum Refused {
     },
     /// In our own table.
     Native(SendError),
+    /// By none: a program ended well, and put rules to other places than it was told.
+    Strayed,
 }
 
 impl Refused {
@@ -35,7 +37,7 @@ impl Refused {
     pub fn variant(&self) -> Option<Variant> {
         match self {
             Self::Iptables { place: (variant, _), .. } => Some(*variant),
-            Self::Native(_) => None,
+            Self::Native(_) | Self::Strayed => None,
         }
     }
 }
@@ -45,6 +47,7 @@ impl fmt::Display for Refused {
         match self {
             Self::Iptables { error, .. } => error.fmt(f),
             Self::Native(error) => error.fmt(f),
+            Self::Strayed => f.write_str("iptables put rules to other places than it was told, each time"),
         }
     }
 }
@@ -54,6 +57,7 @@ impl Passing for Refused {
         match self {
             Self::Iptables { error, .. } => error.is_passing(),
             Self::Native(error) => error.is_passing(),
+            Self::Strayed => true,
         }
     }
 }
@@ -63,6 +67,7 @@ pub fn failure(refused: &Refused, strict: bool) -> Failure {
     let (variant, family, error) = match refused {
         Refused::Iptables { place: (variant, family), error } => (variant, family, error),
         Refused::Native(error) => return native_failure(error, strict),
+        Refused::Strayed => return Failure::new(Exit::Failed, refused.to_string()).hint(PASSING),
     };
     let message = format!("the {family} rules ({variant}) could not be committed: {error}");
     if let (CommitError::Refused { .. }, Some(remedy)) = (error, lacks_rights(*variant)) {

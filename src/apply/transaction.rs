@@ -198,14 +198,18 @@ impl Session {
             let committed = self.commit_all(scene, scene.steps_with(goal, &unfound), goal, journal);
             open.after();
             let Err(refused) = committed else {
-                if let Some(new) = self.strayed(goal).filter(|_| doubts > 0) {
+                let Some(new) = self.strayed(goal)? else {
+                    flows.forget();
+                    return Ok(());
+                };
+                if doubts > 0 {
                     doubts -= 1;
                     tracing::info!("iptables put rules to other places than it was told; trying again");
-                    now = Some(new);
-                    continue;
+                } else if !tries.again(&Refused::Strayed) {
+                    return Err(Refused::Strayed);
                 }
-                flows.forget();
-                return Ok(());
+                now = Some(new);
+                continue;
             };
             let again = match &refused {
                 Refused::Iptables { error: CommitError::Busy { .. }, .. } => tries.again(&refused),
@@ -234,7 +238,8 @@ impl Session {
                     _ => false,
                 },
                 Refused::Iptables { error: CommitError::Broken { .. } | CommitError::Run { .. }, .. }
-                | Refused::Native(_) => false,
+                | Refused::Native(_)
+                | Refused::Strayed => false,
             };
             if !again {
                 return Err(refused);
@@ -247,9 +252,15 @@ impl Session {
     }
 
     /// What is there, if rules are not in the places that a program was told although it ended with 0.
-    fn strayed(&self, goal: &Goal) -> Option<Scene> {
-        let new = (!goal.has_landed()).then(|| self.look().ok())??;
-        (!new.steps(goal).is_empty()).then_some(new)
+    ///
+    /// # Errors
+    /// They are not, and nobody tells what is there.
+    fn strayed(&self, goal: &Goal) -> Result<Option<Scene>, Refused> {
+        if goal.has_landed() {
+            return Ok(None);
+        }
+        let new = self.look().map_err(|_| Refused::Strayed)?;
+        Ok((!new.steps(goal).is_empty()).then_some(new))
     }
 
     /// Goes back to what was ours before this run.

@@ -90,15 +90,16 @@ pub fn nft_rules_mention(family: Family, table: &str, bytes: &[u8]) -> io::Resul
     Ok(!nft_rules_mentioning(family, table, bytes)?.is_empty())
 }
 
-/// For each rule of it that has them, of how many matches and targets a program of iptables prints it at least.
+/// For each rule of it that has them, in the order of each chain: its chain, and of how many matches and targets a program
+/// of iptables prints it at least.
 ///
 /// # Errors
 /// As those of [`nft_table_names`].
-pub fn nft_rules_mentioning(family: Family, table: &str, bytes: &[u8]) -> io::Result<Vec<usize>> {
+pub fn nft_rules_mentioning(family: Family, table: &str, bytes: &[u8]) -> io::Result<Vec<(String, usize)>> {
     let holds = |message: &Message<'_>| {
         let mentioned = || message.payload.windows(bytes.len()).any(|window| window == bytes);
         let holds = message::is_rule_of(message, family, table) && mentioned();
-        holds.then(|| ruleset::extensions_of_rule(message))
+        holds.then(|| Some((message::chain_of_rule(message)?, ruleset::extensions_of_rule(message))))?
     };
     list(&message::list_rules_of(family, table), holds)
 }

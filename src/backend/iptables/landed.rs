@@ -9,7 +9,11 @@ use super::wanted::{Comments, Place, Wanted, WantedRule};
 /// Whether all rules of ours in shared chains of the nft variant are where they were wanted, by their tag. What cannot
 /// be told counts as it was wanted.
 pub fn all(family: Family, wanted: &Wanted) -> bool {
-    wanted.comments != Comments::Count || Table::ALL.into_iter().all(|table| of_table(family, table, wanted))
+    // A rule that a script cannot say comes back in other words, and others may be counted for it.
+    let reworded = wanted.shared.values().flatten().any(|rule| rule.reworded);
+    reworded
+        || wanted.comments != Comments::Count
+        || Table::ALL.into_iter().all(|table| of_table(family, table, wanted))
 }
 
 fn of_table(family: Family, table: Table, wanted: &Wanted) -> bool {

@@ -1,6 +1,8 @@
 //! Whether a save program printed all that is ours. One that cannot write, or gets no answer from the kernel, may end
 //! with 0 all the same, and what it did not print would count as gone and stay beside the new rules.
 
+use std::collections::BTreeMap;
+
 use crate::exit::{Exit, Failure};
 use crate::plan::{Family, OWNER_TAG, OwnChain, Table};
 use crate::sys::netlink;
@@ -34,16 +36,19 @@ pub fn check(
             let mut listed = legacy::read(family).map(|tables| of(&tables.saved(false))).unwrap_or_default();
             // Not in the words of a program.
             for (_, ours) in &mut listed {
-                ours.extensions = 0;
+                ours.rules.values_mut().flatten().for_each(|extensions| *extensions = 0);
             }
             listed
         }
     };
     let printed = of(saved);
     let short = |(table, ours): &&(Table, Ours)| {
-        let printed = printed.iter().find(|(of, _)| of == table).map(|(_, printed)| *printed);
-        let printed = printed.unwrap_or_default();
-        printed.rules < ours.rules || printed.chains < ours.chains
+        let (rules, chains) = printed
+            .iter()
+            .find(|(of, _)| of == table)
+            .map(|(_, printed)| (printed.count(), printed.chains))
+            .unwrap_or_default();
+        rules < ours.count() || chains < ours.chains
     };
     if let Some((table, _)) = listed.iter().find(short) {
         return Err(failure(&format!("{family} table {} has more of ours", table.name())));
@@ -51,7 +56,7 @@ pub fn check(
     // Where a program of the nft variant may not ask the kernel whether it knows an extension, it leaves that out, and
     // says nothing.
     let lossy = |(table, ours): &&(Table, Ours)| {
-        printed.iter().any(|(of, printed)| of == table && printed.extensions < ours.extensions)
+        printed.iter().any(|(of, printed)| of == table && printed.lacks_a_part_of(ours))
     };
     if let Some((table, _)) = listed.iter().find(lossy) {
         let what = format!("it left matches out of rules in the {family} table {}", table.name());
@@ -103,13 +108,27 @@ fn names_our_library(line: &str) -> bool {
 }
 
 /// How much of ours is in a table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Ours {
-    /// Rules that have our tag somewhere.
-    rules: usize,
+    /// Of how many matches and targets each rule is that has our tag somewhere, in the order of its chain.
+    rules: BTreeMap<String, Vec<usize>>,
     chains: usize,
-    /// The matches and targets of those rules.
-    extensions: usize,
+}
+
+impl Ours {
+    fn count(&self) -> usize {
+        self.rules.values().map(Vec::len).sum()
+    }
+
+    /// Whether any rule has less matches and targets than the kernel's has, which has the same rules.
+    fn lacks_a_part_of(&self, listed: &Self) -> bool {
+        listed.rules.iter().any(|(chain, listed)| {
+            let printed = self.rules.get(chain).map(Vec::as_slice).unwrap_or_default();
+            // Of chains that changed meanwhile nothing is known.
+            printed.len() == listed.len()
+                && printed.iter().zip(listed).any(|(printed, listed)| printed < listed)
+        })
+    }
 }
 
 /// Each table ends with `COMMIT`.
@@ -123,15 +142,13 @@ fn of(saved: &Saved) -> Vec<(Table, Ours)> {
     let ours = |table: Table| {
         let chains =
             || saved.tables.iter().filter(|saved| saved.name == table.name()).flat_map(|table| &table.chains);
-        let rules = || {
-            chains()
-                .flat_map(|chain| &chain.rules)
-                .map(|rule| &rule.args)
-                .filter(|args| args.contains(OWNER_TAG))
-        };
+        let mut rules = BTreeMap::<String, Vec<usize>>::new();
+        for chain in chains() {
+            let own = chain.rules.iter().filter(|rule| rule.args.contains(OWNER_TAG));
+            rules.entry(chain.name.clone()).or_default().extend(own.map(|rule| extensions(&rule.args)));
+        }
         let chains = chains().filter(|chain| is_own(table, &chain.name)).count();
-        let extensions = rules().map(|args| extensions(args)).sum();
-        (table, Ours { rules: rules().count(), chains, extensions })
+        (table, Ours { rules, chains })
     };
     Table::ALL.map(ours).to_vec()
 }
@@ -147,9 +164,12 @@ fn nft(family: Family) -> std::io::Result<Vec<(Table, Ours)>> {
     for table in Table::ALL {
         let of_it = || chains.iter().filter(|(of, _)| of == table.name());
         if of_it().next().is_some() {
-            let rules = netlink::nft_rules_mentioning(family, table.name(), OWNER_TAG.as_bytes())?;
+            let mut rules = BTreeMap::<String, Vec<usize>>::new();
+            for (chain, parts) in netlink::nft_rules_mentioning(family, table.name(), OWNER_TAG.as_bytes())? {
+                rules.entry(chain).or_default().push(parts);
+            }
             let chains = of_it().filter(|(_, chain)| is_own(table, chain)).count();
-            listed.push((table, Ours { rules: rules.len(), chains, extensions: rules.iter().sum() }));
+            listed.push((table, Ours { rules, chains }));
         }
     }
     Ok(listed)
@@ -207,12 +227,18 @@ mod tests {
              -A OUTPUT -j OTHER\nCOMMIT\n*raw\n:KUMA_MESH_INBOUND - [0:0]\nCOMMIT\n"
         );
         for (table, ours) in of(&Saved::parse(&text)) {
-            let expected = if table == Table::Nat {
-                Ours { rules: 1, chains: 1, extensions: 2 }
-            } else {
-                Ours::default()
-            };
-            assert_eq!(ours, expected, "{table:?}");
+            let parts = ours.rules.get("OUTPUT").cloned();
+            let expected = if table == Table::Nat { (1, 1, Some(vec![2])) } else { (0, 0, None) };
+            assert_eq!((ours.count(), ours.chains, parts), expected, "{table:?}");
         }
+    }
+
+    #[test]
+    fn no_rule_makes_up_for_another_one() {
+        let ours =
+            |rules: &[usize]| Ours { rules: [("OUTPUT".to_owned(), rules.to_vec())].into(), chains: 0 };
+        assert!(!ours(&[3, 2]).lacks_a_part_of(&ours(&[2, 2])));
+        assert!(ours(&[1, 9]).lacks_a_part_of(&ours(&[2, 2])));
+        assert!(!ours(&[1]).lacks_a_part_of(&ours(&[2, 2])), "that is told by their number");
     }
 }

@@ -228,14 +228,16 @@ pub(super) fn table_of_native_rule(message: &Message<'_>) -> Option<String> {
     names.any(|name| !WRITTEN.contains(&name.as_str())).then(|| find(body, 1).map(text))?
 }
 
-/// Of how many matches and targets the programs of iptables print a rule, at least: each that is one of theirs, and one
-/// that reads the transport header, `tcp` or `udp`. Newer ones write some of the others in nftables' own words.
+/// Of how many matches and targets the programs of iptables print a rule, at least: each that is one of theirs, a verdict or
+/// a log, and one that reads the transport header, `tcp` or `udp`. Newer ones write some of the others in nftables' own
+/// words.
 pub(super) fn extensions_of_rule(message: &Message<'_>) -> usize {
     let Some(list) = message.payload.get(HEADER..).and_then(|body| find(body, 4)) else { return 0 };
     let (mut own, mut transport) = (0, false);
     for (_, expression) in attributes(list) {
         match text(find(expression, 1).unwrap_or_default()).as_str() {
-            "match" | "target" => own += 1,
+            "match" | "target" | "log" => own += 1,
+            "immediate" if number(find(expression, 2).unwrap_or_default(), 1) == Some(VERDICT) => own += 1,
             "payload" => transport |= number(find(expression, 2).unwrap_or_default(), 2) == Some(TRANSPORT),
             _ => {}
         }
@@ -245,6 +247,9 @@ pub(super) fn extensions_of_rule(message: &Message<'_>) -> usize {
 
 /// `NFT_PAYLOAD_TRANSPORT_HEADER`
 const TRANSPORT: u32 = 2;
+
+/// `NFT_REG_VERDICT`
+const VERDICT: u32 = 0;
 
 /// What a register holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -71,6 +71,34 @@ each_iptables_variant! {
         lab.uninstall(variant, &[]).succeeds();
     }
 
+    /// A part that is missing in one rule is not made up for by what other rules have more than the kernel counts.
+    fn nor_is_any_part_of_any_rule(lab, variant) {
+        if variant == Variant::Legacy {
+            return;
+        }
+        their_rules(variant);
+        let flags = [&FIRST[..], &["--exclude-outbound-ports-for-uids", "tcp:80,90:33", "--drop-invalid-packets"]].concat();
+        lab.install(variant, &flags).succeeds();
+        let before = Snapshot::take();
+        for part in [
+            "s/ -m udp --dport 53//",
+            "s/ -m multiport --dports [0-9,]*//",
+            "s/ -m conntrack --ctstate [A-Z]*//",
+            "s/ -m tcp --dport 7001//",
+            "s/ -j [A-Z_]*$//",
+            "s/ -j REDIRECT --to-ports [0-9]*//",
+        ] {
+            let body = format!("\"$real\" \"$@\" | sed '/transparent/{part}'; exit 0");
+            let tools = Wrappers::new(variant).every("iptables-save", &Fault::Instead(body.clone()));
+            install_second(lab, &tools, &[]).exits(1).says("left matches out of rules");
+            Snapshot::take().assert_put_back_since(&before);
+            let tools = Wrappers::new(variant).at(&("iptables-save".to_owned(), 1), &Fault::Instead(body));
+            install_second(lab, &tools, &[]).succeeds();
+            lab.install(variant, &flags).succeeds();
+        }
+        lab.uninstall(variant, &[]).succeeds();
+    }
+
     /// One that could not ask the kernel wrote it in an older revision of the match.
     fn a_rule_that_is_not_found_by_its_words_goes_by_its_number(lab, variant) {
         their_rules(variant);
@@ -106,5 +134,28 @@ each_iptables_variant! {
             install_second(lab, &Wrappers::new(variant), &[]).succeeds().prints("nothing was written");
             lab.install(variant, &FIRST).succeeds();
         }
+    }
+
+    /// It is told, however often it happens, and what was there comes back when it ends.
+    fn a_rule_that_comes_to_another_place_each_time_is_no_success(lab, variant) {
+        if variant == Variant::Legacy {
+            return;
+        }
+        their_rules(variant);
+        lab.install(variant, &FIRST).succeeds();
+        let before = Snapshot::take();
+        for tool in ["iptables-restore", "ip6tables-restore"] {
+            // As often as it is tried; the way back finds it in order again.
+            let body = "n=$(cat /run/lab/strayed 2>/dev/null || echo 0); input=$(cat); case $input in *'-I OUTPUT 2 '*) \
+                n=$((n+1)); echo $n >/run/lab/strayed; \
+                [ $n -gt 3 ] || input=$(printf '%s\n' \"$input\" | sed 's/^-I OUTPUT 2 /-A OUTPUT /');; esac; \
+                printf '%s\n' \"$input\" | \"$real\" \"$@\"";
+            let tools = Wrappers::new(variant).every(tool, &Fault::Instead(body.to_owned()));
+            let run = install_second(lab, &tools, &["--max-retries", "0"]).exits(1);
+            let _ = run.says("put rules to other places").says("as it was before");
+            std::fs::remove_file("/run/lab/strayed").expect("removed");
+            Snapshot::take().assert_put_back_since(&before);
+        }
+        lab.uninstall(variant, &[]).succeeds();
     }
 }
