@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -107,11 +108,16 @@ impl Lab {
         Ok(Self { dir, sidecar, legacy: legacy()?, hosts: RefCell::default() })
     }
 
-    /// A fresh network namespace with a dual-stack host in it, without any rule or table.
+    /// A fresh network namespace with a dual-stack host in it, without any rule, table or record: a run looks at records of
+    /// other namespaces too, and all of them are kept here.
     pub fn host(&self) -> Result<(), String> {
         let left = File::open("/proc/self/ns/net").map_err(|e| format!("/proc/self/ns/net: {e}"))?;
         self.hosts.borrow_mut().push(left);
         unshare(CloneFlags::CLONE_NEWNET).map_err(|e| format!("cannot make a network namespace: {e}"))?;
+        match fs::remove_dir_all("/run/tproxy") {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(format!("/run/tproxy: {e}")),
+            _ => {}
+        }
         must("ip", ["link", "set", "lo", "up"])?;
         must("ip", ["link", "add", "eth0", "type", "veth", "peer", "name", "wire"])?;
         must("ip", ["addr", "add", "192.0.2.1/24", "dev", "eth0"])?;
