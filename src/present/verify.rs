@@ -160,3 +160,44 @@ pub fn verify_value(report: &Report) -> Value {
         .collect();
     json!({ "schema": 1, "method": report.method.name(), "checks": checks })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Family;
+    use crate::verify::Method;
+    use crate::verify::check::{Check, Goal, Id, Probe};
+
+    fn failed(family: Family, id: Id, port: u16, cause: Option<&str>) -> Outcome {
+        let check = Check {
+            id,
+            family,
+            target: "somewhere".into(),
+            probe: Probe::Nothing(String::new()),
+            goal: Goal::Past,
+            expected: format!("arrives at port {port}"),
+        };
+        let happened = format!("was not sent: UID 0 has port {port}");
+        let (evidence, next) = (Vec::new(), Some(format!("ss -lnptu 'sport = :{port}'")));
+        Outcome { check, status: Status::Fail, happened, evidence, cause: cause.map(str::to_owned), next }
+    }
+
+    #[test]
+    fn one_cause_is_one_block_that_lists_the_checks() {
+        let mut outcomes = Vec::new();
+        for family in Family::BOTH {
+            for (id, port) in [(Id::Outbound, 15001), (Id::Inbound, 15006), (Id::Own, 15006)] {
+                outcomes.push(failed(family, id, port, Some("another user has it")));
+            }
+        }
+        outcomes.push(failed(Family::V4, Id::Dns, 15053, None));
+        let text = verify_text(&Report { method: Method::Counters, outcomes });
+        assert_eq!(text.matches("FAILED").count(), 2, "{text}");
+        assert_eq!(text.matches("cause     another user has it").count(), 1, "{text}");
+        let block = "FAILED      IPv4 outbound: somewhere\n            IPv4 inbound: somewhere\n            IPv4 self: somewhere\n";
+        assert!(text.contains(block), "{text}");
+        let next = "  next      ss -lnptu 'sport = :15001'\n            ss -lnptu 'sport = :15006'\n";
+        assert!(text.contains(next), "{text}");
+        assert_eq!(text.matches("UID 0 has port 15006").count(), 1, "{text}");
+    }
+}

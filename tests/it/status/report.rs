@@ -195,6 +195,9 @@ each_backend! {
         }
         let run = lab.program().arg("status").run();
         assert!(!run.stdout.contains("nobody listens"), "{run}");
+        let _ = run.prints("no rule redirects anything");
+        let ports = &report(lab, 11, &[])["ports"];
+        assert!(["outbound", "inbound", "dns"].iter().all(|name| ports[name].is_null()), "{ports:#}");
     }
 
     fn the_sidecars_ipv6_address_is_missed(lab, backend) {
