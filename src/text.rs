@@ -9,7 +9,7 @@ pub fn wrapped(text: &str, columns: usize) -> Vec<String> {
     /// A command of so many words can stand in a line.
     const SHORT: usize = 3;
     if is_command(text) {
-        return vec![text.to_owned()];
+        return each(text).map(str::to_owned).collect();
     }
     let mut lines = vec![String::new()];
     for piece in pieces(text) {
@@ -21,7 +21,8 @@ pub fn wrapped(text: &str, columns: usize) -> Vec<String> {
         match command {
             Some((command, _)) if line.ends_with("run") && command.split(' ').count() > SHORT => {
                 line.push(':');
-                lines.extend([format!("  {command}"), String::new()]);
+                lines.extend(each(command).map(|line| format!("  {line}")));
+                lines.push(String::new());
             }
             _ if line.is_empty() => line.push_str(piece),
             _ if line.chars().count() + 1 + piece.chars().count() <= columns => {
@@ -40,6 +41,11 @@ pub fn wrapped(text: &str, columns: usize) -> Vec<String> {
 /// A text in lines that begin with this indent, but for the first one, which has a label of that many columns before it.
 pub fn hanging(text: &str, indent: usize) -> String {
     wrapped(text, WIDTH.saturating_sub(indent)).join(&format!("\n{}", " ".repeat(indent)))
+}
+
+/// One command after another.
+fn each(commands: &str) -> impl Iterator<Item = &str> {
+    commands.split(" && ")
 }
 
 /// Words, and commands in quotes with what sticks to them.
@@ -125,6 +131,10 @@ mod tests {
         );
         assert_eq!(wrapped(&format!("run '{line}'"), 40), ["run:", &format!("  {line}")]);
         assert_eq!(wrapped(line, 20), [line], "one that is all there is");
+        assert_eq!(
+            wrapped("run 'ip addr del ::6 dev lo && ip route show table 7'", 90),
+            ["run:", "  ip addr del ::6 dev lo", "  ip route show table 7"]
+        );
         // A short one, one that is not to be run at once, and a rule.
         assert_eq!(wrapped("then run 'tproxy install' again", 20), ["then run", "'tproxy install'", "again"]);
         assert_eq!(

@@ -59,8 +59,12 @@ fn same_words(one: &str, other: &str) -> Option<String> {
 
 /// Findings, each once for both families.
 pub fn once(findings: impl IntoIterator<Item = Finding>) -> Vec<Finding> {
-    let mut all: Vec<Finding> = Vec::new();
+    let (mut all, mut seen): (Vec<Finding>, Vec<Finding>) = (Vec::new(), Vec::new());
     for next in findings {
+        if seen.iter().rev().take(COMPARED).any(|known| *known == next) {
+            continue;
+        }
+        seen.push(next.clone());
         let merged = |known: &Finding| {
             let fix = match (&known.fix, &next.fix) {
                 (None, None) => None,
@@ -93,8 +97,8 @@ mod tests {
                 format!("run '{tables} -I INPUT -p tcp --dport 15006 -j ACCEPT', and keep it"),
             )
         };
-        let said =
-            once([of("IPv4", "ip", "iptables"), Finding::note("between"), of("IPv6", "ip6", "ip6tables")]);
+        let (four, six) = (of("IPv4", "ip", "iptables"), of("IPv6", "ip6", "ip6tables"));
+        let said = once([four.clone(), four, Finding::note("between"), six.clone(), six]);
         let one = Finding::new(
             "nothing that arrives over IPv4 and IPv6 reaches it: 'policy drop' in chain INPUT of ip and ip6 filter drops it",
             "run 'iptables -I INPUT -p tcp --dport 15006 -j ACCEPT && ip6tables -I INPUT -p tcp --dport 15006 -j ACCEPT', \

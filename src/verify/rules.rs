@@ -10,9 +10,10 @@ use crate::backend::Backend;
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::plan::Family;
+use crate::present::once;
 use crate::status::doors::What;
 use crate::status::look::compared_with;
-use crate::status::model::{Difference, DifferenceKind, Report, Verdict};
+use crate::status::model::{Ahead, Difference, DifferenceKind, Finding, Report, Verdict};
 
 /// What is there, compared with what is wanted.
 #[derive(Debug)]
@@ -53,13 +54,11 @@ impl Look {
     pub fn complaints(&self) -> Vec<String> {
         const SHOWN: usize = 3;
         let report = &self.0;
-        let problems = report.problems.iter().map(|finding| match &finding.fix {
-            Some(fix) => format!("{}; {fix}", finding.what),
-            None => finding.what.clone(),
-        });
-        let ahead = report.ahead.iter().take(SHOWN).map(|ahead| {
-            let found = ahead.finding();
-            format!("{}; {}", found.what, found.fix.unwrap_or_default())
+        let ahead = report.ahead.iter().take(SHOWN).map(Ahead::finding);
+        let found = once(report.problems.iter().cloned().chain(ahead)).into_iter();
+        let found = found.map(|Finding { what, fix }| match fix {
+            Some(fix) => format!("{what}; {fix}"),
+            None => what,
         });
         let more = report.ahead.len().saturating_sub(SHOWN);
         let more = (more > 0).then(|| {
@@ -69,7 +68,7 @@ impl Look {
         let differ = differ.then(|| {
             "the rules are not all as wanted, whatever probes see; 'tproxy status' lists them".to_owned()
         });
-        problems.chain(ahead).chain(more).chain(differ).collect()
+        found.chain(more).chain(differ).collect()
     }
 
     /// What the rules look like that checks are about.
