@@ -12,7 +12,6 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use crate::support::Run;
-use crate::support::command::unwrapped;
 use crate::support::injector::{Fault, Injection, Role};
 use crate::support::snapshot::Snapshot;
 use crate::support::state::State;
@@ -89,7 +88,7 @@ pub fn broken(marks: &Marks, goal: Goal, seen: &Seen<'_>) -> Vec<String> {
         let mut differ = state.differences(&marks.wanted);
         differ.retain(|part| !(seen.again_in_words && is_rules(part)));
         // Who waited was killed when all was there. Where nothing changes there is nothing to confirm.
-        if goal == Goal::Trial && !goes_back(seen) && unwrapped(&run.stdout).contains("nothing was written") {
+        if goal == Goal::Trial && !goes_back(seen) && run.printed("nothing was written") {
             differ.retain(|part| !part.ends_with(".pending"));
         }
         if run.code != Some(0) {

@@ -192,10 +192,14 @@ impl Run {
     /// Its standard output holds this text, wherever lines end.
     #[track_caller]
     pub fn prints(self, text: &str) -> Self {
-        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-        let holds = self.stdout.contains(text) || words(&self.stdout).contains(&words(text));
-        assert!(holds, "wanted {text:?} on standard output of {self}");
+        assert!(self.printed(text), "wanted {text:?} on standard output of {self}");
         self
+    }
+
+    /// Whether it does.
+    pub fn printed(&self, text: &str) -> bool {
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        self.stdout.contains(text) || words(&self.stdout).contains(&words(text))
     }
 }
 
