@@ -4,12 +4,16 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
 
 use super::{listeners, own_addresses, ssh_socket};
 use crate::config::values::Protocol;
 use crate::plan::Family;
-use crate::sys::proc;
+use crate::sys::rights::Right;
 use crate::sys::sockstat::Counts;
+use crate::sys::{proc, signal, socket_holders};
+
+const ROOT: u32 = 0;
 
 /// The port that SSH has unless somebody says otherwise.
 const USUAL: u16 = 22;
@@ -35,55 +39,86 @@ fn listening() -> BTreeSet<u16> {
     for family in Family::BOTH {
         let sockets = listeners(Protocol::Tcp, family).unwrap_or_default().into_iter();
         // Of others no server's name tells anything.
-        for socket in sockets.filter(|socket| socket.uid == 0 || socket.port == USUAL) {
-            waiting.insert(u64::from(socket.inode), (socket.port, socket.uid));
+        for socket in sockets.filter(|socket| socket.uid == ROOT || socket.port == USUAL) {
+            waiting.insert(socket.inode, (socket.port, socket.uid));
         }
     }
     let units = OnceCell::new();
     let mut ports = BTreeSet::new();
     // Sockets on the usual port whose process was not seen.
-    let mut unseen: BTreeSet<u64> =
-        waiting.iter().filter(|(_, (port, _))| *port == USUAL).map(|(inode, _)| *inode).collect();
+    let mut unseen: BTreeMap<u32, u32> = waiting
+        .iter()
+        .filter(|(_, (port, _))| *port == USUAL)
+        .map(|(inode, (_, uid))| (*inode, *uid))
+        .collect();
     let all = (!waiting.is_empty()).then(|| fs::read_dir("/proc")).into_iter().flatten().flatten();
-    for process in all.flatten() {
-        let is_number = process.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit());
-        let name = || fs::read_to_string(process.path().join("comm")).ok();
-        let Some(name) = is_number.then(name).flatten() else { continue };
-        let name = name.trim_end();
-        if unseen.is_empty() && !is_named(name) {
-            continue;
-        }
-        for fd in fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten() {
+    for pid in all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
+        let Some(name) = name(pid).filter(|name| is_named(name) && is_of_this_host(pid)) else { continue };
+        for fd in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            if signal::interrupted().is_some() {
+                return ports;
+            }
             let Some(inode) = fs::read_link(fd.path()).ok().and_then(|link| socket(&link.to_string_lossy()))
             else {
                 continue;
             };
             let Some(&(port, uid)) = waiting.get(&inode) else { continue };
             let in_a_unit = || units.get_or_init(ssh_socket::ports).contains(&port);
-            if is_server(name, port, uid) || name == SYSTEMD && uid == 0 && in_a_unit() {
+            if is_server(&name, port, uid) || name == SYSTEMD && uid == ROOT && in_a_unit() {
                 ports.insert(port);
             }
             unseen.remove(&inode);
         }
     }
-    if !unseen.is_empty() {
+    // The usual port is another program's only where that program is seen.
+    let holders = socket_holders(unseen.clone());
+    let is_other =
+        |inode| holders.get(inode).and_then(|of| name(of.pid)).is_some_and(|name| !is_named(&name));
+    if unseen.keys().any(|inode| !is_other(inode)) {
         ports.insert(USUAL);
     }
     ports
+}
+
+fn name(pid: u32) -> Option<String> {
+    let mut name = proc::text(&format!("/proc/{pid}/comm"))?;
+    name.truncate(name.trim_end().len());
+    Some(name)
 }
 
 fn is_named(name: &str) -> bool {
     name.starts_with("sshd") || name == "dropbear" || name == SYSTEMD
 }
 
+/// Whether a process is root's and can let users in, and is of this host or container: any program can call itself as it
+/// likes, also one that inherited a socket which root made, or the root of a container that shares this network namespace.
+fn is_of_this_host(pid: u32) -> bool {
+    let is_here = |kind: &str| {
+        let of = |process: &str| fs::metadata(format!("/proc/{process}/ns/{kind}")).map(|of| of.ino());
+        matches!((of(&pid.to_string()), of("thread-self")), (Ok(theirs), Ok(ours)) if theirs == ours)
+    };
+    proc::text(&format!("/proc/{pid}/status")).is_some_and(|status| lets_users_in(&status))
+        && is_here("user")
+        && (is_here("pid") || is_here("mnt"))
+}
+
+/// Whether a process with this `/proc/PID/status` is root in all of its UIDs, and can become another user.
+fn lets_users_in(status: &str) -> bool {
+    let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key));
+    let is_root =
+        line("Uid:").is_some_and(|uids| uids.split_ascii_whitespace().all(|uid| uid.parse() == Ok(ROOT)));
+    let effective = line("CapEff:").and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    is_root && effective.is_some_and(|set| set & 1 << Right::SetUid as u64 != 0)
+}
+
 /// Whether a process of this name that listens on a port with a socket of this user's serves SSH there. systemd holds the
-/// port until somebody comes; other ports that it holds for SSH its units tell. Any user can call a process so, and must not get other ports left alone by that.
+/// port until somebody comes; other ports that it holds for SSH its units tell.
 fn is_server(name: &str, port: u16, uid: u32) -> bool {
-    is_named(name) && (name != SYSTEMD || port == USUAL) && (uid == 0 || port == USUAL)
+    is_named(name) && (name != SYSTEMD || port == USUAL) && (uid == ROOT || port == USUAL)
 }
 
 /// The inode in `socket:[12345]`.
-fn socket(link: &str) -> Option<u64> {
+fn socket(link: &str) -> Option<u32> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
@@ -145,6 +180,18 @@ mod tests {
         assert_eq!(variable(b"A=1\0\xff"), None);
         assert_eq!(socket("socket:[123]"), Some(123));
         assert_eq!(socket("pipe:[123]"), None);
+    }
+
+    #[test]
+    fn only_root_with_its_rights_lets_users_in() {
+        let is =
+            |uids: &str, set: &str| lets_users_in(&format!("Name:\tsshd\nUid:\t{uids}\nCapEff:\t{set}\n"));
+        assert!(is("0\t0\t0\t0", "000001ffffffffff") && is("0 0 0 0", "00000000000000c0"));
+        for uids in ["5700 5700 5700 5700", "0 5700 0 5700", "5700 0 0 0", "0 0 5700 0", "x"] {
+            assert!(!is(uids, "000001ffffffffff"), "{uids}");
+        }
+        assert!(!is("0 0 0 0", "0000000000000000") && !is("0 0 0 0", "0000000000000400"));
+        assert!(!lets_users_in("") && !lets_users_in("CapEff: ffff\n"));
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::Lab;
 use crate::support::command::find;
 use crate::support::lab::{each_stack, skip};
 use crate::support::mesh::{APP_PORT, Mesh};
+use crate::support::{APP, Lab};
 
 const PORT: u16 = 2222;
 
@@ -40,7 +40,43 @@ impl Drop for Sshd {
     }
 }
 
+/// Programs that call themselves as SSH's server does: a worker of another user with a socket that root made, on port 8000,
+/// and a root without any right, on port 9000. `None` where there is nothing to make them of.
+fn impostors() -> Option<[Child; 2]> {
+    let (python, setpriv) = (find("python3")?, find("setpriv")?);
+    let program = |port: u16, then: &str| {
+        format!(
+            "import socket,os,sys,ctypes\ns=socket.create_server(('::',{port}),family=socket.AF_INET6,dualstack_ipv6=True)\n\
+             {then}ctypes.CDLL(None).prctl(15,b'sshd',0,0,0)\nprint('up',flush=True)\nsys.stdin.read()"
+        )
+    };
+    let start = |command: &mut Command| {
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = piped.spawn().expect("a program");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a word");
+        assert_eq!(line, "up\n");
+        child
+    };
+    let worker = program(8000, &format!("os.setgid({APP})\nos.setuid({APP})\n"));
+    let worker = start(Command::new(&python).args(["-c", &worker]));
+    let none = ["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"];
+    let rightless = start(Command::new(setpriv).args(none).arg(python).args(["-c", &program(9000, "")]));
+    Some([worker, rightless])
+}
+
 each_stack! {
+    /// They take no port out of the mesh.
+    fn a_name_alone_is_no_server(lab, backend, family) {
+        let Some(mut impostors) = impostors() else { return skip("there is no python3, or no setpriv") };
+        let run = lab.install(backend, &["--keep-ssh"]).succeeds().says("the usual port 22 is left alone");
+        assert!(!run.stderr.contains("8000") && !run.stderr.contains("9000"), "{run}");
+        let mesh = Mesh::new(lab, family);
+        assert_eq!([8000, 9000].map(|port| mesh.visit(lab, port)), ["inbound", "inbound"]);
+        for impostor in &mut impostors {
+            impostor.kill().and_then(|()| impostor.wait()).expect("an end");
+        }
+    }
     fn its_ports_are_named_and_can_be_kept(lab, backend, family) {
         let Some(sshd) = Sshd::start(lab, "sshd") else { return skip("there is no python3") };
         let run = lab.install(backend, &["--exclude-inbound-ports", "80"]).succeeds().says("(port 2222)");
