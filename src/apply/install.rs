@@ -166,7 +166,9 @@ impl<'a> Install<'a> {
         }
         ssh::warn(config, sockets);
         run.warn_of_guests(&families);
-        run.instead = owners::warn_of_strangers(config, &run.facts, sockets, &mut run.warnings);
+        if !(sockets.are_without_tcp() && sockets.are_without_udp()) {
+            run.instead = owners::warn_of_strangers(config, &run.facts, &families, &mut run.warnings);
+        }
         if owners::warn_of_own_resolvers(config, &run.facts, run.interfaces.addresses(), &mut run.warnings) {
             run.instead.get_or_insert_with(|| WITHOUT_END.to_owned());
         }

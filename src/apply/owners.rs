@@ -1,14 +1,16 @@
 //! What an installation says of programs that listen already: sidecars of another user, and DNS servers on this host.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::config::Config;
 use crate::config::values::Protocol;
-use crate::host::owners::{self, OwnResolver, Stranger};
+use crate::host::owners::{self, OwnResolver};
 use crate::host::{self, HostFacts};
+use crate::plan::Family;
+use crate::status::listen::place;
 
-use crate::sys::sockstat::Counts;
-
+use super::doors::{self, Stranger};
 use super::warnings::Warnings;
 
 /// Says who has the sidecar's ports and is not the sidecar. The result is what stands in place of "you can now run
@@ -16,21 +18,26 @@ use super::warnings::Warnings;
 pub fn warn_of_strangers(
     config: &Config,
     facts: &HostFacts,
-    sockets: Counts,
+    families: &[Family],
     warnings: &mut Warnings,
 ) -> Option<String> {
-    const MOST: usize = 8;
-    let found = owners::strangers(config, facts, sockets).unwrap_or_default();
+    let mut found = doors::strangers(config, facts, families);
+    found.retain(|of| of.redirected);
     let sidecar = facts.sidecar_uid;
-    for Stranger { protocol, port, uid, process } in found.iter().take(MOST) {
+    let first = found.first()?.uid;
+    // Of both families, a socket of IPv6 may be the one.
+    let mut known = BTreeSet::new();
+    found.retain(|of| known.insert((of.name, of.uid)));
+    for Stranger { protocol, port, address, uid, process, .. } in found {
         let protocol = match protocol {
             Protocol::Tcp => "TCP",
             Protocol::Udp => "UDP",
         };
-        let process = process.as_ref().map_or(String::new(), |process| format!(" ({process})"));
+        let at = place(&address);
+        let process = process.map_or(String::new(), |process| format!(" ({process})"));
         warnings.warn(
             format!(
-                "{protocol} port {port} is held by UID {uid}{process} and not by the sidecar's UID {sidecar}: what UID {uid} \
+                "{protocol} port {port}{at} is held by UID {uid}{process}, which is not the sidecar's UID {sidecar}: what UID {uid} \
                  sends is redirected too, so all that it passes on comes back to it without end"
             ),
             Some(format!(
@@ -38,11 +45,9 @@ pub fn warn_of_strangers(
             )),
         );
     }
-    if let Some(more) = found.len().checked_sub(MOST).filter(|more| *more > 0) {
-        warnings.warn(format!("the sidecar's ports are held by {more} more users"), None);
-    }
-    let first = found.first()?;
-    Some(format!("Nothing works before the sidecar's ports are UID {sidecar}'s; UID {} has them", first.uid))
+    Some(format!(
+        "Redirected traffic, at least in part, goes to UID {first} and not to the sidecar's UID {sidecar}"
+    ))
 }
 
 /// Says which DNS servers on this host would be asked what they ask, without end, and whether there are any.

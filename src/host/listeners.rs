@@ -1,7 +1,7 @@
 //! Sockets that take what arrives, with their owners.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::config::values::Protocol;
 use crate::plan::Family;
@@ -47,7 +47,8 @@ fn parse(table: &str, protocol: Protocol, family: Family) -> Vec<Waiting> {
         Some(Waiting {
             address: address_of(address, family)?,
             port: u16::from_str_radix(port, 16).ok()?,
-            // Not told here; it is what sockets do unless their owner or the host asks for something else.
+            interface: 0,
+            // Not told here, as the interface is not; it is what sockets do unless their owner or the host asks for something else.
             both_families: family == Family::V6,
             uid: columns.get(7)?.parse().ok()?,
             inode: columns.get(9)?.parse().ok()?,
@@ -66,13 +67,15 @@ fn address_of(hex: &str, family: Family) -> Option<IpAddr> {
         Family::V4 => Some(Ipv4Addr::from(word(0)?).into()),
         Family::V6 => {
             let words = [word(0)?, word(1)?, word(2)?, word(3)?];
-            Some(Ipv6Addr::from(<[u8; 16]>::try_from(words.concat()).ok()?).into())
+            Some(IpAddr::from(<[u8; 16]>::try_from(words.concat()).ok()?).to_canonical())
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     #[test]

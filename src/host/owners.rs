@@ -9,7 +9,6 @@ use crate::config::Config;
 use crate::config::values::Protocol;
 use crate::plan::Family;
 use crate::sys::netlink::sockets::Waiting;
-use crate::sys::sockstat::Counts;
 use crate::sys::{Holder, ancestry, socket_holders, user_of};
 
 use super::HostFacts;
@@ -49,19 +48,6 @@ pub fn by_maker(socket: &Waiting) -> (u32, u32) {
     (socket.inode, socket.uid)
 }
 
-/// Somebody who has a port of the sidecar's, and whose own traffic is redirected.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stranger {
-    /// Over which protocol.
-    pub protocol: Protocol,
-    /// The port.
-    pub port: u16,
-    /// Whose.
-    pub uid: u32,
-    /// Which process, where it can be found out.
-    pub process: Option<String>,
-}
-
 /// Whether a user's traffic is let through to wherever the sidecar would pass it on.
 pub fn is_let_through(config: &Config, sidecar: u32, uid: u32, protocol: Protocol) -> bool {
     let all = |exclusion: &crate::config::values::UidExclusion| {
@@ -79,56 +65,6 @@ pub fn is_let_through(config: &Config, sidecar: u32, uid: u32, protocol: Protoco
             && whole
     };
     uid == sidecar || config.redirect.outbound.exclude_ports_for_uids.iter().any(all)
-}
-
-/// Everybody who has one of the sidecar's ports in place of the sidecar, each user once for a port. What they pass on
-/// would come back to them without end.
-///
-/// # Errors
-/// The kernel does not tell of sockets.
-pub fn strangers(config: &Config, facts: &HostFacts, sockets: Counts) -> io::Result<Vec<Stranger>> {
-    let redirect = &config.redirect;
-    let (outbound, inbound) = (&redirect.outbound, &redirect.inbound);
-    let tcp = [(outbound.enabled, outbound.port), (inbound.enabled, inbound.port)];
-    let udp = [(redirect.dns.enabled, redirect.dns.port)];
-    let mut held: Vec<(Protocol, Waiting)> = Vec::new();
-    for (protocol, ports) in [(Protocol::Tcp, &tcp[..]), (Protocol::Udp, &udp[..])] {
-        let ports: Vec<u16> = ports.iter().filter(|(on, _)| *on).map(|(_, port)| port.get()).collect();
-        let none = match protocol {
-            Protocol::Tcp => sockets.are_without_tcp(),
-            Protocol::Udp => sockets.are_without_udp(),
-        };
-        if none || ports.is_empty() {
-            continue;
-        }
-        for family in Family::BOTH {
-            let mut all = listeners(protocol, family)?;
-            // One that shares the port with the sidecar is its former self, or the next one.
-            let shared: BTreeSet<u16> = all
-                .iter()
-                .filter(|socket| socket.uid == facts.sidecar_uid)
-                .map(|socket| socket.port)
-                .collect();
-            all.retain(|socket| ports.contains(&socket.port) && !shared.contains(&socket.port));
-            all.sort_by_key(|socket| ports.iter().position(|port| *port == socket.port));
-            // Of a user's sockets at a port, of which there may be thousands, one tells all; root's may be anyone's by now.
-            let mut known = BTreeSet::new();
-            all.retain(|socket| socket.uid == ROOT || known.insert((socket.port, socket.uid)));
-            held.extend(all.into_iter().map(|socket| (protocol, socket)));
-        }
-    }
-    let senders = Senders::of(held.iter().map(|(_, socket)| by_maker(socket)));
-    let mut found: Vec<Stranger> = Vec::new();
-    let mut known = BTreeSet::new();
-    for (protocol, Waiting { port, uid, inode, .. }) in held {
-        let uid = senders.user(inode, uid);
-        if !is_let_through(config, facts.sidecar_uid, uid, protocol)
-            && known.insert((protocol == Protocol::Udp, port, uid))
-        {
-            found.push(Stranger { protocol, port, uid, process: senders.process(inode) });
-        }
-    }
-    Ok(found)
 }
 
 /// Processes of the sidecar's user that have nothing to do with the sidecar, each with a port at which it listens:

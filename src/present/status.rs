@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::both::{both, once};
 use crate::plan::Family;
+use crate::status::listen::place;
 use crate::status::model::{
     Ahead, Compared, Difference, Finding, Installer, Listening, Program, Report, Resolvers, Verdict, Who,
 };
@@ -189,12 +190,13 @@ fn short(who: &Who) -> &'static str {
 fn warning(listening: &Listening, sidecar: Option<u32>) -> Option<String> {
     let Listening { name, port, family, who } = listening;
     match who {
-        Who::Other { uid, process } => {
+        Who::Other { address, uid, process } => {
+            let at = place(address);
             let process = process.as_ref().map_or(String::new(), |process| format!(", {}", escape(process)));
             let sidecar = sidecar
                 .map_or_else(|| "the user that the rules are for".to_owned(), |uid| format!("UID {uid}"));
             Some(format!(
-                "{family} port {port} ({name}) is taken by UID {uid}{process}, whose own traffic is redirected: what it \
+                "{family} port {port} ({name}){at} is taken by UID {uid}{process}, whose own traffic is redirected: what it \
                  passes on comes back to it without end. If that is the sidecar, run it as {sidecar}, or install with \
                  --kuma-dp-user {uid}; else stop that program, or install with another port for the sidecar"
             ))
@@ -369,7 +371,9 @@ mod tests {
 
     fn differing() -> Report {
         let mut report = report();
-        report.listeners[2].who = Who::Other { uid: 33, process: Some("process 812 (nginx: master)".into()) };
+        let address = "0.0.0.0".parse().expect("an address");
+        let process = Some("process 812 (nginx: master)".into());
+        report.listeners[2].who = Who::Other { address, uid: 33, process };
         report.listeners[3].who = Who::Elsewhere("::1".parse().expect("an address"));
         report.listeners[0].who = Who::Nobody;
         report.listeners[1].who = Who::Nobody;

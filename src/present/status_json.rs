@@ -102,7 +102,8 @@ fn listening(listening: &Listening) -> Value {
         },
     });
     match &listening.who {
-        Who::Other { uid, process } => {
+        Who::Other { address, uid, process } => {
+            value["address"] = json!(address.to_string());
             value["uid"] = json!(uid);
             value["process"] = json!(process);
         }

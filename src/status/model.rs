@@ -193,8 +193,10 @@ pub struct Listening {
 pub enum Who {
     /// A process of the sidecar's user.
     Sidecar,
-    /// Somebody else.
+    /// Somebody else, at one address at least where the sidecar should.
     Other {
+        /// Where; the unspecified address where all comes to that program.
+        address: IpAddr,
         /// Whose process.
         uid: u32,
         /// Which, where it can be found out.

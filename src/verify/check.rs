@@ -203,6 +203,8 @@ pub enum Reached {
     Held {
         /// Which port.
         port: u16,
+        /// At which address; the unspecified one is all.
+        address: IpAddr,
         /// Whose it is.
         uid: u32,
     },

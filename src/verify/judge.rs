@@ -1,12 +1,14 @@
 //! From where a probe arrived to a verdict, with the likely cause and the next step. Pure.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::check::{Check, Evidence, Goal, Id, Method, Outcome, Probe, Reached, Status, Way};
 use super::unrouted::no_route;
 use crate::config::Config;
 use crate::plan::Family;
 use crate::sidecar::Channel;
+use crate::status::listen::place;
 
 /// The users who have ports, by family: a sidecar may listen for one alone.
 pub type Holders = BTreeMap<(Family, u16), Vec<u32>>;
@@ -104,7 +106,7 @@ impl Bench<'_> {
         };
         match (check.goal, reached) {
             (_, Reached::Unknown(why)) => (Status::NotTested, why.clone(), None),
-            (_, Reached::Held { port, uid }) => self.of_a_stranger(*port, *uid),
+            (_, Reached::Held { port, address, uid }) => self.of_a_stranger(*port, address, *uid),
             (_, Reached::NoRoute(to, uid, why)) => {
                 let look = Next::Run(format!("ip route get {to} uid {uid}"));
                 fail(no_route(*to, *uid, why), NO_ROUTE, look)
@@ -190,11 +192,11 @@ impl Bench<'_> {
     }
 
     /// A port of the sidecar's that somebody else has, whose own traffic is redirected.
-    fn of_a_stranger(&self, port: u16, uid: u32) -> Verdict {
-        let sidecar = self.sidecar;
+    fn of_a_stranger(&self, port: u16, address: &IpAddr, uid: u32) -> Verdict {
+        let (sidecar, at) = (self.sidecar, place(address));
         let happened = format!(
-            "was not sent: UID {uid} has port {port} and not the sidecar's UID {sidecar}, and what UID {uid} passes on \
-             comes back to it without end"
+            "was not sent: UID {uid} has port {port}{at}, which is not the sidecar's UID {sidecar}, and what UID {uid} \
+             passes on comes back to it without end"
         );
         let cause = format!(
             "if that is the sidecar: run it as UID {sidecar}, or install with --kuma-dp-user {uid}; else another \
@@ -212,7 +214,7 @@ impl Bench<'_> {
             Reached::Tracked { port, .. } => format!("was redirected to {}", self.name(*port)),
             Reached::Astray(to) => format!("would have gone to {to} instead, and was kept on this host"),
             Reached::LedOn { to, .. } => format!("another rule led it on to {to}"),
-            Reached::Held { port, uid } => format!("was not sent: UID {uid} has port {port}"),
+            Reached::Held { port, uid, .. } => format!("was not sent: UID {uid} has port {port}"),
             Reached::Destination { .. } | Reached::Apart | Reached::Program { .. } => {
                 "went straight to where it was sent".to_owned()
             }

@@ -15,7 +15,7 @@ use super::elsewhere;
 use super::flows::{ProbeRoad, Road, Stand};
 use super::ground::{self, Dice, Ends, Taken};
 use super::guests;
-use super::judge::{Bench, Holders};
+use super::judge::Bench;
 use super::lab::{self, Lab};
 use super::loopback;
 use super::others::{self, Asked};
@@ -28,7 +28,7 @@ use super::rules::{self, Look};
 use super::settle;
 use super::stand_in;
 use super::witness;
-use crate::apply::doors;
+use crate::apply::doors::{self, Stranger};
 use crate::backend::nftables::lower::{NAT_FIRST, NAT_LAST};
 use crate::config::values::IpFamilyMode;
 use crate::config::{Config, Written, install_command};
@@ -88,12 +88,16 @@ pub fn run(
         Taken { networks: in_use.networks.iter().copied().chain(used).collect(), ..in_use.clone() };
     let guests = guests::make(config, &and_ours, &families, &mut checks, &mut dice, budget);
 
-    let holders = stand_in::holders(config, &families, facts.sidecar_uid);
+    let mut holders = stand_in::holders(config, &families, facts.sidecar_uid);
     let listening = if holders.is_empty() {
         stand_in::listen(config, facts.sidecar_uid, &families, lab.as_ref().ok(), &guests)?
     } else {
         None
     };
+    // In the sidecar's place there is nobody else.
+    let strangers = if listening.is_some() { Vec::new() } else { doors::strangers(config, facts, &families) };
+    // Whoever else listens there, what comes is theirs.
+    holders.extend(strangers.iter().map(|of| ((of.family, of.port), vec![of.uid])));
     let method = if listening.is_some() { Method::Listeners } else { Method::Counters };
     let before = if method == Method::Counters { look(config, budget, Stage::Preparing) } else { None };
     let tokens = Arc::new(Tokens::new(token, destinations(&checks)));
@@ -123,7 +127,7 @@ pub fn run(
         flows: Mutex::default(),
         unfinished: Mutex::default(),
     };
-    let reached = send_all(config, facts, &holders, &field, &checks);
+    let reached = send_all(&strangers, &field, &checks);
     let flows = field.flows.into_inner().unwrap_or_default();
     let unfinished = field.unfinished.into_inner().unwrap_or_default();
     drop(sidecar);
@@ -201,17 +205,10 @@ fn concluded(report: Report, is_missing: bool) -> Result<Report, Failure> {
 }
 
 /// Sends the probes of all checks.
-fn send_all(
-    config: &Config,
-    facts: &HostFacts,
-    holders: &Holders,
-    field: &Field<'_>,
-    checks: &[Check],
-) -> Vec<Reached> {
+fn send_all(strangers: &[Stranger], field: &Field<'_>, checks: &[Check]) -> Vec<Reached> {
     // Of what would come to somebody else's port nothing is sent: it would go round without end.
     let send = |check: &Check| {
-        stand_in::held_by_a_stranger(config, facts.sidecar_uid, holders, check)
-            .unwrap_or_else(|| field.send(&check.probe))
+        stand_in::held_by_a_stranger(strangers, check).unwrap_or_else(|| field.send(&check.probe))
     };
     let mut reached = queue::send_all(field.patience, checks, send);
     field.following.store(true, Ordering::Relaxed);

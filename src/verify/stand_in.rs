@@ -9,6 +9,7 @@ use super::derive;
 use super::judge::Holders;
 use super::lab::Lab;
 use super::run::RIGHTS;
+use crate::apply::doors::Stranger;
 use crate::config::Config;
 use crate::config::values::Protocol;
 use crate::exit::{Exit, Failure};
@@ -49,26 +50,18 @@ pub fn holders(config: &Config, families: &[Family], sidecar: u32) -> Holders {
 
 /// What becomes of a probe that would come to a port of the sidecar's which somebody else has, whose own traffic is
 /// redirected.
-pub fn held_by_a_stranger(
-    config: &Config,
-    sidecar: u32,
-    holders: &Holders,
-    check: &Check,
-) -> Option<Reached> {
-    let redirect = &config.redirect;
-    let (port, protocol) = match check.goal {
-        Goal::Port(Channel::Outbound) => (redirect.outbound.port.get(), Protocol::Tcp),
-        Goal::Port(Channel::Inbound) => (redirect.inbound.port.get(), Protocol::Tcp),
-        Goal::Dns => (redirect.dns.port.get(), Protocol::Udp),
-        Goal::Past => return None,
+pub fn held_by_a_stranger(strangers: &[Stranger], check: &Check) -> Option<Reached> {
+    let name = match (check.goal, &check.probe) {
+        (_, Probe::Nothing(_)) => return None,
+        // It begins with a question of another user.
+        (Goal::Dns, _) | (_, Probe::Again { .. }) => "dns",
+        (Goal::Port(Channel::Outbound), _) => "outbound",
+        (Goal::Port(Channel::Inbound), _) => "inbound",
+        (Goal::Past, _) => return None,
     };
-    if matches!(check.probe, Probe::Nothing(_)) {
-        return None;
-    }
-    let users = holders.get(&(check.family, port))?;
-    let uid = *users.first()?;
-    let is_stranger = |uid: &u32| !owners::is_let_through(config, sidecar, *uid, protocol);
-    users.iter().all(is_stranger).then_some(Reached::Held { port, uid })
+    let here = |of: &&Stranger| of.redirected && (of.name, of.family) == (name, check.family);
+    let &Stranger { port, address, uid, .. } = strangers.iter().find(here)?;
+    Some(Reached::Held { port, address, uid })
 }
 
 /// Listens in the sidecar's place; `None` if somebody does already. Nobody else can get through to these: they are on

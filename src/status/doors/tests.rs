@@ -8,6 +8,7 @@ use crate::rules::words;
 
 fn asked(listening: &[u16]) -> Asked {
     let socket = |port: &u16| Socket {
+        interface: 0,
         udp: false,
         families: Family::BOTH.to_vec(),
         address: "::".parse().unwrap(),

@@ -1,5 +1,7 @@
 //! Parts of a report that are the same whatever keeps the rules, and those that iptables' rules tell.
 
+use std::collections::BTreeSet;
+
 use crate::backend::iptables::situation::Situation;
 use crate::backend::iptables::tools::Variant;
 use crate::backend::iptables::typed::{Purpose, TypedRule};
@@ -102,7 +104,14 @@ pub fn listeners(ports: Ports, ways: &[Way], sidecar: u32) -> Vec<Listening> {
     for socket in sockets.iter_mut().flatten().filter(|socket| is_asked_for(socket)) {
         socket.uid = senders.user(socket.inode, socket.uid);
     }
-    listen::listening(ports, ways, Some(sidecar), sockets.as_deref(), |inode| senders.process(inode))
+    // They matter only where somebody listens at one of them.
+    let is_bound = |socket: &Socket| {
+        let address = socket.address;
+        Some(socket.port) == ports.inbound && !address.is_unspecified() && !address.is_loopback()
+    };
+    let own =
+        if sockets.iter().flatten().any(is_bound) { host::own_addresses() } else { BTreeSet::default() };
+    listen::listening(ports, ways, Some(sidecar), sockets.as_deref(), &own, |inode| senders.process(inode))
 }
 
 /// Every listening socket; `None` where neither netlink nor `/proc` tells.
@@ -114,11 +123,14 @@ pub(in crate::status) fn sockets() -> Option<Vec<Socket>> {
                 udp,
                 families: if listener.both_families && listener.address.is_unspecified() {
                     Family::BOTH.to_vec()
+                } else if listener.address.is_ipv4() {
+                    vec![Family::V4]
                 } else {
                     vec![family]
                 },
                 address: listener.address,
                 port: listener.port,
+                interface: listener.interface,
                 uid: listener.uid,
                 inode: listener.inode,
             }));

@@ -3,7 +3,7 @@
 //! Layouts are those of the kernel's `include/uapi/linux/inet_diag.h`.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use nix::sys::socket::SockProtocol;
 
@@ -23,6 +23,8 @@ const TCP_LAST: u8 = 12;
 pub(super) const SOURCE: usize = 8;
 /// Behind family, state and timers (4), the addresses (48) and three counters (12).
 const UID: usize = 64;
+/// Behind family, state and timers (4), the two ports (4) and the addresses (32).
+const INTERFACE: usize = 40;
 pub(super) const INODE: usize = 68;
 /// The size of `struct inet_diag_msg`; attributes follow.
 const ANSWER: usize = 72;
@@ -31,10 +33,12 @@ const INET_DIAG_SKV6ONLY: u16 = 11;
 /// A socket that waits for whoever comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waiting {
-    /// The address that it is bound to; the unspecified one takes all.
+    /// The address that it is bound to; the unspecified one takes all. An IPv6 socket can have an IPv4 address.
     pub address: IpAddr,
     /// Its port.
     pub port: u16,
+    /// The number of the one interface by which it takes traffic (`SO_BINDTODEVICE`), 0 for all.
+    pub interface: u32,
     /// Whether it takes IPv4 too although its address is an IPv6 one.
     pub both_families: bool,
     /// The user who made it.
@@ -119,8 +123,6 @@ pub fn bound(family: Family) -> io::Result<Vec<Bound>> {
 }
 
 fn read_bound(message: &Message<'_>) -> Option<Bound> {
-    /// Behind family, state and timers (4), the two ports (4) and the addresses (32).
-    const INTERFACE: usize = 40;
     let (_, to) = ends(message)?;
     let bytes = message.payload;
     let interface = u32_at(bytes, INTERFACE).filter(|interface| *interface != 0)?;
@@ -173,11 +175,12 @@ fn read(message: &Message<'_>, wanted: u8) -> Option<Waiting> {
     let mut flags = attributes(bytes.get(ANSWER..)?).filter(|(kind, _)| *kind == INET_DIAG_SKV6ONLY);
     Some(Waiting {
         address: if six {
-            Ipv6Addr::from(*address).into()
+            IpAddr::from(*address).to_canonical()
         } else {
             Ipv4Addr::new(address[0], address[1], address[2], address[3]).into()
         },
         port: u16::from_be_bytes([*high, *low]),
+        interface: u32_at(bytes, INTERFACE)?,
         both_families: six && flags.next().is_none_or(|(_, value)| value.first() == Some(&0)),
         uid: u32_at(bytes, UID)?,
         inode: u32_at(bytes, INODE)?,

@@ -2,6 +2,7 @@
 
 mod attacked;
 mod bad_input;
+mod beside;
 mod blame;
 mod broken;
 mod documented;
