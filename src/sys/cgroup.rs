@@ -5,7 +5,7 @@
 //! 1 for what is allowed and 2 for what is denied; what is allowed is looked up first.
 #![allow(unsafe_code, reason = "bpf(2) has no wrapper")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -78,25 +78,45 @@ impl Lists {
 }
 
 /// Every control group that filters what processes of this network namespace send. None where the kernel does not tell
-/// of its programs, as without `CAP_SYS_ADMIN`.
+/// of its programs, as without `CAP_SYS_ADMIN`. The groups of these processes come first: any user who may make groups can
+/// make more than are looked at.
 ///
 /// # Errors
 /// The mounts cannot be read.
-pub fn filtered() -> io::Result<Vec<Filtered>> {
+pub fn filtered(first: &BTreeSet<u32>) -> io::Result<Vec<Filtered>> {
     let mut found = Vec::new();
-    // A host can have thousands of control groups, and mostly none of these programs.
-    if !has_filters() {
-        return Ok(found);
-    }
     for mount in mounts()? {
-        let mut left = GROUPS;
-        walk(&mount, &mount, &mut left, &mut found);
+        found.extend(below(&mount, first, GROUPS));
     }
     Ok(found)
 }
 
+/// Those below a mount point, of so many groups at most beside those of the first processes.
+fn below(mount: &Path, first: &BTreeSet<u32>, mut left: usize) -> Vec<Filtered> {
+    let mut found = Vec::new();
+    let mut groups: BTreeMap<PathBuf, BTreeSet<u32>> = BTreeMap::new();
+    for &process in first.iter().take(PROCESSES) {
+        let Some(group) = group_of(mount, process) else { continue };
+        for at in group.ancestors().take_while(|at| at.starts_with(mount)) {
+            groups.entry(at.to_owned()).or_default().insert(process);
+        }
+    }
+    for (at, processes) in &groups {
+        look(mount, at, processes, &mut found);
+    }
+    walk(mount, mount, &groups, &mut left, &mut found);
+    found
+}
+
+/// The group of a process; none where it is not below this mount point.
+fn group_of(mount: &Path, process: u32) -> Option<PathBuf> {
+    let told = fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
+    let path = told.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    (!path.split('/').any(|part| part == "..")).then(|| mount.join(path))
+}
+
 /// Whether there is any such program in the kernel.
-fn has_filters() -> bool {
+pub fn has_filters() -> bool {
     let mut id = 0;
     loop {
         let mut next = Attribute::new(12).word(0, id);
@@ -124,22 +144,35 @@ fn mounts() -> io::Result<Vec<PathBuf>> {
     Ok(told.lines().find_map(line).into_iter().collect())
 }
 
-fn walk(mount: &Path, at: &Path, left: &mut usize, found: &mut Vec<Filtered>) {
-    if *left == 0 {
-        return;
-    }
-    *left -= 1;
+fn look(mount: &Path, at: &Path, known: &BTreeSet<u32>, found: &mut Vec<Filtered>) {
     let programs = fs::File::open(at).ok().and_then(|dir| programs(dir.as_raw_fd()).ok()).unwrap_or_default();
     if !programs.is_empty() {
-        let processes = processes(at);
+        let mut processes = processes(at);
+        processes.extend(known);
         if !processes.is_empty() {
             let path = at.strip_prefix(mount).unwrap_or(at);
             found.push(Filtered { path: format!("/{}", path.display()), programs, processes });
         }
     }
+}
+
+fn walk(
+    mount: &Path,
+    at: &Path,
+    known: &BTreeMap<PathBuf, BTreeSet<u32>>,
+    left: &mut usize,
+    found: &mut Vec<Filtered>,
+) {
+    if *left == 0 {
+        return;
+    }
+    *left -= 1;
+    if !known.contains_key(at) {
+        look(mount, at, &BTreeSet::new(), found);
+    }
     for entry in fs::read_dir(at).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            walk(mount, &entry.path(), left, found);
+            walk(mount, &entry.path(), known, left, found);
         }
     }
 }
@@ -151,6 +184,7 @@ fn processes(at: &Path) -> BTreeSet<u32> {
     let Ok(here) = fs::metadata("/proc/thread-self/ns/net").map(|of| (of.dev(), of.ino())) else {
         return all;
     };
+    let mut left = GROUPS;
     while let Some(group) = groups.pop() {
         let listed = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
         for process in listed.lines().filter_map(|line| line.parse::<u32>().ok()).take(PROCESSES) {
@@ -159,7 +193,8 @@ fn processes(at: &Path) -> BTreeSet<u32> {
                 all.insert(process);
             }
         }
-        if all.len() >= PROCESSES {
+        left -= 1;
+        if all.len() >= PROCESSES || left == 0 {
             break;
         }
         let entries = fs::read_dir(&group).into_iter().flatten().flatten();

@@ -109,8 +109,8 @@ fn both_families(installed: &Installed<'_>, chains: &[Chain]) -> Vec<Met> {
 
 /// What filters on control groups do. A kernel that does not tell has none that could be read.
 fn filters(config: &Config, sidecar: u32, families: &[Family]) -> Vec<Met> {
-    let filtered = cgroup::filtered().unwrap_or_default();
-    if filtered.is_empty() {
+    // A host can have thousands of control groups, and mostly none of these programs.
+    if !cgroup::has_filters() {
         return Vec::new();
     }
     let ports = [config.redirect.outbound.port.get(), config.redirect.inbound.port.get()];
@@ -119,7 +119,8 @@ fn filters(config: &Config, sidecar: u32, families: &[Family]) -> Vec<Met> {
         .flat_map(|family| host::listeners(Protocol::Tcp, family).unwrap_or_default());
     let own = listeners.filter(|socket| socket.uid == sidecar && ports.contains(&socket.port));
     let holders = socket_holders(own.map(|socket| (socket.inode, socket.uid)));
-    let processes = holders.into_values().map(|holder| holder.pid).collect();
+    let processes: BTreeSet<u32> = holders.into_values().map(|holder| holder.pid).collect();
+    let filtered = cgroup::filtered(&processes).unwrap_or_default();
     cgroups::judge(&filtered, &processes, families)
 }
 

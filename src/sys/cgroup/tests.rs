@@ -100,21 +100,25 @@ fn filters_of_a_control_group_are_read() {
         let of_group = |found: Vec<Filtered>| {
             found.into_iter().find(|found| found.path.ends_with(&format!("-{}", std::process::id())))
         };
-        assert_eq!(of_group(filtered().unwrap()), None);
+        assert_eq!(of_group(filtered(&BTreeSet::new()).unwrap()), None);
         let maps = [list(&[10, 0, 0, 0], 8, 1), list(&[0; 4], 0, 2), list(&[0; 16], 0, 2)];
         let program = program(&maps);
         let dir = fs::File::open(&group.0).unwrap();
         let at = u32::try_from(dir.as_raw_fd()).unwrap();
         bpf(ATTACH, &mut Attribute::new(20).word(0, at).word(4, number(&program)).word(8, EGRESS).0).unwrap();
-        let found = of_group(filtered().unwrap()).expect("the group is listed");
+        let found = of_group(filtered(&BTreeSet::new()).unwrap()).expect("the group is listed");
         assert_eq!(found.processes, [group.1.id()].into());
         let lists = Lists {
             allowed: vec!["10.0.0.0/8".parse().unwrap()],
             denied: vec!["0.0.0.0/0".parse().unwrap(), "::/0".parse().unwrap()],
         };
         assert_eq!(found.programs, [Filter { name: "sd_fw_egress".into(), lists: Some(lists) }]);
+        // However many other groups there are, those of the first processes are looked at.
+        let mount = mounts().unwrap().remove(0);
+        let of = |first: &[u32]| of_group(below(&mount, &first.iter().copied().collect(), 0));
+        assert_eq!((of(&[group.1.id()]), of(&[])), (Some(found), None));
         // In another network namespace nobody is in it.
-        let elsewhere = apart(|| of_group(filtered().unwrap()));
+        let elsewhere = apart(|| of_group(filtered(&BTreeSet::new()).unwrap()));
         assert_eq!(elsewhere, Some(None));
     });
 }
