@@ -2,7 +2,7 @@
 //!
 //! | how it ended | then |
 //! |---|---|
-//! | 0 | all is as wanted, or what is missing is said; who was killed, or had no memory, is no reason to leave anything out |
+//! | 0 | all is as wanted, or what is missing is said; who was killed, or had no memory, is no reason to leave anything out; a trial whose waiting process was asked to end may have gone back already |
 //! | 1, 2, 3, 4, 12 | rules, addresses and files are as before |
 //! | 5 | what is left is listed |
 //! | a signal or another code | only what was sent; a crash only while nothing has been changed |
@@ -123,7 +123,7 @@ fn at_its_end(marks: &Marks, goal: Goal, seen: &Seen<'_>) -> Option<String> {
     // Where a trial began and failed, the process that waits may be the last to go.
     let left = if goal == Goal::Trial { after } else { then }.differences(&marks.before);
     match (run.code, run.signal) {
-        (Some(0), _) if unwanted.is_empty() => None,
+        (Some(0), _) if unwanted.is_empty() || was_asked_to_go_back(marks, goal, seen) => None,
         (Some(0), _) => not_said(marks, seen, &unwanted),
         (Some(1..=4 | 12), _) if left.is_empty() => None,
         (Some(1), _) if went_back_already(marks, goal, seen) => None,
@@ -153,9 +153,15 @@ pub fn crashed(seen: &Seen<'_>) -> bool {
     }
 }
 
-/// With a trial, a run that ends with 1 can have had it that the one who waits went back.
+/// With a trial, the one who waits can have gone back before the run ended.
 fn went_back_already(marks: &Marks, goal: Goal, seen: &Seen<'_>) -> bool {
     goal == Goal::Trial && seen.after.differences(&marks.before).is_empty()
+}
+
+/// The one who waits goes back at once when it is asked to end: also while the run that is done prints that.
+fn was_asked_to_go_back(marks: &Marks, goal: Goal, seen: &Seen<'_>) -> bool {
+    let asked = seen.injection.role == Role::Fork && seen.injection.fault == Fault::Signal(Signal::SIGTERM);
+    asked && went_back_already(marks, goal, seen)
 }
 
 fn was_sent(seen: &Seen<'_>, signal: i32) -> bool {
