@@ -116,6 +116,7 @@ impl<'a> Install<'a> {
         let unsure_of_address = found.hides_address() && interfaces.has(PASSTHROUGH);
         let old = found.clone().state();
         let mut session = Session::new(tools, config, old.as_ref(), request.adopt, false);
+        session.sidecar = Some(facts.sidecar_uid);
 
         let scene = session.first_look()?;
         let both = facts::demand_ipv6(request, &facts);

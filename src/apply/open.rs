@@ -32,6 +32,8 @@ const ROUNDS: usize = 4;
 #[derive(Debug, Default)]
 pub struct OpenConnections {
     families: Vec<Family>,
+    /// As whom the sidecar runs.
+    sidecar: Option<u32>,
     /// Whatever was tried, by its client and its server.
     seen: HashSet<(SocketAddr, SocketAddr)>,
     entered: Vec<Entry>,
@@ -41,13 +43,13 @@ pub struct OpenConnections {
 
 impl OpenConnections {
     /// Enters those that the commit of `goal` may cut.
-    pub fn before(scene: &Scene, goal: &Goal) -> Self {
+    pub fn before(scene: &Scene, goal: &Goal, sidecar: Option<u32>) -> Self {
         let mut families = goal.redirected();
         if !families.is_empty() {
             let already = scene.redirected();
             families.retain(|family| !already.contains(family));
         }
-        let mut open = Self { families, ..Self::default() };
+        let mut open = Self { families, sidecar, ..Self::default() };
         for _ in 0..ROUNDS {
             let before = open.entered.len();
             open.enter();
@@ -91,7 +93,7 @@ impl OpenConnections {
         }
         let there = found.iter().map(|stream| (stream.local, stream.remote)).collect();
         let listening = host::listening_tcp_ports().unwrap_or_default();
-        let new: Vec<Entry> = untranslated(&found, &there, |port| listening.contains(&port))
+        let new: Vec<Entry> = untranslated(&found, &there, self.sidecar, |port| listening.contains(&port))
             .filter(|entry| self.seen.insert((entry.client, entry.server)))
             .collect();
         let result = enter::enter(&new);
@@ -140,17 +142,25 @@ fn all(families: &[Family]) -> io::Result<Vec<Stream>> {
 /// The connections that go where their sockets say, each once or twice.
 ///
 /// A socket of this host that talks to another of its own sockets, which talks to somebody else, is the sidecar's end
-/// of a connection that is redirected, and the other one the application's. Neither is what it says.
+/// of a connection that is redirected, and the other one the application's. Neither is what it says. Only a socket of the
+/// sidecar's user, or of root's, at a port that is listened on is believed to be such an end: every user can have one that
+/// only says so, and would have the other end's connections cut.
 fn untranslated<'a>(
     all: &'a [Stream],
     there: &'a HashSet<(SocketAddr, SocketAddr)>,
+    sidecar: Option<u32>,
     listens: impl Fn(u16) -> bool + 'a,
 ) -> impl Iterator<Item = Entry> + 'a {
     let here: HashSet<SocketAddr> = all.iter().map(|stream| stream.local).collect();
     let lonely = |stream: &&Stream| !there.contains(&(stream.remote, stream.local));
+    let is_sidecars = |stream: &&Stream| {
+        let whose = stream.uid == 0 || Some(stream.uid) == sidecar;
+        stream.stage == Stage::Open && whose && listens(stream.local.port())
+    };
     let translated: HashSet<SocketAddr> = all
         .iter()
         .filter(lonely)
+        .filter(is_sidecars)
         .map(|stream| stream.remote)
         .filter(|remote| here.contains(remote))
         .collect();
@@ -215,16 +225,24 @@ mod tests {
     use super::*;
 
     const SSH: u16 = 22;
+    const SIDECAR: u32 = 5678;
 
     fn stream(local: &str, remote: &str) -> Stream {
-        Stream { local: local.parse().unwrap(), remote: remote.parse().unwrap(), stage: Stage::Open }
+        Stream {
+            local: local.parse().unwrap(),
+            remote: remote.parse().unwrap(),
+            stage: Stage::Open,
+            uid: SIDECAR,
+        }
     }
 
     fn entered(all: &[Stream]) -> Vec<(String, String)> {
         let there = all.iter().map(|stream| (stream.local, stream.remote)).collect();
         let ends = |entry: Entry| (entry.client.to_string(), entry.server.to_string());
         let mut entries: Vec<_> =
-            untranslated(all, &there, |port| [SSH, 8080, 15001].contains(&port)).map(ends).collect();
+            untranslated(all, &there, Some(SIDECAR), |port| [SSH, 8080, 15001].contains(&port))
+                .map(ends)
+                .collect();
         entries.dedup();
         entries
     }
@@ -249,6 +267,24 @@ mod tests {
         let sidecar = stream("127.0.0.1:15001", "192.0.2.1:40000");
         let other = stream("192.0.2.1:40001", "203.0.113.9:80");
         assert_eq!(entered(&[application, sidecar, other]), [pair("192.0.2.1:40001", "203.0.113.9:80")]);
+    }
+
+    #[test]
+    fn no_other_socket_has_a_connection_left_out() {
+        let session = stream("192.0.2.1:22", "192.0.2.9:50000");
+        let wanted = [pair("192.0.2.9:50000", "192.0.2.1:22")];
+        let end = stream("127.0.0.1:15001", "192.0.2.1:22");
+        assert_eq!(entered(&[session, end]), [], "the sidecar's");
+        let others = [
+            Stream { uid: 5700, ..end },
+            Stream { stage: Stage::Asked, ..end },
+            Stream { stage: Stage::Ending, ..end },
+            stream("127.0.0.1:40000", "192.0.2.1:22"),
+        ];
+        for other in others {
+            let entries = entered(&[session, other]);
+            assert!(entries.contains(&wanted[0]), "{other:?}: {entries:?}");
+        }
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub struct Session {
     pub lock_wait: LockWait,
     /// How often something is tried again that failed for a reason that passes.
     pub patience: Patience,
+    /// As whom the sidecar runs, where that is known.
+    pub sidecar: Option<u32>,
     /// Take over rules that look like ours.
     pub adopt: bool,
     /// Remove other people's jumps to our chains.
@@ -79,6 +81,7 @@ impl Session {
             record: old.map(Record::from).unwrap_or_default(),
             lock_wait: LockWait { seconds: config.wait, interval: config.wait_interval },
             patience: Patience::of(config),
+            sidecar: None,
             adopt,
             force,
         }
@@ -194,7 +197,7 @@ impl Session {
         let mut unfound = Unfound::new();
         loop {
             let scene = now.as_ref().unwrap_or(scene);
-            let open = OpenConnections::before(scene, goal);
+            let open = OpenConnections::before(scene, goal, self.sidecar);
             let committed = self.commit_all(scene, scene.steps_with(goal, &unfound), goal, journal);
             open.after();
             let Err(refused) = committed else {

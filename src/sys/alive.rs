@@ -123,7 +123,8 @@ fn look_into(process: &Path, found: &mut BTreeSet<u64>, mounts: &mut HashSet<u64
         found.extend(there(fs::metadata(thread.join("ns/net")))?.map(|file| file.ino()));
         let Some(mount) = there(fs::metadata(thread.join("ns/mnt")))? else { continue };
         if mounts.insert(mount.ino()) {
-            let mounted = there(fs::read_to_string(thread.join("mountinfo")))?.unwrap_or_default();
+            let mounted = there(fs::read(thread.join("mountinfo")))?.unwrap_or_default();
+            let mounted = String::from_utf8_lossy(&mounted);
             found.extend(mounted.split_ascii_whitespace().filter_map(inode_of));
         }
     }

@@ -134,7 +134,8 @@ pub fn has_filters() -> bool {
 
 /// Where the second version of control groups is mounted.
 fn mounts() -> io::Result<Vec<PathBuf>> {
-    let told = fs::read_to_string("/proc/self/mountinfo")?;
+    // Users can mount at places whose names are no text.
+    let told = String::from_utf8_lossy(&fs::read("/proc/self/mountinfo")?).into_owned();
     let line = |line: &str| {
         let (mount, kind) = line.split_once(" - ")?;
         let point = mount.split(' ').nth(4)?;

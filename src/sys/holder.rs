@@ -7,8 +7,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::escape;
 use super::open_files::{End, KEEPERS, identity, search};
+use super::{escape, proc};
 
 /// How long a list of locks is read, and how long processes are asked for theirs. Every user can take locks without end, and
 /// the kernel takes the longer for each page of a list the more comes before it.
@@ -101,8 +101,10 @@ pub fn writing_errors_to(device: u64, inode: u64) -> Option<u32> {
     let mut numbers =
         std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     numbers.find(|pid: &u32| {
-        let file = std::fs::metadata(format!("/proc/{pid}/fd/2"));
-        file.is_ok_and(|file| (file.dev(), file.ino()) == (device, inode))
+        let process = format!("/proc/{pid}");
+        let is_ours = std::fs::metadata(&process).is_ok_and(|process| is_trusted(process.uid()));
+        // Files of other users may be on file systems of theirs, which answer when they like.
+        is_ours && identity(&Path::new(&process).join("fd/2")) == Some((device, inode))
     })
 }
 
@@ -114,7 +116,7 @@ pub fn user_of(pid: u32) -> Option<u32> {
 
 /// The real, effective, saved and file system UID of a process.
 pub(super) fn users_of(pid: u32) -> Option<Vec<u32>> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let status = proc::text(&format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     line.split_ascii_whitespace().map(|number| number.parse().ok()).collect()
 }
@@ -123,7 +125,7 @@ pub(super) fn users_of(pid: u32) -> Option<Vec<u32>> {
 pub fn ancestry(pid: u32) -> Vec<u32> {
     const MOST: usize = 256;
     let parent = |pid: u32| -> Option<u32> {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let status = proc::text(&format!("/proc/{pid}/status"))?;
         status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
     };
     let mut all = vec![pid];
@@ -144,7 +146,7 @@ pub(super) fn process(pid: u32) -> Holder {
 /// The command line of a process, if it still runs a program of that name (cut off after 15 bytes, as the kernel
 /// keeps it) and its number is the same in our PID namespace; a line of its parent's in brackets behind.
 pub fn process_command(pid: u32, name: Option<&str>) -> Option<String> {
-    let read = |pid: u32, file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
+    let read = |pid: u32, file: &str| proc::text(&format!("/proc/{pid}/{file}"));
     if read(pid, "comm")?.trim_end() != name? {
         return None;
     }
@@ -159,7 +161,7 @@ pub fn process_command(pid: u32, name: Option<&str>) -> Option<String> {
 /// Whether a process of our PID namespace runs no code until it is told to continue, or has ended. One that a debugger
 /// holds goes on at any time.
 pub fn is_stopped(pid: u32) -> bool {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let text = proc::text(&format!("/proc/{pid}/stat")).unwrap_or_default();
     // Its name is in parentheses, which may be in the name too.
     let state = text.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     matches!(state, Some('T' | 'Z' | 'X'))
@@ -197,10 +199,18 @@ fn in_list(mut list: impl BufRead, device: u64, inode: u64, until: Instant) -> T
     }
 }
 
+/// Whether a process of this user is root's of this user namespace, or ours.
+fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == nix::unistd::geteuid().as_raw()
+}
+
+/// The command line of a process, of another user's only its name: to read the line takes a lock of that process's
+/// memory, which its threads can hold for ever (a page fault on a file system of theirs that does not answer).
 fn command(pid: u32) -> String {
     const CHARS: usize = 200;
     let read = |file| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    let mut line = read("cmdline");
+    let is_ours = users_of(pid).is_some_and(|users| users.into_iter().all(is_trusted));
+    let mut line = if is_ours { read("cmdline") } else { Vec::new() };
     if line.is_empty() {
         line = read("comm");
     }

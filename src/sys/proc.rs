@@ -14,9 +14,9 @@ pub fn bytes(path: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The same of text.
+/// The same of text. Every user can put bytes that are none into it, as the name of a process or of a mount point.
 pub fn text(path: &str) -> Option<String> {
-    String::from_utf8(bytes(path)?).ok()
+    Some(String::from_utf8_lossy(&bytes(path)?).into_owned())
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ const TCP_LAST: u8 = 12;
 /// Behind family, state and timers (4), and the two ports.
 pub(super) const SOURCE: usize = 8;
 /// Behind family, state and timers (4), the addresses (48) and three counters (12).
-const UID: usize = 64;
+pub(super) const UID: usize = 64;
 /// Behind family, state and timers (4), the two ports (4) and the addresses (32).
 const INTERFACE: usize = 40;
 pub(super) const INODE: usize = 68;

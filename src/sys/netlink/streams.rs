@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::message::{Message, number, u32_at};
-use super::sockets::{INODE, SOCK_DIAG_BY_FAMILY, SOURCE, dump};
+use super::sockets::{INODE, SOCK_DIAG_BY_FAMILY, SOURCE, UID, dump};
 use crate::plan::Family;
 
 const ESTABLISHED: u8 = 1;
@@ -29,6 +29,8 @@ pub struct Stream {
     pub remote: SocketAddr,
     /// How far it is.
     pub stage: Stage,
+    /// Whose this end is, as long as it has a process.
+    pub uid: u32,
 }
 
 /// How far a connection is.
@@ -84,6 +86,7 @@ fn read(message: &Message<'_>) -> Option<Stream> {
         local: SocketAddr::new(address(SOURCE)?, u16::from_be_bytes([*local_high, *local_low])),
         remote: SocketAddr::new(address(SOURCE + 16)?, u16::from_be_bytes([*high, *low])),
         stage,
+        uid: u32_at(bytes, UID)?,
     })
 }
 

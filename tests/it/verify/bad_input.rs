@@ -101,7 +101,7 @@ each_backend! {
         let said = verify_asking(lab, backend);
         said.all_pass();
         let (complaint, fix) = match backend {
-            Backend::NFT => ("IPv4 rules of the transparent proxy are in the legacy variant", "run 'tproxy install'"),
+            Backend::NFT => ("IPv4 and IPv6 rules of the transparent proxy are in the legacy variant", "run 'tproxy install'"),
             Backend::LEGACY => ("asks for the backend iptables, but the rules are in an nftables table", "with that"),
             _ => ("asks for the backend nftables, but the rules are there through iptables", "with that configuration"),
         };

@@ -57,7 +57,10 @@ fn lines_are_short() {
         let flags =
             ["--redirect-dns", "--exclude-outbound-ips", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ff00/120"];
         let run = lab.program().args(["verify", "--kuma-dp-user", "kuma-dp"]).args(flags).run().exits(12);
-        let long: Vec<_> = run.stdout.lines().filter(|line| line.chars().count() > 100).collect();
+        // A command is whole, so that it can be copied.
+        let is_prose = |line: &&str| !line.starts_with("  next      tproxy ");
+        let prose = run.stdout.lines().filter(is_prose);
+        let long: Vec<_> = prose.filter(|line| line.chars().count() > 100).collect();
         assert!(long.is_empty(), "{long:#?}");
         assert!(run.stdout.contains("IPv4  outbound     fail        app to "), "{}", run.stdout);
         assert!(run.stderr.contains("checks failed"), "{}", run.stderr);
