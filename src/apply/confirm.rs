@@ -77,10 +77,8 @@ pub fn confirm(format: Format) -> Result<(), Failure> {
 /// The log of the process that waits. Where somebody removed it, that one puts it back at once.
 fn log(store: &Store) -> Result<File, Failure> {
     let lost = |why: &dyn std::fmt::Display| {
-        let message = format!(
-            "the process that waits cannot be told of a confirmation: {}: {why}",
-            store.path(LOG).display()
-        );
+        let message =
+            format!("cannot confirm to the process that waits: {}: {why}", store.path(LOG).display());
         Failure::new(Exit::Failed, message).hint(
             "run 'tproxy uninstall' to remove the installation, or 'tproxy install' when the time is over",
         )

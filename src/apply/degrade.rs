@@ -30,7 +30,7 @@ pub struct LeftOut {
     pub part: Part,
     /// Of which family, by its name; empty: of both.
     pub family: String,
-    /// Why, in the words of whoever refused it.
+    /// Why, in the words of the kernel or the program that refused it.
     pub why: String,
 }
 

@@ -77,7 +77,7 @@ impl Guard {
         let log = files.entry(LOG).ok_or_else(|| failed_log(io::ErrorKind::NotFound.into()))?;
         let log = log.file().map_err(|error| failed("the log of the confirmation", &error))?;
         says.put(&files).map_err(|error| failed("the confirmation", &error))?;
-        // Whoever waits for a lock must not wait for a process that only waits itself.
+        // No other run waits for the lock as long as this process waits for a confirmation.
         match detach(&locked, || store.abandon_lock()) {
             Ok(Side::Here(ear)) => {
                 Ok(Self { files, says, log, ear, takes_along: first::takes_others_along() })

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::backend::iptables::commit::CommitError;
 use crate::backend::iptables::observe::lacks_rights;
-use crate::backend::iptables::situation::Place;
+use crate::backend::iptables::situation::{Place, Unfound};
 use crate::backend::iptables::tools::Variant;
 use crate::backend::nftables::send::SendError;
 use crate::exit::{Exit, Failure};
@@ -39,6 +39,21 @@ impl Refused {
             Self::Iptables { place: (variant, _), .. } => Some(*variant),
             Self::Native(_) | Self::Strayed => None,
         }
+    }
+
+    /// Whether a rule was refused that is to be removed and that the programs print, and that for the first time: each of
+    /// them goes by its number from then on.
+    pub fn is_unfound(&self, unfound: &mut Unfound) -> bool {
+        let Self::Iptables { place, error: CommitError::Refused { refusal, .. } } = self else {
+            return false;
+        };
+        let Some(line) = refusal.rule.clone().filter(|line| line.starts_with("-D ")) else { return false };
+        let lines = unfound.entry(*place).or_default();
+        let is_new = !lines.contains(&line);
+        if is_new {
+            lines.push(line);
+        }
+        is_new
     }
 }
 

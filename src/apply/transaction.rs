@@ -233,7 +233,7 @@ impl Session {
                         continue;
                     }
                     // It may have been written in another revision of a match than this program writes now.
-                    Ok(new) if is_unfound(&refused, &mut unfound) => {
+                    Ok(new) if refused.is_unfound(&mut unfound) => {
                         tracing::info!("{refused}; trying again by its number");
                         now = Some(new);
                         continue;
@@ -416,21 +416,6 @@ impl Session {
         }
         Ok(())
     }
-}
-
-/// Whether a rule was refused that is to be removed and that the programs print, and that for the first time: each of
-/// them goes by its number from then on.
-fn is_unfound(refused: &Refused, unfound: &mut Unfound) -> bool {
-    let Refused::Iptables { place, error: CommitError::Refused { refusal, .. } } = refused else {
-        return false;
-    };
-    let Some(line) = refusal.rule.clone().filter(|line| line.starts_with("-D ")) else { return false };
-    let lines = unfound.entry(*place).or_default();
-    let is_new = !lines.contains(&line);
-    if is_new {
-        lines.push(line);
-    }
-    is_new
 }
 
 /// Rules that come back, but not to the letter.
